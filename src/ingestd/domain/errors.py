@@ -8,13 +8,13 @@
     ├── Unavailable    the world (a server, a disk, a network) did not answer; worth a retry
     └── FileRefused    a whole file is refused; final, never retried
 
-A rejected *row* is not an error: it is a value (`domain.rejection`). No error knows an HTTP status: each door translates the tree in one table.
+A rejected *row* is not an error: it is a value (`domain.rejection`). No error knows an HTTP status: each door
+translates the tree in one table.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 
 class IngestdError(Exception):
@@ -55,7 +55,9 @@ class Invalid(IngestdError):
 
     code = "invalid"
 
-    def __init__(self, detail: str | None = None, *, code: str | None = None, problems: tuple[Problem, ...] = ()) -> None:
+    def __init__(
+        self, detail: str | None = None, *, code: str | None = None, problems: tuple[Problem, ...] = ()
+    ) -> None:
         super().__init__(detail, code=code)
         self.problems = problems
 
@@ -75,8 +77,8 @@ class Unavailable(IngestdError):
 class FileRefused(IngestdError):
     """The file is refused as a whole.
 
-    `code` is a key of `rejection.FILE_REASONS`; `detail` says what was wrong, where, and what to do, without any cell's value.
+    `code` is a key of `rejection.FILE_REASONS`; `detail` says what was wrong, where, and what to do, without any
+    cell's value.
     """
 
     code = "file_unreadable"
-    retried: ClassVar[bool] = False

@@ -1,0 +1,68 @@
+"""What a column can hold and what an operation does to it."""
+
+from __future__ import annotations
+
+import unicodedata
+from enum import StrEnum
+from typing import Final
+
+OPERATION_SUFFIX: Final = ".operation"
+FAILURE_COLUMN: Final = "Failure Description"
+"""The last column of an error file (S128)."""
+
+MAX_NAME_LENGTH: Final = 120
+MAX_EVENT_NAME_LENGTH: Final = 512
+MAX_EVENT_PROPERTIES: Final = 100
+
+
+class DataType(StrEnum):
+    """The type of an attribute's or a property's values (S113, D14). A manifest may name the first five."""
+
+    STRING = "STRING"
+    INTEGER = "INTEGER"
+    FLOAT = "FLOAT"
+    BOOLEAN = "BOOLEAN"
+    LONG = "LONG"
+    DATE = "DATE"
+    EMAIL = "EMAIL"
+    PHONE = "PHONE"
+
+
+MANIFEST_TYPES: Final = (DataType.STRING, DataType.INTEGER, DataType.FLOAT, DataType.BOOLEAN, DataType.LONG)
+
+
+class Operation(StrEnum):
+    """What a row does to one attribute of its profile (S98 to S101); a blank one assigns (S102)."""
+
+    ADD = "$add"
+    SET = "$set"
+    REMOVE = "$remove"
+    DELETE = "$delete"
+
+
+class Preference(StrEnum):
+    """A communication preference, written in a file as a column of this name, in any case (S104, D25)."""
+
+    SMS = "MSG-sms"
+    EMAIL = "MSG-email"
+    WHATSAPP = "MSG-whatsapp"
+    PUSH = "MSG-push"
+    DND_SMS = "MSG-dndSMS"
+    DND_EMAIL = "MSG-dndEmail"
+
+
+PREFERENCES: Final = {preference.casefold(): preference for preference in Preference}
+
+
+def name_problem(name: str) -> str | None:
+    """Say what is wrong with an attribute's or property's name, or None (D46)."""
+    normal = unicodedata.normalize("NFC", name)
+    if not normal.strip():
+        return "is blank"
+    if len(normal) > MAX_NAME_LENGTH:
+        return f"is longer than {MAX_NAME_LENGTH} characters"
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in normal):
+        return "holds a control character"
+    if '"' in normal or "\\" in normal:
+        return "holds a quote or a backslash"
+    return None

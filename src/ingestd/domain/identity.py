@@ -1,0 +1,65 @@
+"""Identifiers of people: their kinds, precedence and normal form (D54, T117)."""
+
+from __future__ import annotations
+
+import unicodedata
+from enum import IntEnum
+from typing import Final
+
+MAX_IDENTIFIER_LENGTH: Final = 1023
+
+
+class IdentifierKind(IntEnum):
+    """A kind of identifier; the number is stored and gives the precedence, smallest first (D54).
+
+    Kinds above 100 are attributes made with `identifier: true`.
+    """
+
+    IDENTITY = 1
+    OBJECT_ID = 2
+    FB_ID = 3
+    GP_ID = 4
+    EXTERNAL_ID = 5
+    EMAIL = 6
+    MOBILE = 7
+
+    @property
+    def word(self) -> str:
+        """The word of the API, the documents and the database for this kind."""
+        return _WORDS[self]
+
+
+_WORDS: Final = {
+    IdentifierKind.IDENTITY: "identity",
+    IdentifierKind.OBJECT_ID: "objectId",
+    IdentifierKind.FB_ID: "fbId",
+    IdentifierKind.GP_ID: "gpId",
+    IdentifierKind.EXTERNAL_ID: "external_id",
+    IdentifierKind.EMAIL: "email",
+    IdentifierKind.MOBILE: "mobile",
+}
+
+KIND_OF_WORD: Final = {word.casefold(): kind for kind, word in _WORDS.items()} | {"guid": IdentifierKind.OBJECT_ID}
+"""Kind by its word, lower case; `guid` is an alias of `objectId` (D35)."""
+
+MANIFEST_KINDS: Final = (
+    IdentifierKind.IDENTITY,
+    IdentifierKind.OBJECT_ID,
+    IdentifierKind.FB_ID,
+    IdentifierKind.GP_ID,
+)
+"""The kinds that identify a person in a manifest file (D19)."""
+
+
+def normalise(value: str) -> str | None:
+    """Bring an identifier to its normal form, or None if it is none (T117).
+
+    ASCII white space around it goes, the rest becomes NFC; case is kept. It has 1 to 1,023 code points
+    and no control, format, private-use or surrogate character.
+    """
+    normal = unicodedata.normalize("NFC", value.strip(" \t\r\n\v\f"))
+    if not 1 <= len(normal) <= MAX_IDENTIFIER_LENGTH or not normal.strip():
+        return None
+    if any(unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs"} for char in normal):
+        return None
+    return normal

@@ -1,0 +1,176 @@
+"""A Plan bound to the header of one file: what each column is (S117, D19, D23, D46, D49)."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from ingestd.domain.column import OPERATION_SUFFIX, PREFERENCES, DataType, name_problem
+from ingestd.domain.errors import FileRefused
+from ingestd.domain.identity import KIND_OF_WORD, MANIFEST_KINDS, IdentifierKind
+from ingestd.domain.plan import ColumnRule, Plan, Target
+from ingestd.domain.rejection import FILE_REASONS
+
+_OTHER_DELIMITERS: Final = {";": "';'", "\t": "a tab", "|": "'|'", ",": "a comma"}
+
+
+class Role(StrEnum):
+    """What a column is for."""
+
+    ATTRIBUTE = "attribute"
+    """An attribute of a profile or a property of an event."""
+    IDENTIFIER = "identifier"
+    TS = "ts"
+    EVENT_NAME = "event_name"
+    PREFERENCE = "preference"
+    OPERATION = "operation"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a file, bound.
+
+    `position` counts from 0 in the file; `name` is the target's name; `kind` is set for an identifier only;
+    `operation` is the position of the column that holds this attribute's operation.
+    """
+
+    position: int
+    header: str
+    role: Role
+    name: str
+    type: DataType = DataType.STRING
+    kind: IdentifierKind | None = None
+    operation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All columns of one file in file order, and what is worth a warning."""
+
+    columns: tuple[Column, ...]
+    warnings: tuple[str, ...] = ()
+
+    def of(self, role: Role) -> tuple[Column, ...]:
+        """The columns of one role; identifiers come by precedence, the rest in file order."""
+        found = (column for column in self.columns if column.role is role)
+        return tuple(sorted(found, key=lambda column: (column.kind or 0, column.position)))
+
+    def one(self, role: Role) -> Column | None:
+        """The only column of a role, if the file has it."""
+        return next(iter(self.of(role)), None)
+
+
+def bind(plan: Plan, headers: tuple[str, ...]) -> Layout:
+    """Say what each column of a file is, or raise FileRefused with everything that is wrong with the header."""
+    names = tuple(unicodedata.normalize("NFC", header) for header in headers)
+    _refuse_names(names)
+    rules = {unicodedata.normalize("NFC", header): rule for header, rule in plan.columns.items()}
+    absent = [header for header in rules if header not in names]
+    if absent:
+        raise FileRefused(
+            f"The manifest names columns that the file does not have: {_listed(absent)}", code="manifest_incorrect"
+        )
+    columns = _bind_all(names, rules)
+    _refuse_clashes(columns)
+    _require(columns, plan, names)
+    return Layout(tuple(columns), _warnings(names))
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(repr(name[:60]) for name in names[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _refuse_names(names: tuple[str, ...]) -> None:
+    for position, name in enumerate(names, start=1):
+        if problem := name_problem(name):
+            raise FileRefused(f"The name of column {position} {problem}. Give every column a plain name (first line).")
+    seen: set[str] = set()
+    for position, name in enumerate(names, start=1):
+        if name in seen:
+            raise FileRefused(f"The name of column {position} stands twice in the header. Name each column once.")
+        seen.add(name)
+
+
+def _bind_all(names: tuple[str, ...], rules: dict[str, ColumnRule]) -> list[Column]:
+    positions = {name: position for position, name in enumerate(names)}
+    columns = []
+    for position, header in enumerate(names):
+        if header.endswith(OPERATION_SUFFIX):
+            base = header.removesuffix(OPERATION_SUFFIX)
+            if base not in positions:
+                raise FileRefused(
+                    f"Column {position + 1} holds operations, but there is no column {base[:60]!r} for them."
+                )
+            columns.append(Column(position, header, Role.OPERATION, base))
+            continue
+        rule = rules.get(header, ColumnRule())
+        columns.append(_bind_one(position, header, rule, positions.get(header + OPERATION_SUFFIX)))
+    return columns
+
+
+def _bind_one(position: int, header: str, rule: ColumnRule, operation: int | None) -> Column:
+    name = unicodedata.normalize("NFC", rule.name or header)
+    word = name.casefold()
+    if word == "ts":
+        return Column(position, header, Role.TS, "ts", operation=operation)
+    if word == "evtname":
+        return Column(position, header, Role.EVENT_NAME, "evtName", operation=operation)
+    kind = KIND_OF_WORD.get(word)
+    if kind in MANIFEST_KINDS:
+        return Column(position, header, Role.IDENTIFIER, kind.word, kind=kind, operation=operation)
+    if word in PREFERENCES:
+        return Column(position, header, Role.PREFERENCE, PREFERENCES[word], DataType.BOOLEAN, operation=operation)
+    data_type = rule.type
+    if data_type is DataType.STRING:
+        data_type = {"Phone": DataType.PHONE, "Email": DataType.EMAIL}.get(name, data_type)
+    return Column(position, header, Role.ATTRIBUTE, name, data_type, operation=operation)
+
+
+def _refuse_clashes(columns: list[Column]) -> None:
+    targets: dict[tuple[Role, str], Column] = {}
+    for column in columns:
+        if column.role is Role.OPERATION:
+            continue
+        other = targets.setdefault((column.role, column.name), column)
+        if other is not column:
+            raise FileRefused(
+                f"Columns {other.position + 1} and {column.position + 1} both give {column.name!r}. Keep one of them.",
+                code="manifest_incorrect",
+            )
+    for column in columns:
+        reserved = column.role not in {Role.ATTRIBUTE, Role.OPERATION}
+        if reserved and column.operation is not None:
+            raise FileRefused(f"{column.name!r} takes no operation. Remove column {column.operation + 1}.")
+
+
+def _require(columns: list[Column], plan: Plan, names: tuple[str, ...]) -> None:
+    if plan.target is Target.EVENTS and not any(column.role is Role.EVENT_NAME for column in columns):
+        raise FileRefused(
+            f"{FILE_REASONS['event_name_missing'].sentence}. No column is evtName.", code="event_name_missing"
+        )
+    if not any(column.role is Role.IDENTIFIER for column in columns):
+        raise FileRefused(
+            f"{FILE_REASONS['identifier_missing'].sentence}.{_delimiter_hint(plan, names)}", code="identifier_missing"
+        )
+
+
+def _delimiter_hint(plan: Plan, names: tuple[str, ...]) -> str:
+    if len(names) > 1:
+        return " No column of the header is one; is the first line a header?"
+    for delimiter, words in _OTHER_DELIMITERS.items():
+        if delimiter != plan.format.delimiter and delimiter in names[0]:
+            return f" The file looks like its cells are separated by {words}; {plan.format.upper()} is expected."
+    return " The header has one column, and it is none."
+
+
+def _warnings(names: tuple[str, ...]) -> tuple[str, ...]:
+    seen: dict[str, str] = {}
+    pairs = []
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            pairs.append(f"Columns {other!r} and {name!r} differ only in case; they are two properties.")
+    return tuple(pairs)

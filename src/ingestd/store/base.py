@@ -1,0 +1,40 @@
+"""What all tables share: the metadata with its naming convention, and the column types."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, DateTime, MetaData, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+SLICES = 16
+"""`profiles` and `profile_aliases` are cut into this many equal ranges of their key's space."""
+
+Key = Annotated[UUID, mapped_column(Uuid, primary_key=True)]
+Moment = Annotated[datetime, mapped_column(DateTime(timezone=True))]
+Json = Annotated[Any, mapped_column(JSONB)]
+
+
+class Base(DeclarativeBase):
+    """The declarative base; every constraint gets a stable name."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 -- SQLAlchemy's own way to declare it
+        str: Text(),
+        int: BigInteger(),
+        datetime: DateTime(timezone=True),
+        UUID: Uuid(),
+        dict[str, Any]: JSONB(),
+        list[Any]: JSONB(),
+    }
