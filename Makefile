@@ -1,0 +1,95 @@
+# Every command of the project. `make help` lists them; nothing has to be installed or activated by hand.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+UV      ?= uv
+WORKERS ?= 2
+ARGS    ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=$(PYTHON) (3.11 to 3.14), VENV=$(VENV), WORKERS=$(WORKERS) (tests at a time), ARGS (handed on by run, demo, test, bench)"
+
+.PHONY: install
+install: $(STAMP) ## make the virtual environment, or bring it up to date
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
+	  || { echo "ingestd needs Python 3.11 to 3.14; '$(PYTHON)' is not: name one with 'make PYTHON=python3.13 ...'" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "'$(PYTHON)' cannot make virtual environments: install its venv package (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml requirements/dev.txt | $(BIN)/pip
+	@echo "Installing into $(VENV): about a minute the first time"
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: run
+run: $(STAMP) ## start the service for real use: state in ./data, HTTP on 8080, SFTP on 2222
+	@$(BIN)/ingestd serve $(ARGS)
+
+.PHONY: demo
+demo: $(STAMP) ## show the whole way on a throw-away service: SFTP push, profiles, error file, webhooks
+	@$(BIN)/ingestd demo $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## run the tests
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## what CI checks besides the tests: style, types, floors, dependencies, spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry src
+	$(BIN)/codespell
+
+.PHONY: bench
+bench: $(STAMP) ## measure, for instance: make bench ARGS="profiles --mb 200 --json out.json"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: fmt
+fmt: $(STAMP) ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+.PHONY: lint
+lint: $(STAMP) ## the quick half of check: style only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: migration
+migration: $(STAMP) ## start a migration: make migration NAME="one concern"
+	@test -n "$(NAME)" || { echo 'name it: make migration NAME="one concern"' >&2; exit 1; }
+	@$(BIN)/alembic revision -m "$(NAME)"
+
+.PHONY: migrate
+migrate: $(STAMP) ## bring the configured database to the newest schema
+	@$(BIN)/ingestd migrate $(ARGS)
+
+# Both files fit 3.11 to 3.14 on every platform and name no download address. Pins stay as they are
+# unless ARGS=--upgrade. Needs uv; nothing else here does.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml $(ARGS)
+
+.PHONY: lock
+lock: ## renew the locked requirements (needs uv)
+	$(COMPILE) --output-file requirements/run.txt
+	$(COMPILE) --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
+
+.PHONY: clean
+clean: ## remove the virtual environment and every cache; ./data stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests benchmarks migrations -name __pycache__ -type d -prune -exec rm -rf {} +
