@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
+
+from ingestd.domain.plan import Mode, Target
 
 
 class Channel(StrEnum):
@@ -65,6 +68,90 @@ class Counts(BaseModel):
     unchanged: int = 0
     merged: int = 0
     erased: int = 0
+
+
+class FileView(BaseModel):
+    """The file of an ingestion, as shown."""
+
+    id: str
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class ManifestView(BaseModel):
+    """The manifest of an ingestion, as shown."""
+
+    id: str
+    name: str
+
+
+class ActorView(BaseModel):
+    """Who uploaded a file, as shown."""
+
+    type: str
+    id: str | None
+    name: str | None
+
+
+class ProblemView(BaseModel):
+    """One problem of a manifest: where (a JSON pointer), a stable code, a sentence."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class ErrorView(BaseModel):
+    """Why an ingestion failed: the sentence of the documents, what exactly was wrong, and what to do (S119 to S123)."""
+
+    code: str
+    message: str
+    detail: str
+    remedy: str
+    problems: list[ProblemView]
+
+
+class Progress(BaseModel):
+    """How far an ingestion is; rows and bytes are of the stage that reads the file."""
+
+    percent: float
+    bytes_read: int
+    rows_read: int
+    rows_per_second: int
+    eta_seconds: int | None
+
+
+class ErrorFileView(BaseModel):
+    """The error file of an ingestion: its size in bytes and its number of rows."""
+
+    size_bytes: int
+    rows: int
+
+
+class IngestionView(BaseModel):
+    """An ingestion as the API and the webhooks show it; its id is the Request ID (S70). Never personal data."""
+
+    id: str
+    channel: Channel
+    target: Target | None
+    status: Status
+    stage: Stage
+    file: FileView | None
+    manifest: ManifestView | None
+    mode: Mode
+    uploaded_by: ActorView
+    progress: Progress
+    counts: Counts
+    error: ErrorView | None
+    error_file: ErrorFileView | None
+    warnings: list[str]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+NO_PROGRESS: Final = Progress(percent=0, bytes_read=0, rows_read=0, rows_per_second=0, eta_seconds=None)
 
 
 def outcome(counts: Counts) -> Status:

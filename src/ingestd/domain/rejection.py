@@ -1,7 +1,8 @@
 """The catalogue of reasons: why a row is rejected and why a file is refused.
 
 Each reason has a stable code, a sentence and the rule it comes from. The sentences of the specification's documents are
-kept to the letter, typos too (D38). The order of `ROW_REASONS` is the rule order in which one row's errors are joined (D34).
+kept to the letter, typos too (D38). The order of `ROW_REASONS` is the rule
+order in which the errors of a row are joined (D34).
 """
 
 from __future__ import annotations

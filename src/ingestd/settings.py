@@ -1,0 +1,66 @@
+"""The settings of the service: one frozen tree, read once from `INGESTD_…` variables and handed down piece by piece."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ingestd.domain.plan import Limits
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HttpSettings(_Part):
+    """Where the HTTP API listens; with `certificate` and `private_key` it speaks TLS."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+
+class SftpSettings(_Part):
+    """Where the SFTP server listens and what it bears with; times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 2222
+    host_key: Path | None = Field(None, description="Default: made in the data folder at the first start.")
+    login_timeout: float = 20
+    keepalive_interval: float = 30
+    keepalive_count: int = 3
+    idle_session_timeout: float = 1800
+    failed_keys: int = 6
+    sessions_per_connection: int = 10
+    handles_per_session: int = 16
+
+
+class WorkerSettings(_Part):
+    """The data plane of one replica."""
+
+    processes: int = Field(2, ge=1, description="Data-plane processes; as many as cores is a good number.")
+    concurrent_ingestions: int = Field(4, ge=1, description="Ingestions of different accounts side by side.")
+    attempts: int = Field(5, ge=1, description="Crashed attempts after which an ingestion is given up (P6).")
+
+
+class Settings(BaseSettings):
+    """All settings. `INGESTD_SFTP__PORT=2022` sets `sftp.port`."""
+
+    model_config = SettingsConfigDict(env_prefix="INGESTD_", env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path("data"), description="State of the embedded defaults; made with mode 0700.")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL 17 or later; default: an embedded one.")
+    database_settings: dict[str, str] = Field({}, description="Settings of the embedded PostgreSQL.")
+    blob_url: str | None = Field(None, description="Object storage by URL; default: a folder in the data folder.")
+    master_key: SecretStr | None = Field(None, description="Sealed keysets' master key; default: made at first start.")
+    egress_allow: tuple[str, ...] = Field((), description="`CIDR:port` that may be connected to though private.")
+    log_format: Literal["json", "console", "auto"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    http: HttpSettings = HttpSettings()
+    sftp: SftpSettings = SftpSettings()
+    worker: WorkerSettings = WorkerSettings()
+    limits: Limits = Limits()

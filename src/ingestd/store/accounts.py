@@ -1,0 +1,61 @@
+"""Accounts: whose files, keys and people these are."""
+
+from __future__ import annotations
+
+from datetime import datetime, time
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import LargeBinary, Time, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.domain.errors import NotFound
+from ingestd.store.base import Base, Key
+
+
+class Account(Base):
+    """An account. `next_seq` is the number its next ingestion gets; the keysets are sealed by the master key."""
+
+    __tablename__ = "accounts"
+
+    id: Mapped[Key]
+    name: Mapped[str]
+    time_zone: Mapped[str]
+    sync_time: Mapped[time] = mapped_column(Time)
+    features: Mapped[dict[str, Any]]
+    email_domains: Mapped[list[Any]]
+    next_seq: Mapped[int]
+    data_keys: Mapped[bytes] = mapped_column(LargeBinary)
+    index_key: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime]
+
+    def allows(self, feature: str) -> bool:
+        """Whether a feature (`sftp`, `milestone_emails`) is switched on (S79, S133)."""
+        return bool(self.features.get(feature))
+
+
+async def get(session: AsyncSession, account_id: UUID) -> Account:
+    """The account, or NotFound."""
+    found = await session.get(Account, account_id)
+    if found is None:
+        raise NotFound("There is no such account.")
+    return found
+
+
+async def page(session: AsyncSession) -> list[Account]:
+    """All accounts, oldest first."""
+    return list(await session.scalars(select(Account).order_by(Account.id)))
+
+
+async def take_seq(session: AsyncSession, account_id: UUID) -> int:
+    """The next number in the account's order of ingestions; the row stays locked until the commit (D31)."""
+    found: int | None = await session.scalar(
+        update(Account)
+        .where(Account.id == account_id)
+        .values(next_seq=Account.next_seq + 1)
+        .returning(Account.next_seq - 1)
+    )
+    if found is None:
+        raise NotFound("There is no such account.")
+    return found

@@ -1,0 +1,97 @@
+"""Files: what an account has uploaded, whatever door brought it (D18)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.store.base import Base, Key
+
+
+class FileState(StrEnum):
+    """What became of a file."""
+
+    AVAILABLE = "available"
+    CONSUMED = "consumed"
+    SUPERSEDED = "superseded"
+    REMOVED = "removed"
+    EXPIRED = "expired"
+
+
+class File(Base):
+    """A file received whole. `blob` is where its sealed bytes are; ids are made in the order of arrival."""
+
+    __tablename__ = "files"
+    __table_args__ = (Index("ix_files_account_id_name", "account_id", "name", "id"),)
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str]
+    size_bytes: Mapped[int]
+    sha256: Mapped[str]
+    blob: Mapped[str]
+    state: Mapped[str]
+    uploaded_by: Mapped[dict[str, Any]]
+    received_at: Mapped[datetime]
+
+
+async def find_available(session: AsyncSession, account_id: UUID, name: str) -> File | None:
+    """The newest upload of a name that no manifest has taken yet, locked, or None."""
+    found: File | None = await session.scalar(
+        select(File)
+        .where(File.account_id == account_id, File.name == name, File.state == FileState.AVAILABLE)
+        .order_by(File.received_at.desc(), File.id.desc())
+        .limit(1)
+        .with_for_update()
+    )
+    return found
+
+
+async def take(session: AsyncSession, file: File) -> None:
+    """Consume a file; older uploads of its name that nobody took are superseded (D18)."""
+    await session.execute(
+        update(File)
+        .where(
+            File.account_id == file.account_id,
+            File.name == file.name,
+            File.state == FileState.AVAILABLE,
+            File.received_at <= file.received_at,
+            File.id != file.id,
+        )
+        .values(state=FileState.SUPERSEDED)
+    )
+    file.state = FileState.CONSUMED
+
+
+async def listing(session: AsyncSession, account_id: UUID) -> list[File]:
+    """The newest available upload of each name, by name: what an SFTP client sees."""
+    newest = (
+        select(File)
+        .distinct(File.name)
+        .where(File.account_id == account_id, File.state == FileState.AVAILABLE)
+        .order_by(File.name, File.received_at.desc(), File.id.desc())
+    )
+    return list(await session.scalars(newest))
+
+
+def rename(file: File, name: str, *, now: datetime) -> None:
+    """Give an available file another name; it counts as received now (uploads under a temporary name)."""
+    file.name = name
+    file.received_at = now
+
+
+async def remove(session: AsyncSession, account_id: UUID, name: str) -> bool:
+    """Remove every available upload of a name; whether there was one."""
+    result = await session.execute(
+        update(File)
+        .where(File.account_id == account_id, File.name == name, File.state == FileState.AVAILABLE)
+        .values(state=FileState.REMOVED)
+        .returning(File.id)
+    )
+    return result.first() is not None

@@ -1,0 +1,68 @@
+"""Import keys: the SSH public keys that open an account's SFTP door (S80 to S83)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.domain.errors import Conflict, NotFound
+from ingestd.store.base import Base, Key
+
+
+class ImportKey(Base):
+    """An import key; name and fingerprint are unique among the keys of an account that are not revoked."""
+
+    __tablename__ = "import_keys"
+    __table_args__ = (
+        Index("uq_import_keys_name", "account_id", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
+        Index(
+            "uq_import_keys_fingerprint",
+            "account_id",
+            "fingerprint",
+            unique=True,
+            postgresql_where=text("revoked_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str]
+    public_key: Mapped[str]
+    fingerprint: Mapped[str]
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+async def add(session: AsyncSession, key: ImportKey) -> ImportKey:
+    """Keep a new key, or raise Conflict where the account has its name or its key already (S81)."""
+    session.add(key)
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        taken = "name" if "uq_import_keys_name" in str(error.orig) else "public key"
+        raise Conflict(f"The account has an import key with this {taken} already.", code="import_key_exists") from None
+    return key
+
+
+async def page(session: AsyncSession, account_id: UUID) -> list[ImportKey]:
+    """The keys of an account that are in force, oldest first."""
+    found = select(ImportKey).where(ImportKey.account_id == account_id, ImportKey.revoked_at.is_(None))
+    return list(await session.scalars(found.order_by(ImportKey.id)))
+
+
+async def get(session: AsyncSession, account_id: UUID, key_id: UUID) -> ImportKey:
+    """One key in force, or NotFound."""
+    found = await session.scalar(
+        select(ImportKey).where(
+            ImportKey.account_id == account_id, ImportKey.id == key_id, ImportKey.revoked_at.is_(None)
+        )
+    )
+    if found is None:
+        raise NotFound("There is no such import key.")
+    return found

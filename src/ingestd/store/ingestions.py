@@ -1,0 +1,231 @@
+"""Ingestions: one row for each file on its way, its ledger of parts, and the guards of the flow.
+
+Three guards make any job engine harmless: `seq` gives the account's order, `fence` is a number that only the
+present owner knows, and a ledger row is written in the transaction that applies its part, so a repeat does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ForeignKey,
+    Index,
+    Row,
+    Select,
+    UniqueConstraint,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.domain import ids
+from ingestd.domain.errors import IngestdError, NotFound
+from ingestd.domain.ids import Prefix
+from ingestd.domain.ingestion import IngestionView, Status
+from ingestd.store.base import Base, Key
+from ingestd.store.files import File
+from ingestd.store.manifests import Manifest
+
+
+class Ingestion(Base):
+    """One file's way through the service.
+
+    `seq` is null where a manifest was refused before it got a number; `checked` is what checking found
+    (`ingest.work.Checked`), once it is whole.
+    """
+
+    __tablename__ = "ingestions"
+    __table_args__ = (
+        UniqueConstraint("account_id", "seq"),
+        Index("ix_ingestions_account_id_id", "account_id", "id"),
+        Index("ix_ingestions_open", "status", postgresql_where=text("status IN ('scheduled', 'in_progress')")),
+    )
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    seq: Mapped[int | None]
+    channel: Mapped[str]
+    target: Mapped[str | None]
+    mode: Mapped[str]
+    plan: Mapped[dict[str, Any] | None]
+    file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"))
+    manifest_id: Mapped[UUID | None] = mapped_column(ForeignKey("manifests.id"))
+    uploaded_by: Mapped[dict[str, Any]]
+    recipients: Mapped[list[Any]]
+    status: Mapped[str]
+    stage: Mapped[str]
+    fence: Mapped[int]
+    attempts: Mapped[int]
+    progress: Mapped[dict[str, Any]]
+    counts: Mapped[dict[str, Any]]
+    checked: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    warnings: Mapped[list[Any]]
+    error_blob: Mapped[str | None]
+    error_size_bytes: Mapped[int | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class LedgerEntry(Base):
+    """A part that has been applied; `counts` is what it changed."""
+
+    __tablename__ = "ledger"
+
+    ingestion_id: Mapped[UUID] = mapped_column(ForeignKey("ingestions.id"), primary_key=True)
+    part: Mapped[str] = mapped_column(primary_key=True)
+    counts: Mapped[dict[str, Any]]
+    applied_at: Mapped[datetime]
+
+
+class FenceLost(IngestdError):
+    """Another process owns the ingestion now; this one stops and changes nothing."""
+
+    code = "fence_lost"
+
+
+async def get(session: AsyncSession, account_id: UUID, ingestion_id: UUID) -> Row[Any]:
+    """An ingestion of the account as `shown` gives it, or NotFound."""
+    found = await session.execute(shown(Ingestion.account_id == account_id, Ingestion.id == ingestion_id))
+    row: Row[Any] | None = found.one_or_none()
+    if row is None:
+        raise NotFound("There is no such ingestion.")
+    return row
+
+
+async def page(
+    session: AsyncSession, account_id: UUID, *, before: UUID | None = None, limit: int = 50
+) -> Sequence[Row[Any]]:
+    """Ingestions of the account, newest first, those before an id; one more than `limit` tells that there are more."""
+    statement = shown(Ingestion.account_id == account_id)
+    if before is not None:
+        statement = statement.where(Ingestion.id < before)
+    found = await session.execute(statement.order_by(Ingestion.id.desc()).limit(limit + 1))
+    rows: Sequence[Row[Any]] = found.all()
+    return rows
+
+
+async def find_of_manifest(session: AsyncSession, manifest_id: UUID) -> UUID | None:
+    """The ingestion that a manifest became, or None."""
+    found: UUID | None = await session.scalar(select(Ingestion.id).where(Ingestion.manifest_id == manifest_id))
+    return found
+
+
+def shown(*where: ColumnElement[bool]) -> Select[Any]:
+    """The statement that gives ingestions with all that `view` shows; for either kind of connection."""
+    return (
+        select(Ingestion.__table__, File.name, File.size_bytes, File.sha256, Manifest.name.label("manifest_name"))
+        .outerjoin(File, File.id == Ingestion.file_id)
+        .outerjoin(Manifest, Manifest.id == Ingestion.manifest_id)
+        .where(*where)
+    )
+
+
+def view(row: Row[Any]) -> IngestionView:
+    """An ingestion as clients and webhook receivers see it, from a row of `shown`."""
+    found = row._mapping  # noqa: SLF001 -- SQLAlchemy's public name for it
+    file = found["file_id"] and {
+        "id": ids.show(Prefix.FILE, found["file_id"]),
+        "name": found["name"],
+        "size_bytes": found["size_bytes"],
+        "sha256": found["sha256"],
+    }
+    manifest = found["manifest_id"] and {
+        "id": ids.show(Prefix.MANIFEST, found["manifest_id"]),
+        "name": found["manifest_name"],
+    }
+    error_file = found["error_blob"] and {"size_bytes": found["error_size_bytes"], "rows": found["counts"]["rejected"]}
+    return IngestionView.model_validate(
+        {name: found[name] for name in _SHOWN_AS_THEY_ARE}
+        | {
+            "id": ids.show(Prefix.INGESTION, found["id"]),
+            "file": file,
+            "manifest": manifest,
+            "error_file": error_file,
+        }
+    )
+
+
+_SHOWN_AS_THEY_ARE = (
+    "channel", "target", "status", "stage", "mode", "uploaded_by", "progress", "counts", "error", "warnings",
+    "created_at", "started_at", "finished_at",
+)  # fmt: skip
+
+
+def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[Any]:
+    """Take an ingestion over with a new fence, and give its row as it is now; a terminal one is given unchanged.
+
+    `crashed` counts an attempt: the first one, and each after a process has died on it.
+    """
+    row = connection.execute(
+        update(Ingestion)
+        .where(Ingestion.id == ingestion_id, Ingestion.status.in_([Status.SCHEDULED, Status.IN_PROGRESS]))
+        .values(
+            fence=Ingestion.fence + 1,
+            attempts=Ingestion.attempts + int(crashed),
+            status=Status.IN_PROGRESS,
+            started_at=func.coalesce(Ingestion.started_at, func.now()),
+        )
+        .returning(Ingestion.__table__)
+    ).one_or_none()
+    if row is None:
+        row = connection.execute(select(Ingestion.__table__).where(Ingestion.id == ingestion_id)).one_or_none()
+    if row is None:
+        raise NotFound("There is no such ingestion.")
+    return row
+
+
+def change(connection: Connection, ingestion_id: UUID, fence: int, **values: Any) -> None:
+    """Change columns of an ingestion that this process owns, or raise FenceLost."""
+    changed = connection.execute(
+        update(Ingestion)
+        .where(Ingestion.id == ingestion_id, Ingestion.fence == fence, Ingestion.status == Status.IN_PROGRESS)
+        .values(**values)
+    )
+    if changed.rowcount == 0:
+        raise FenceLost
+
+
+def guard(connection: Connection, ingestion_id: UUID, fence: int) -> None:
+    """Hold the ingestion for the rest of this transaction, or raise FenceLost; the last statement before a commit."""
+    held = connection.execute(
+        select(Ingestion.id)
+        .where(Ingestion.id == ingestion_id, Ingestion.fence == fence, Ingestion.status == Status.IN_PROGRESS)
+        .with_for_update(read=True)
+    )
+    if held.first() is None:
+        raise FenceLost
+
+
+def open_part(connection: Connection, ingestion_id: UUID, part: str) -> bool:
+    """Write the ledger row of a part in the caller's transaction; False where the part has been applied before."""
+    entry = insert(LedgerEntry).values(ingestion_id=ingestion_id, part=part, counts={}, applied_at=func.now())
+    return connection.execute(entry.on_conflict_do_nothing()).rowcount == 1
+
+
+def close_part(connection: Connection, ingestion_id: UUID, part: str, counts: dict[str, int]) -> None:
+    """Write what a part changed into its ledger row, in the transaction that applies it."""
+    connection.execute(
+        update(LedgerEntry)
+        .where(LedgerEntry.ingestion_id == ingestion_id, LedgerEntry.part == part)
+        .values(counts=counts)
+    )
+
+
+def applied(connection: Connection, ingestion_id: UUID) -> dict[str, dict[str, int]]:
+    """What each applied part changed, by part."""
+    rows = connection.execute(
+        select(LedgerEntry.part, LedgerEntry.counts).where(LedgerEntry.ingestion_id == ingestion_id)
+    )
+    return {part: counts for part, counts in rows}  # noqa: C416 -- rows are no pairs for dict()

@@ -1,0 +1,48 @@
+"""Manifests: each name once per account, for ever (S107, D18)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, UniqueConstraint, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.store.base import Base, Key
+
+
+class ManifestState(StrEnum):
+    """Where a manifest stands."""
+
+    DRAFT = "draft"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+class Manifest(Base):
+    """A manifest as it came in, what it was paired with, or why it was refused."""
+
+    __tablename__ = "manifests"
+    __table_args__ = (UniqueConstraint("account_id", "name"),)
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str]
+    size_bytes: Mapped[int]
+    sha256: Mapped[str]
+    blob: Mapped[str]
+    state: Mapped[str]
+    problems: Mapped[list[Any]]
+    file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"))
+    created_at: Mapped[datetime]
+
+
+async def find(session: AsyncSession, account_id: UUID, name: str) -> Manifest | None:
+    """The manifest of this name, or None."""
+    found: Manifest | None = await session.scalar(
+        select(Manifest).where(Manifest.account_id == account_id, Manifest.name == name)
+    )
+    return found
