@@ -23,7 +23,7 @@ help: ## list the commands
 install: $(STAMP) ## make the virtual environment, or bring it up to date
 
 $(BIN)/pip:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null \
 	  || { echo "ingestd needs Python 3.11 to 3.14; '$(PYTHON)' is not: name one with 'make PYTHON=python3.13 ...'" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { echo "'$(PYTHON)' cannot make virtual environments: install its venv package (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
