@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from ingestd.domain.ids import Prefix, show
 from ingestd.domain.ingestion import Channel
 from ingestd.domain.plan import Plan
 
@@ -17,15 +18,27 @@ class Actor:
     id: UUID | None = None
     name: str | None = None
 
+    def shown(self) -> dict[str, str | None]:
+        """The actor as the API shows it."""
+        prefix = {"import_key": Prefix.IMPORT_KEY, "api_key": Prefix.API_KEY}.get(self.type)
+        return {
+            "type": self.type,
+            "id": show(prefix, self.id) if self.id and prefix else None,
+            "name": self.name,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One file to ingest: which door, whose, how, where from, and who is told."""
+    """One file to ingest: which door, whose, how, where from, and who is told.
+
+    Plan and file are missing only where a manifest is refused.
+    """
 
     channel: Channel
     account_id: UUID
-    plan: Plan
-    file_id: UUID
+    plan: Plan | None
+    file_id: UUID | None
     uploaded_by: Actor
     manifest_id: UUID | None = None
     recipients: tuple[str, ...] = ()

@@ -43,6 +43,14 @@ async def get(session: AsyncSession, account_id: UUID) -> Account:
     return found
 
 
+async def lock(session: AsyncSession, account_id: UUID) -> Account:
+    """The account, held by this transaction until it ends, or NotFound."""
+    found: Account | None = await session.scalar(select(Account).where(Account.id == account_id).with_for_update())
+    if found is None:
+        raise NotFound("There is no such account.")
+    return found
+
+
 async def page(session: AsyncSession) -> list[Account]:
     """All accounts, oldest first."""
     return list(await session.scalars(select(Account).order_by(Account.id)))

@@ -1,0 +1,162 @@
+"""The job engine: DBOS, and nothing else knows it.
+
+A workflow's id is the ingestion's id and its only argument; what it does is `flow.walk`. The queue `ingestions` is
+partitioned by account, one at a time and by the account's sequence number; the queue `parts` spreads the parts of one
+file over all replicas. Open-source DBOS does not notice that a remote process has died, so each engine keeps a
+heartbeat and hands the workflows of silent ones back to their queues.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+from uuid import UUID
+
+from dbos import (
+    DBOS,
+    DBOSClient,
+    DBOSConfig,
+    DBOSPortableJSONSerializer,
+    EnqueueOptions,
+    SetEnqueueOptions,
+    SetWorkflowID,
+)
+from sqlalchemy import Engine as SqlEngine
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.store import replicas
+
+APPLICATION: Final = "ingestd"
+VERSION: Final = "1"
+"""Fixed: a workflow that was begun by one release is finished by the next."""
+
+INGESTIONS: Final = "ingestions"
+PARTS: Final = "parts"
+POLL_SECONDS: Final = 0.1
+HEARTBEAT_SECONDS: Final = 5.0
+
+Walk = Callable[[UUID], None]
+ApplyPart = Callable[[UUID, str], None]
+
+
+class Stopping(BaseException):
+    """The process is going down: the workflow stays open and is taken up again elsewhere or at the next start."""
+
+
+def migrate(url: str) -> None:
+    """Bring the engine's own tables (schema `dbos`) up to date."""
+    logging.getLogger("dbos").setLevel(logging.WARNING)
+    DBOS.migrate(url)
+
+
+class Engine:
+    """The engine of one process: enqueues for the doors and, once launched, runs workflows."""
+
+    def __init__(self, url: str, sql: SqlEngine, *, replica: str) -> None:
+        self._url = url
+        self._sql = sql
+        self._replica = replica
+        self._client = DBOSClient(
+            system_database_url=url,
+            serializer=DBOSPortableJSONSerializer(),
+            application_name=APPLICATION,
+            system_database_pool_size=2,
+            lazy=True,
+        )
+        self._stopped = threading.Event()
+        self._heart: threading.Thread | None = None
+        self._apply: Callable[[str, str], None]
+
+    async def enqueue(self, session: AsyncSession, *, ingestion_id: UUID, account_id: UUID, seq: int) -> None:
+        """Queue an ingestion in the caller's transaction: it runs if, and only if, that commits."""
+        options: EnqueueOptions = {
+            "workflow_name": "ingest",
+            "queue_name": INGESTIONS,
+            "workflow_id": str(ingestion_id),
+            "queue_partition_key": str(account_id),
+            "priority": seq,
+            "app_version": VERSION,
+        }
+        connection = await session.connection()
+        await connection.run_sync(lambda sync: self._client.enqueue_in_transaction(sync, options, str(ingestion_id)))
+
+    def launch(self, walk: Walk, apply_part: ApplyPart, *, concurrent: int, processes: int, alone: bool) -> None:
+        """Begin to run workflows; `alone` says that no other process can be using this database."""
+        config: DBOSConfig = {
+            "name": APPLICATION,
+            "system_database_url": self._url,
+            "application_version": VERSION,
+            "executor_id": self._replica,
+            "serializer": DBOSPortableJSONSerializer(),
+            "sys_db_pool_size": 10,
+            "run_migrations": False,
+            "log_level": "WARNING",
+        }
+        DBOS(config=config)
+        DBOS.workflow(name="ingest")(_ingest(walk))
+        self._apply = DBOS.workflow(name="apply_part")(_apply(apply_part))
+        DBOS.launch()
+        DBOS.register_queue(
+            INGESTIONS, partition_concurrency=1, worker_concurrency=concurrent, polling_interval_sec=POLL_SECONDS
+        )
+        DBOS.register_queue(PARTS, worker_concurrency=processes, polling_interval_sec=POLL_SECONDS)
+        self._beat(alone=alone)
+        self._heart = threading.Thread(target=self._live, name="engine-heartbeat", daemon=True)
+        self._heart.start()
+
+    def fan_out(self, ingestion_id: UUID, parts: Sequence[str]) -> None:
+        """Apply parts on all replicas and wait for all of them; called inside a workflow. A repeat joins the first."""
+        handles = []
+        for part in parts:
+            with SetWorkflowID(f"{ingestion_id}:{part}"), SetEnqueueOptions(app_version=VERSION):
+                handles.append(DBOS.enqueue_workflow(PARTS, self._apply, str(ingestion_id), part))
+        for handle in handles:
+            handle.get_result(polling_interval_sec=POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Stop running workflows; those still open go back to their queues at once."""
+        self._stopped.set()
+        if self._heart is not None:
+            self._heart.join()
+            DBOS.destroy(destroy_registry=True)
+            self._hand_over(self._replica)
+        self._client.destroy()
+
+    def _live(self) -> None:
+        while not self._stopped.wait(HEARTBEAT_SECONDS):
+            self._beat(alone=False)
+
+    def _beat(self, *, alone: bool) -> None:
+        """Say that this replica lives, and take over from those that have gone silent."""
+        with self._sql.begin() as connection:
+            replicas.beat(connection, self._replica)
+            silent = replicas.silent(connection, self._replica, after=0 if alone else 4 * HEARTBEAT_SECONDS)
+        for replica in silent:
+            self._hand_over(replica)
+
+    def _hand_over(self, replica: str) -> None:
+        """Give the open workflows of a dead replica back to their queues; under a lock, so one process does it."""
+        with self._sql.begin() as connection:
+            if not replicas.bury(connection, replica):
+                return
+            left = self._client.list_workflows(status="PENDING", executor_id=replica, load_input=False)
+            for queue in (INGESTIONS, PARTS):
+                ids = [workflow.workflow_id for workflow in left if workflow.queue_name == queue]
+                if ids:
+                    self._client.resume_workflows(ids, queue_name=queue)
+
+
+def _ingest(walk: Walk) -> Callable[[str], None]:
+    def ingest(ingestion_id: str) -> None:
+        walk(UUID(ingestion_id))
+
+    return ingest
+
+
+def _apply(apply_part: ApplyPart) -> Callable[[str, str], None]:
+    def apply(ingestion_id: str, part: str) -> None:
+        apply_part(UUID(ingestion_id), part)
+
+    return apply

@@ -1,0 +1,115 @@
+"""The only way in: bytes become a file, a submission becomes an ingestion.
+
+A door (SFTP, HTTP, the clock) streams bytes into a blob and publishes it as a file; what is submitted is decided in one
+transaction under the account's row lock, so that the order of an account is the order of its commits (D31).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.blobs.store import BlobInfo, BlobStore, BlobWriter
+from ingestd.domain.ingestion import NO_PROGRESS, Counts, Stage, Status
+from ingestd.domain.notice import NoticeType
+from ingestd.domain.plan import Limits
+from ingestd.domain.submission import Actor, Submission
+from ingestd.ingest.engine import Engine
+from ingestd.ingest.tell import tell
+from ingestd.keyring import AccountKeys, Keyring, SealedKeys
+from ingestd.store import accounts
+from ingestd.store.engine import Sessions, new_id, transaction, utc_now
+from ingestd.store.files import File, FileState
+from ingestd.store.ingestions import Ingestion
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What every door needs to hand files in."""
+
+    sessions: Sessions
+    engine: Engine
+    blobs: BlobStore
+    keyring: Keyring
+    limits: Limits
+    _keys: dict[UUID, AccountKeys] = field(default_factory=dict, repr=False)
+
+    async def keys(self, account_id: UUID) -> AccountKeys:
+        """The keys of an account, opened once; NotFound where there is no such account."""
+        if account_id not in self._keys:
+            async with self.sessions() as session:
+                account = await accounts.get(session, account_id)
+            self._keys[account_id] = self.keyring.open(account_id, SealedKeys(account.data_keys, account.index_key))
+        return self._keys[account_id]
+
+    async def begin(self, account_id: UUID) -> BlobWriter:
+        """Begin to receive a file of an account; `publish` or `abort` the writer."""
+        keys = await self.keys(account_id)
+        return self.blobs.create(f"files/{new_id().hex}", keys)
+
+    async def publish(self, account_id: UUID, writer: BlobWriter, *, name: str, actor: Actor) -> File:
+        """Make a received file durable, then known: when this returns, exactly those bytes survive (P1)."""
+        info = await asyncio.to_thread(writer.commit)
+        async with transaction(self.sessions) as session:
+            return await add_file(session, account_id, info, name=name, actor=actor, now=utc_now())
+
+
+async def add_file(
+    session: AsyncSession, account_id: UUID, info: BlobInfo, *, name: str, actor: Actor, now: datetime
+) -> File:
+    """Write the row of a file whose blob is durable."""
+    file = File(
+        id=new_id(),
+        account_id=account_id,
+        name=name,
+        size_bytes=info.size,
+        sha256=info.sha256,
+        blob=info.name,
+        state=FileState.AVAILABLE,
+        uploaded_by=actor.shown(),
+        received_at=now,
+    )
+    session.add(file)
+    await session.flush()
+    return file
+
+
+async def submit(session: AsyncSession, engine: Engine, submission: Submission, *, now: datetime) -> Ingestion:
+    """Write one ingestion with its number in the account's order and enqueue it, in the caller's transaction."""
+    seq = await accounts.take_seq(session, submission.account_id)
+    ingestion = new_ingestion(submission, now=now)
+    ingestion.seq = seq
+    session.add(ingestion)
+    await session.flush()
+    await engine.enqueue(session, ingestion_id=ingestion.id, account_id=submission.account_id, seq=seq)
+    await tell(session, NoticeType.INGESTION_SCHEDULED, ingestion.id, now=now)
+    return ingestion
+
+
+def new_ingestion(submission: Submission, *, now: datetime) -> Ingestion:
+    """The row of a submission, scheduled and without a number yet."""
+    return Ingestion(
+        id=new_id(),
+        account_id=submission.account_id,
+        seq=None,
+        channel=submission.channel,
+        target=submission.plan.target if submission.plan else None,
+        mode=submission.plan.mode if submission.plan else "append",
+        plan=submission.plan.model_dump(mode="json") if submission.plan else None,
+        file_id=submission.file_id,
+        manifest_id=submission.manifest_id,
+        uploaded_by=submission.uploaded_by.shown(),
+        recipients=list(submission.recipients),
+        status=Status.SCHEDULED,
+        stage=Stage.QUEUED,
+        fence=0,
+        attempts=0,
+        progress=NO_PROGRESS.model_dump(),
+        counts=Counts().model_dump(),
+        warnings=list(submission.warnings),
+        created_at=now,
+    )

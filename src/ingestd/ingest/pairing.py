@@ -1,0 +1,177 @@
+"""A manifest meets its data file: what is taken, refused or repeated (S107 to S111, D17, D18, D39)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from email_validator import EmailNotValidError, validate_email
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.blobs.store import BlobInfo
+from ingestd.domain.errors import FileRefused, Invalid, Problem
+from ingestd.domain.file_name import safe_name
+from ingestd.domain.ingestion import Channel, ErrorView, ProblemView, Stage, Status
+from ingestd.domain.manifest import Manifest as Parsed
+from ingestd.domain.manifest import parse
+from ingestd.domain.notice import NoticeType
+from ingestd.domain.plan import Limits
+from ingestd.domain.rejection import FILE_REASONS, REMEDIES
+from ingestd.domain.submission import Actor, Submission
+from ingestd.ingest.engine import Engine
+from ingestd.ingest.intake import new_ingestion, submit
+from ingestd.ingest.tell import tell
+from ingestd.store import accounts, files, ingestions, manifests
+from ingestd.store.accounts import Account
+from ingestd.store.engine import new_id
+from ingestd.store.files import File
+from ingestd.store.ingestions import Ingestion
+from ingestd.store.manifests import Manifest, ManifestState
+
+DATA_SUFFIX = ".csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A manifest as it came through a door: its name, its bytes, where they are kept, and who brought it."""
+
+    channel: Channel
+    account_id: UUID
+    name: str
+    text: bytes
+    blob: BlobInfo
+    actor: Actor
+
+
+async def submit_manifest(
+    session: AsyncSession, engine: Engine, arrival: Arrival, limits: Limits, *, now: datetime
+) -> UUID:
+    """Pair a manifest with its data file and submit it, in the caller's transaction; gives the ingestion's id.
+
+    A manifest that is refused is an ingestion that has failed, told like any other: nothing is ever dropped silently.
+    """
+    account = await accounts.lock(session, arrival.account_id)
+    earlier = await manifests.find(session, account.id, arrival.name)
+    if earlier is not None:
+        return await _again(session, arrival, earlier, now=now)
+    manifest = Manifest(
+        id=new_id(),
+        account_id=account.id,
+        name=arrival.name,
+        size_bytes=arrival.blob.size,
+        sha256=arrival.blob.sha256,
+        blob=arrival.blob.name,
+        state=ManifestState.ACCEPTED,
+        problems=[],
+        created_at=now,
+    )
+    session.add(manifest)
+    await session.flush()
+    try:
+        parsed = parse(arrival.text)
+        _check_recipient(account, parsed.client_email)
+        file = await _data_file(session, account.id, parsed, limits)
+    except (Invalid, FileRefused) as refusal:
+        error = error_of(refusal)
+        manifest.state = ManifestState.REFUSED
+        manifest.problems = [problem.model_dump() for problem in error.problems]
+        return await _refuse(session, arrival, manifest.id, error, now=now)
+    await files.take(session, file)
+    manifest.file_id = file.id
+    submission = Submission(
+        channel=arrival.channel,
+        account_id=account.id,
+        plan=parsed.plan(limits),
+        file_id=file.id,
+        uploaded_by=arrival.actor,
+        manifest_id=manifest.id,
+        recipients=(parsed.client_email,),
+        warnings=parsed.warnings,
+    )
+    return (await submit(session, engine, submission, now=now)).id
+
+
+def error_of(refusal: Invalid | FileRefused) -> ErrorView:
+    """A refusal as the ingestion shows it: the sentence of the documents, what was wrong, and what to do."""
+    code = refusal.code if refusal.code in FILE_REASONS else "manifest_incorrect"
+    problems = refusal.problems if isinstance(refusal, Invalid) else ()
+    return ErrorView(
+        code=code,
+        message=FILE_REASONS[code].sentence,
+        detail=problems[0].detail if problems else refusal.detail,
+        remedy=REMEDIES[code],
+        problems=[ProblemView(pointer=p.pointer, code=p.code, detail=p.detail) for p in problems],
+    )
+
+
+async def _again(session: AsyncSession, arrival: Arrival, earlier: Manifest, *, now: datetime) -> UUID:
+    """A manifest's name came a second time: a repeat of the same ingestion, or a reuse that is refused (D18)."""
+    if earlier.sha256 == arrival.blob.sha256 and not await _newer_upload_waits(session, arrival):
+        found = await ingestions.find_of_manifest(session, earlier.id)
+        if found is not None:
+            return found
+    problem = Problem("", "name_used", "A manifest of this name has been used before. Give every manifest a new name.")
+    return await _refuse(
+        session, arrival, None, error_of(Invalid(code="manifest_incorrect", problems=(problem,))), now=now
+    )
+
+
+async def _newer_upload_waits(session: AsyncSession, arrival: Arrival) -> bool:
+    try:
+        name = parse(arrival.text).file_name
+    except Invalid:
+        return False
+    return await files.find_available(session, arrival.account_id, name) is not None
+
+
+async def _refuse(
+    session: AsyncSession, arrival: Arrival, manifest_id: UUID | None, error: ErrorView, *, now: datetime
+) -> UUID:
+    submission = Submission(
+        channel=arrival.channel,
+        account_id=arrival.account_id,
+        plan=None,
+        file_id=None,
+        uploaded_by=arrival.actor,
+        manifest_id=manifest_id,
+    )
+    ingestion: Ingestion = new_ingestion(submission, now=now)
+    ingestion.status = Status.FAILED
+    ingestion.stage = Stage.DONE
+    ingestion.error = error.model_dump()
+    ingestion.finished_at = now
+    session.add(ingestion)
+    await session.flush()
+    await tell(session, NoticeType.INGESTION_FAILED, ingestion.id, now=now)
+    return ingestion.id
+
+
+def _check_recipient(account: Account, address: str) -> None:
+    """Raise Invalid unless the account may send its error files, which hold personal data, to this address (D39)."""
+    try:
+        valid = validate_email(address, check_deliverability=False, allow_smtputf8=False)
+    except EmailNotValidError:
+        problem = Problem("/clientEmail", "address", "'clientEmail' must be one e-mail address.")
+    else:
+        if valid.domain in account.email_domains:
+            return
+        problem = Problem(
+            "/clientEmail",
+            "recipient_unknown",
+            "'clientEmail' is not among the account's recipients or allowed e-mail domains. Register it first.",
+        )
+    raise Invalid("Incorrect details in manifest file", code="manifest_incorrect", problems=(problem,))
+
+
+async def _data_file(session: AsyncSession, account_id: UUID, parsed: Parsed, limits: Limits) -> File:
+    """The newest upload that the manifest can take, or raise FileRefused."""
+    name = safe_name(parsed.file_name)
+    file = await files.find_available(session, account_id, name) if name else None
+    if file is None:
+        raise FileRefused("No file of the name in 'fileName' waits for a manifest.", code="no_data_file")
+    if not file.name.endswith(DATA_SUFFIX):
+        raise FileRefused("A data file's name must end in .csv.")
+    if file.size_bytes > limits.file_bytes:
+        raise FileRefused(f"The file has {file.size_bytes} bytes; {limits.file_bytes} are allowed.")
+    return file
