@@ -1,0 +1,98 @@
+"""Every foreign library has its home: the import graph is held to the table below.
+
+That imports point down the floors is import-linter's business (`make check`). Homes are checked here because its
+"protected" contract cannot say that a library *without* an entry is refused.
+"""
+
+import ast
+import sys
+
+import grimp
+import pytest
+
+HOMES = {
+    "alembic": {"store"},
+    "apscheduler": {"scheduler"},
+    "asyncssh": {"sftpd", "fetch", "cli"},
+    "cronsim": {"domain"},
+    "cryptography": {"domain", "keyring"},
+    "dbos": {"ingest.engine"},
+    "email_validator": {"domain", "ingest"},
+    "fastapi": {"api"},
+    "httpx": {"notify", "cli"},
+    "numpy": {"pipeline"},
+    "obstore": {"blobs"},
+    "pebble": {"ingest.pool"},
+    "phonenumbers": {"pipeline"},
+    "polars": {"pipeline", "store.load"},
+    "polars_hash": {"pipeline", "store.load"},
+    "prometheus_client": {"telemetry"},
+    "psutil": {"store.embedded"},
+    "psycopg": {"store"},
+    "pyarrow": {"pipeline", "store.load"},
+    "pydantic": {"domain", "settings", "api"},
+    "pydantic_settings": {"settings"},
+    "rich": {"cli"},
+    "sqlalchemy": {"store"},
+    "stamina": {"notify", "fetch", "ingest"},
+    "starlette": {"api"},
+    "structlog": {"telemetry"},
+    "tink": {"keyring"},
+    "typer": {"cli"},
+    "uuid_utils": {"store"},
+    "uvicorn": {"app"},
+}
+
+# A session or connection is handed from floor to floor, so its type may be named anywhere; a statement may not.
+HANDED_ON = {"AsyncSession", "AsyncEngine", "Connection", "Engine"}
+
+UNSAFE = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml"}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return grimp.build_graph(
+        "ingestd", include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
+    )
+
+
+def strangers(graph):
+    """Yield (library, module of ours) for every import of what is neither ours nor Python's."""
+    for library in graph.modules:
+        if library.split(".")[0] != "ingestd" and library not in sys.stdlib_module_names:
+            for module in graph.find_modules_that_directly_import(library):
+                yield library, module.removeprefix("ingestd.")
+
+
+def is_in(module, home):
+    return module == home or module.startswith(f"{home}.")
+
+
+def imports_only_types(graph, library, module):
+    """Tell whether a module imports nothing of a library but HANDED_ON, each import on one line."""
+    for found in graph.get_import_details(importer=f"ingestd.{module}", imported=library):
+        line = found["line_contents"]
+        statement = None if line.endswith("(") else ast.parse(line).body[0]
+        if not isinstance(statement, ast.ImportFrom) or not {each.name for each in statement.names} <= HANDED_ON:
+            return False
+    return True
+
+
+def test_every_foreign_library_is_imported_in_its_home_only(graph):
+    abroad = {
+        f"{module} imports {library}"
+        for library, module in strangers(graph)
+        if not any(is_in(module, home) for home in HOMES.get(library, ()))
+        and not (library == "sqlalchemy" and imports_only_types(graph, library, module))
+    }
+    assert abroad == set()
+
+
+@pytest.mark.threat("T151")
+def test_nothing_reads_a_format_that_can_run_code(graph):
+    assert graph.modules & UNSAFE == set()
+
+
+def test_the_graph_is_the_real_one(graph):
+    assert "sqlalchemy" in dict(strangers(graph))
+    assert not imports_only_types(graph, "sqlalchemy", "store.base")
