@@ -1,0 +1,53 @@
+"""The documents speak of what is there: links lead somewhere, commands exist, every decision is listed."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+TARGETS = set(re.findall(r"^\.PHONY: (\w+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_within_the_project_leads_to_a_file(document):
+    links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_make_command_that_is_named_exists(document):
+    assert set(re.findall(r"(?:^|`)make (\w+)", document.read_text(), re.MULTILINE)) <= TARGETS
+
+
+def test_every_make_command_is_in_its_help():
+    assert set(re.findall(r"^(\w+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)) == TARGETS
+
+
+def test_every_decision_is_listed():
+    listed = (ROOT / "docs/decisions/README.md").read_text()
+    decisions = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
+    assert decisions
+    assert [path.name for path in decisions if f"({path.name})" not in listed] == []
+
+
+@pytest.mark.parametrize("name", ["run", "dev"])
+def test_the_locked_requirements_are_hashed_and_name_no_address(name):
+    text = (ROOT / f"requirements/{name}.txt").read_text()
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert all(re.match(r"[a-z0-9-]+==\S+( ; .*)? \\\n    --hash=sha256:", entry) for entry in entries)
+    assert not re.search(r"://|--(extra-)?index|--find-links| @ ", text)
+
+
+def test_every_dependency_is_locked_within_its_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {"run": project["dependencies"], "dev": project["dependencies"] + project["optional-dependencies"]["dev"]}
+    for name, requirements in wanted.items():
+        pins = re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE)
+        for requirement in map(Requirement, requirements):
+            versions = [version for package, version in pins if package == requirement.name]
+            assert versions, requirement
+            assert all(version in requirement.specifier for version in versions), requirement
