@@ -262,7 +262,8 @@ def test_a_pid_file_whose_number_now_belongs_to_another_process_does_not_matter(
 @pytest.mark.fault
 def test_a_first_start_that_was_cut_short_begins_afresh(place):
     folder = place / "pg"
-    folder.mkdir(mode=0o711)
+    folder.mkdir()
+    folder.chmod(0o711)
     (folder / "cluster.new").mkdir()
     (folder / "cluster.new" / "half").write_text("written")
     (folder / "password").write_text("")

@@ -140,12 +140,11 @@ def remove(folder: Path) -> None:
         if home.exists():
             _end_earlier(home).close()
             _remove_sockets(home)
-        for name in ("cluster", "cluster.new", "server"):
-            shutil.rmtree(home / name, ignore_errors=True)
-        for name in ("password", "log", "log.1", "server.lock", "home", "lock"):
-            for place in (home, folder):
-                (place / name).unlink(missing_ok=True)
         for place in (home, folder):
+            for name in ("cluster", "cluster.new", "server"):
+                shutil.rmtree(place / name, ignore_errors=True)
+            for name in ("password", "log", "log.1", "server.lock", "home", "lock"):
+                (place / name).unlink(missing_ok=True)
             with suppress(OSError):  # gone, or not only ours
                 place.rmdir()
 
