@@ -30,7 +30,9 @@ class LocalFolder:
 
     def __init__(self, root: Path) -> None:
         with _storage_errors():
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not root.is_dir():
+                root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _sync_folder(root.parent)
         self._root = root
 
     def begin(self, name: str) -> PartFile:
