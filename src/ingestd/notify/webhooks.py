@@ -1,0 +1,229 @@
+"""Webhooks: one attempt to post a notice, signed as Standard Webhooks 1.0 has it.
+
+The receiver is a stranger: its address is checked by `egress` and connected to as checked (T2 to T4), a redirect is
+a failure (T5), no proxy or credential of ours is used (T10), and of its answer only the status is kept (T11, T12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+
+from ingestd import __version__, egress
+from ingestd.domain import ids
+from ingestd.domain.errors import Forbidden, Invalid, Unavailable
+from ingestd.domain.ids import Prefix
+
+ATTEMPT_SECONDS: Final = 15.0
+"""What an attempt may take, from the look-up of the host to the end of the answer."""
+
+CONNECT_SECONDS: Final = 5.0
+"""What connecting to one address of a host may take before the next one is tried."""
+
+BODY_LIMIT: Final = 20_000
+ANSWER_LIMIT: Final = 64 * 1024
+LONGEST_WAIT: Final = timedelta(days=1)
+
+_MARK: Final = "whsec_"
+_RETRY_AFTER_STATUSES: Final = (429, 503)
+_SUCCESS: Final = range(200, 300)
+
+
+class Code(StrEnum):
+    """What came of an attempt. The last two are ours: a webhook disabled in the meantime, a failure of the service."""
+
+    DELIVERED = "delivered"
+    HTTP_3XX = "http_3xx"
+    HTTP_4XX = "http_4xx"
+    HTTP_5XX = "http_5xx"
+    TIMEOUT = "timeout"
+    BLOCKED = "blocked"
+    DNS_FAILED = "dns_failed"
+    TLS_FAILED = "tls_failed"
+    CONNECT_FAILED = "connect_failed"
+    DISABLED = "disabled"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is posted: `id` is the notice's and the same in every attempt; `keys` sign, the newest first."""
+
+    id: UUID
+    delivery_id: UUID
+    url: str
+    body: bytes = field(repr=False)
+    keys: Sequence[str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of an attempt; `status` is the receiver's, `retry_after` what it asked for with a 429 or 503."""
+
+    code: Code
+    status: int | None = None
+    ms: int = 0
+    retry_after: timedelta | None = None
+
+
+def new_secret() -> str:
+    """A new signing secret, as the account is shown it once."""
+    return _MARK + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def secret_context(webhook_id: UUID) -> str:
+    """The place a webhook's secrets are sealed for (T112)."""
+    return f"webhooks/{webhook_id}/secret"
+
+
+def body(kind: str, at: datetime, data: dict[str, Any]) -> bytes:
+    """The body: compact JSON of `type`, `timestamp` and `data`, below 20 kB.
+
+    Of larger data only the id is sent, with `"truncated": true`: the API has the rest.
+    """
+    event = {"type": kind, "timestamp": at.astimezone(UTC).isoformat().replace("+00:00", "Z"), "data": data}
+    written = _compact(event)
+    if len(written) < BODY_LIMIT:
+        return written
+    return _compact(event | {"data": {"id": data.get("id"), "truncated": True}})
+
+
+def sign(secret: str, message_id: str, timestamp: int, content: bytes) -> str:
+    """The signature `v1,<base64>`: HMAC-SHA256 of id, Unix time and body, joined by dots."""
+    key = base64.b64decode(secret.removeprefix(_MARK))
+    digest = hmac.digest(key, f"{message_id}.{timestamp}.".encode() + content, hashlib.sha256)
+    return "v1," + base64.b64encode(digest).decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """How this service posts: the operator's allow list, the authorities it trusts, and its patience."""
+
+    allow: tuple[egress.Allowed, ...] = ()
+    tls: ssl.SSLContext = field(default_factory=httpx.create_ssl_context)
+    resolver: egress.Resolver = egress.system_resolver
+    seconds: float = ATTEMPT_SECONDS
+
+    async def send(self, message: Message, *, now: datetime) -> Result:
+        """Post the message once. Whatever the receiver does, a result comes back within `seconds`."""
+        began = time.perf_counter()
+        status, retry_after = None, None
+        try:
+            async with asyncio.timeout(self.seconds):
+                answer = await self._post(message, now)
+                status, code = answer.status_code, _code(answer.status_code)
+                retry_after = _retry_after(answer, now)
+        except (Forbidden, Invalid):
+            code = Code.BLOCKED
+        except Unavailable:
+            code = Code.DNS_FAILED
+        except (TimeoutError, httpx.TimeoutException):
+            code = Code.TIMEOUT
+        except httpx.TransportError as error:
+            code = Code.TLS_FAILED if _is_tls(error) else Code.CONNECT_FAILED
+        return Result(code, status, round((time.perf_counter() - began) * 1000), retry_after)
+
+    async def _post(self, message: Message, now: datetime) -> httpx.Response:
+        """Connect to the host's addresses in turn until one takes the connection, and post once."""
+        target = egress.parse_url(message.url, self.allow)
+        resolved = await egress.resolve(
+            target.host, target.port, purpose=target.purpose, allow=self.allow, resolver=self.resolver
+        )
+        *others, last = resolved.addresses
+        for address in others:
+            try:
+                return await self._post_to(address, target, message, now)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                if _is_tls(error):
+                    raise
+        return await self._post_to(last, target, message, now)
+
+    async def _post_to(self, address: str, target: egress.Target, message: Message, now: datetime) -> httpx.Response:
+        url = httpx.URL(target.url)
+        # A client of its own for each attempt: connections are kept by address, and two hosts may share one.
+        async with (
+            httpx.AsyncClient(
+                verify=self.tls,
+                trust_env=False,
+                follow_redirects=False,
+                timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+            ) as client,
+            client.stream(
+                "POST",
+                url.copy_with(host=address),
+                content=message.body,
+                headers={"host": url.netloc.decode(), **_headers(message, now)},
+                extensions={"sni_hostname": target.host},
+            ) as answer,
+        ):
+            await _read_some(answer)
+            return answer
+
+
+def _headers(message: Message, now: datetime) -> dict[str, str]:
+    message_id, timestamp = ids.show(Prefix.MESSAGE, message.id), int(now.timestamp())
+    return {
+        "accept-encoding": "identity",
+        "connection": "close",
+        "content-type": "application/json",
+        "ingestd-delivery": ids.show(Prefix.DELIVERY, message.delivery_id),
+        "user-agent": f"ingestd/{__version__}",
+        "webhook-id": message_id,
+        "webhook-signature": " ".join(sign(key, message_id, timestamp, message.body) for key in message.keys),
+        "webhook-timestamp": str(timestamp),
+    }
+
+
+async def _read_some(answer: httpx.Response) -> None:
+    """Read the answer and forget it: a receiver may take a connection closed early for a failure."""
+    size = 0
+    async for chunk in answer.aiter_raw():
+        size += len(chunk)
+        if size >= ANSWER_LIMIT:
+            return
+
+
+def _compact(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _code(status: int) -> Code:
+    if status in _SUCCESS:
+        return Code.DELIVERED
+    return {3: Code.HTTP_3XX, 4: Code.HTTP_4XX}.get(status // 100, Code.HTTP_5XX)
+
+
+def _retry_after(answer: httpx.Response, now: datetime) -> timedelta | None:
+    """What `Retry-After` asks for, in seconds or as a date, at most a day; None if it says nothing one could read."""
+    text = answer.headers.get("retry-after", "") if answer.status_code in _RETRY_AFTER_STATUSES else ""
+    try:
+        if text.isascii() and text.isdecimal():
+            wait = timedelta(seconds=int(text))
+        else:
+            at = parsedate_to_datetime(text)
+            wait = at.replace(tzinfo=at.tzinfo or UTC) - now
+    except (ValueError, OverflowError):
+        return None
+    return min(max(wait, timedelta()), LONGEST_WAIT)
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    """Whether an error of TLS is behind another one."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -1,0 +1,252 @@
+"""Deliveries: a notice on its way to a webhook. A dispatcher claims it, sends it and marks it (P5)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    DateTime,
+    ForeignKey,
+    Index,
+    Row,
+    Select,
+    UniqueConstraint,
+    Uuid,
+    bindparam,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.domain.errors import Conflict, NotFound
+from ingestd.store.base import Base, Key
+from ingestd.store.notices import CHANNEL, Notice
+from ingestd.store.webhooks import Webhook
+
+PER_WEBHOOK: Final = 2
+"""Deliveries on their way to one webhook at a time, over all replicas (T14)."""
+
+PER_ACCOUNT: Final = 8
+"""Deliveries on their way for one account at a time, over all replicas (T14)."""
+
+LEASE: Final = timedelta(minutes=1)
+"""How long a claimed delivery is left to its dispatcher: well above the time an attempt may take."""
+
+ATTEMPTS_KEPT: Final = 50
+"""The newest attempts of a delivery that are kept: a client may ask for new ones without end."""
+
+
+_OPEN: Final = text("next_attempt_at IS NOT NULL")
+
+
+class DeliveryState(StrEnum):
+    """What became of a delivery: waiting for its next attempt, on its way, taken, or given up."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+class Delivery(Base):
+    """One notice for one webhook.
+
+    `next_attempt_at` is when a pending one is due, and when a sending one counts as left behind by a dead dispatcher.
+    `failures` counts the present series of attempts; `attempts` are `{at, code, status, ms}`, of every series.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "notice_id"),
+        CheckConstraint("(state IN ('pending', 'sending')) = (next_attempt_at IS NOT NULL)", name="open"),
+        Index(
+            "ix_deliveries_due", "webhook_id", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")
+        ),
+        Index("ix_deliveries_next", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
+        Index("ix_deliveries_sending", "webhook_id", postgresql_where=text("state = 'sending'")),
+    )
+
+    id: Mapped[Key] = mapped_column(server_default=func.gen_random_uuid())
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    notice_id: Mapped[UUID] = mapped_column(ForeignKey("notices.id", ondelete="CASCADE"), index=True)
+    state: Mapped[str]
+    failures: Mapped[int]
+    attempts: Mapped[list[Any]]
+    next_attempt_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+
+Shown = Row[Delivery, Notice]
+"""A delivery and what it tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery that is this dispatcher's until `lease`, with all that sending it needs."""
+
+    id: UUID
+    lease: datetime
+    failures: int
+    account_id: UUID
+    notice_id: UUID
+    type: str
+    data: dict[str, Any]
+    created_at: datetime
+    webhook_id: UUID
+    url: str
+    enabled: bool
+    secret: bytes
+    previous_secret: bytes | None
+    previous_until: datetime | None
+
+
+# Each webhook offers its oldest due deliveries, as many as it may have on their way; the accounts then take turns.
+# A full scan of the due ones would let the backlog of one dead webhook slow all others down.
+_CLAIM = text("""
+    WITH sending AS MATERIALIZED (
+        SELECT account_id, webhook_id FROM deliveries WHERE state = 'sending' AND next_attempt_at > :now
+    ), due AS (
+        SELECT d.id, d.next_attempt_at,
+               (SELECT count(*) FROM sending s WHERE s.account_id = w.account_id)
+               + row_number() OVER (PARTITION BY w.account_id ORDER BY d.next_attempt_at) AS turn
+        FROM webhooks w
+        CROSS JOIN LATERAL (
+            SELECT id, next_attempt_at FROM deliveries
+            WHERE webhook_id = w.id AND next_attempt_at <= :now
+            ORDER BY next_attempt_at
+            LIMIT greatest(0, :per_webhook - (SELECT count(*) FROM sending s WHERE s.webhook_id = w.id))
+            FOR UPDATE SKIP LOCKED
+        ) d
+    ), chosen AS (
+        SELECT id FROM due WHERE turn <= :per_account ORDER BY turn, next_attempt_at LIMIT :room
+    )
+    UPDATE deliveries d
+    SET state = 'sending', next_attempt_at = :lease
+    FROM chosen, webhooks w, notices n
+    WHERE d.id = chosen.id AND w.id = d.webhook_id AND n.id = d.notice_id
+    RETURNING d.id, d.next_attempt_at AS lease, d.failures, d.account_id, d.notice_id, n.type, n.data, n.created_at,
+              d.webhook_id, w.url, w.enabled, w.secret, w.previous_secret, w.previous_until
+""").bindparams(per_webhook=PER_WEBHOOK, per_account=PER_ACCOUNT)
+
+
+async def claim(session: AsyncSession, *, room: int, now: datetime) -> list[Claimed]:
+    """At most `room` due deliveries, which no other dispatcher gets before the lease ends.
+
+    Replicas claim one after the other, so that the limits of a webhook and of an account hold for all of them together.
+    """
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(CHANNEL))))
+    rows = await session.execute(_CLAIM, {"now": now, "lease": now + LEASE, "room": room})
+    return [Claimed(**row) for row in rows.mappings()]
+
+
+async def next_due(session: AsyncSession, *, now: datetime) -> datetime | None:
+    """When the next delivery falls due after `now`, which is that of the last `claim`: others wait for one to end."""
+    found: datetime | None = await session.scalar(
+        select(func.min(Delivery.next_attempt_at)).where(Delivery.next_attempt_at > now)
+    )
+    return found
+
+
+_MARK = text("""
+    UPDATE deliveries
+    SET state = :state, next_attempt_at = :next_attempt_at, failures = failures + :failed,
+        attempts = CASE WHEN jsonb_array_length(attempts) < :kept THEN attempts ELSE attempts - 0 END || :attempt
+    WHERE id = :id AND state = 'sending' AND next_attempt_at = :lease
+""").bindparams(
+    bindparam("id", type_=Uuid()),
+    bindparam("attempt", type_=JSONB()),
+    bindparam("next_attempt_at", type_=DateTime(timezone=True)),
+    kept=ATTEMPTS_KEPT,
+)
+
+
+async def mark(
+    session: AsyncSession, claimed: Claimed, attempt: dict[str, Any], *, delivered: bool, again_at: datetime | None
+) -> None:
+    """Write what came of an attempt: delivered, due again at a time, or dead. Nothing once the lease is another's."""
+    undelivered = DeliveryState.PENDING if again_at else DeliveryState.DEAD
+    await session.execute(
+        _MARK,
+        {
+            "id": claimed.id,
+            "lease": claimed.lease,
+            "state": DeliveryState.DELIVERED if delivered else undelivered,
+            "next_attempt_at": None if delivered else again_at,
+            "failed": int(not delivered),
+            "attempt": [attempt],
+        },
+    )
+
+
+async def get(session: AsyncSession, webhook: Webhook, delivery_id: UUID) -> Shown:
+    """The delivery and its notice, or NotFound."""
+    found = await session.execute(_shown(webhook).where(Delivery.id == delivery_id))
+    row = found.one_or_none()
+    if row is None:
+        raise NotFound("There is no such delivery.")
+    return row
+
+
+async def page(
+    session: AsyncSession, webhook: Webhook, *, before: UUID | None = None, limit: int = 50
+) -> Sequence[Shown]:
+    """Deliveries of a webhook, newest notice first, those before a notice's id; one more than `limit` tells of more."""
+    statement = _shown(webhook)
+    if before is not None:
+        statement = statement.where(Delivery.notice_id < before)
+    found = await session.execute(statement.order_by(Delivery.notice_id.desc()).limit(limit + 1))
+    return found.all()
+
+
+def _shown(webhook: Webhook) -> Select[Delivery, Notice]:
+    joined = select(Delivery, Notice).join(Notice, Notice.id == Delivery.notice_id)
+    return joined.where(Delivery.webhook_id == webhook.id)
+
+
+async def redeliver(session: AsyncSession, webhook: Webhook, delivery_id: UUID, *, now: datetime) -> None:
+    """Begin a new series of attempts now, whatever came of the last; Conflict if the webhook is disabled."""
+    if not await _restart(session, webhook, Delivery.id == delivery_id, now=now):
+        await get(session, webhook, delivery_id)  # it is on its way at this moment, or there is none
+
+
+async def recover(session: AsyncSession, webhook: Webhook, *, since: datetime, now: datetime) -> int:
+    """Begin a new series for all that has died since a moment, and count them; Conflict if the webhook is disabled."""
+    return await _restart(session, webhook, Delivery.state == DeliveryState.DEAD, Delivery.created_at >= since, now=now)
+
+
+async def _restart(session: AsyncSession, webhook: Webhook, *which: ColumnElement[bool], now: datetime) -> int:
+    if not webhook.enabled:
+        raise Conflict("The webhook is disabled.", code="webhook_disabled")
+    found = await session.execute(
+        update(Delivery)
+        .where(Delivery.webhook_id == webhook.id, Delivery.state != DeliveryState.SENDING, *which)
+        .values(state=DeliveryState.PENDING, failures=0, next_attempt_at=now)
+        .returning(Delivery.id)
+    )
+    await session.execute(select(func.pg_notify(CHANNEL, "")))
+    return len(found.all())
+
+
+async def listen(url: str) -> AsyncGenerator[None]:
+    """Tell, once at the start and then at each commit, that deliveries may have become due."""
+    connection = await psycopg.AsyncConnection.connect(url, autocommit=True, keepalives_idle=30)
+    async with connection:
+        await connection.execute(f"LISTEN {CHANNEL}")
+        yield
+        async with aclosing(connection.notifies()) as notifies:
+            async for _ in notifies:
+                yield

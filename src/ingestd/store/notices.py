@@ -1,0 +1,73 @@
+"""Notices, the outbox: what the world must be told is a row in the transaction of the fact (P4)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Executable, ForeignKey, Uuid, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.store.base import Base, Key
+
+CHANNEL: Final = "ingestd_deliveries"
+"""The channel of LISTEN and NOTIFY that wakes the dispatchers."""
+
+
+class Notice(Base):
+    """Something that happened; `data` is that part of a webhook's body, without personal data (P9)."""
+
+    __tablename__ = "notices"
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    type: Mapped[str]
+    subject_id: Mapped[UUID | None] = mapped_column(index=True)  # an ingestion's, or a file's
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+_ADD = text("""
+    WITH notice AS (
+        INSERT INTO notices (id, account_id, type, subject_id, data, created_at)
+        VALUES (:id, :account_id, :type, :subject_id, :data, :created_at)
+        RETURNING *
+    ), delivery AS (
+        INSERT INTO deliveries
+            (account_id, webhook_id, notice_id, state, failures, attempts, next_attempt_at, created_at)
+        SELECT n.account_id, w.id, n.id, 'pending', 0, '[]', n.created_at, n.created_at
+        FROM notice n
+        JOIN webhooks w ON w.account_id = n.account_id AND w.enabled
+        WHERE CASE WHEN CAST(:chosen AS uuid[]) IS NULL THEN w.events IS NULL OR n.type = ANY (w.events)
+                   ELSE w.id = ANY (:chosen) END
+        RETURNING id
+    )
+    SELECT pg_notify(:channel, '') FROM delivery
+""").bindparams(
+    bindparam("id", type_=Uuid()),
+    bindparam("account_id", type_=Uuid()),
+    bindparam("subject_id", type_=Uuid()),
+    bindparam("data", type_=JSONB()),
+    bindparam("chosen", type_=ARRAY(Uuid())),
+    bindparam("channel", CHANNEL),
+)
+
+
+def adding(notice: Notice, *, chosen: Collection[UUID] | None = None) -> Executable:
+    """The statement that writes a notice and its deliveries in the caller's transaction; for either kind of connection.
+
+    Told are the account's enabled webhooks that want the type; or the chosen ones, whatever they want (S136). The
+    dispatchers wake at the commit.
+    """
+    return _ADD.bindparams(
+        id=notice.id,
+        account_id=notice.account_id,
+        type=notice.type,
+        subject_id=notice.subject_id,
+        data=notice.data,
+        created_at=notice.created_at,
+        chosen=None if chosen is None else list(chosen),
+    )

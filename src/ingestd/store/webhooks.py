@@ -1,0 +1,108 @@
+"""Webhooks: where an account is told what happens (S136)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ARRAY, ForeignKey, Index, LargeBinary, Text, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.domain.errors import NotFound
+from ingestd.store.base import Base, Key
+
+PATIENCE: Final = timedelta(days=5)
+"""How long a webhook may fail, without one success in between, before it is disabled."""
+
+
+class Disabled(StrEnum):
+    """Why a webhook is disabled."""
+
+    BY_ACCOUNT = "by_account"
+    GONE = "gone"
+    FAILING = "failing"
+
+
+class Webhook(Base):
+    """An address and the types of events it wants; null means all of them. The secrets are sealed (T110)."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("ix_webhooks_account_id_id", "account_id", "id"),)
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str]
+    url: Mapped[str]
+    secret: Mapped[bytes] = mapped_column(LargeBinary)
+    previous_secret: Mapped[bytes | None] = mapped_column(LargeBinary)
+    previous_until: Mapped[datetime | None]
+    events: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    enabled: Mapped[bool]
+    disabled_reason: Mapped[str | None]
+    failing_since: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    def enable(self) -> None:
+        """Send to it again, with all its patience back."""
+        self.enabled, self.disabled_reason, self.failing_since = True, None, None
+
+    def disable(self) -> None:
+        """Stop sending to it, because the account says so."""
+        self.enabled, self.disabled_reason = False, Disabled.BY_ACCOUNT
+
+    def rotate(self, sealed: bytes, *, until: datetime) -> None:
+        """Take a new secret; the one before it signs too until then."""
+        self.previous_secret, self.previous_until = self.secret, until
+        self.secret = sealed
+
+
+async def get(session: AsyncSession, account_id: UUID, webhook_id: UUID) -> Webhook:
+    """The webhook of the account, or NotFound."""
+    found: Webhook | None = await session.scalar(
+        select(Webhook).where(Webhook.account_id == account_id, Webhook.id == webhook_id)
+    )
+    if found is None:
+        raise NotFound("There is no such webhook.")
+    return found
+
+
+async def page(
+    session: AsyncSession, account_id: UUID, *, before: UUID | None = None, limit: int = 50
+) -> list[Webhook]:
+    """Webhooks of the account, newest first, those before an id; one more than `limit` tells that there are more."""
+    statement = select(Webhook).where(Webhook.account_id == account_id)
+    if before is not None:
+        statement = statement.where(Webhook.id < before)
+    return list(await session.scalars(statement.order_by(Webhook.id.desc()).limit(limit + 1)))
+
+
+async def unknown(session: AsyncSession, account_id: UUID, chosen: Collection[UUID]) -> set[UUID]:
+    """Those of the chosen ids that are no webhook of the account (S136)."""
+    known = await session.scalars(select(Webhook.id).where(Webhook.account_id == account_id, Webhook.id.in_(chosen)))
+    return set(chosen) - set(known)
+
+
+async def record_success(session: AsyncSession, webhook_id: UUID) -> None:
+    """Note that the webhook has taken a delivery."""
+    healthy = update(Webhook).where(Webhook.id == webhook_id, Webhook.failing_since.is_not(None))
+    await session.execute(healthy.values(failing_since=None))
+
+
+async def record_failure(session: AsyncSession, webhook_id: UUID, *, gone: bool, now: datetime) -> None:
+    """Note that it has not; one that is gone, or has failed for `PATIENCE`, is disabled."""
+    since: datetime | None = await session.scalar(
+        update(Webhook)
+        .where(Webhook.id == webhook_id, Webhook.enabled)
+        .values(failing_since=func.coalesce(Webhook.failing_since, now))
+        .returning(Webhook.failing_since)
+    )
+    if since is None or not (gone or now - since >= PATIENCE):
+        return
+    reason = Disabled.GONE if gone else Disabled.FAILING
+    disabled = update(Webhook).where(Webhook.id == webhook_id)
+    await session.execute(disabled.values(enabled=False, disabled_reason=reason, updated_at=now))

@@ -1,0 +1,113 @@
+"""Accounts with webhooks, a clock that the test moves, and dispatchers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+
+from ingestd import egress
+from ingestd.keyring import AccountKeys, Keyring
+from ingestd.notify import webhooks as sending
+from ingestd.notify.outbox import Outbox
+from ingestd.notify.webhooks import Sender
+from ingestd.store import deliveries, engine
+from ingestd.store.accounts import Account
+from ingestd.store.deliveries import Delivery
+from ingestd.store.engine import Sessions, transaction
+from ingestd.store.notices import Notice, adding
+from ingestd.store.webhooks import Webhook
+from ingestd.telemetry import new_metrics
+
+LOOPBACK = egress.parse_allow(["127.0.0.0/8:*"])
+
+
+@dataclass
+class Clock:
+    """A clock that stands until it is moved."""
+
+    now: datetime
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, by: timedelta) -> None:
+        self.now += by
+
+
+@dataclass
+class World:
+    """Accounts with webhooks, and dispatchers that tell them."""
+
+    url: str = field(repr=False)
+    sessions: Sessions
+    clock: Clock
+    keyring: Keyring
+    sender: Sender = field(default_factory=lambda: Sender(allow=LOOPBACK))
+    accounts: dict[UUID, AccountKeys] = field(default_factory=dict)
+
+    async def account(self) -> UUID:
+        account_id = engine.new_id()
+        sealed = self.keyring.new_account_keys(account_id)
+        self.accounts[account_id] = self.keyring.open(account_id, sealed)
+        async with transaction(self.sessions) as session:
+            session.add(
+                Account(
+                    id=account_id, name="an account", time_zone="UTC", sync_time=time(4), features={}, email_domains=[],
+                    next_seq=1, data_keys=sealed.data, index_key=sealed.index, created_at=self.clock(),
+                )
+            )  # fmt: skip
+        return account_id
+
+    async def webhook(self, account_id: UUID, url: str, secret: str | None = None, **more: object) -> Webhook:
+        webhook_id = engine.new_id()
+        webhook = Webhook(
+            id=webhook_id, account_id=account_id, name="a webhook", url=url, enabled=True,
+            secret=self.seal(account_id, webhook_id, secret or sending.new_secret()),
+            created_at=self.clock(), updated_at=self.clock(), **more,
+        )  # fmt: skip
+        async with transaction(self.sessions) as session:
+            session.add(webhook)
+        return webhook
+
+    def seal(self, account_id: UUID, webhook_id: UUID, secret: str) -> bytes:
+        return self.accounts[account_id].seal_secret(sending.secret_context(webhook_id), secret.encode())
+
+    async def tell(self, account_id: UUID, kind: str = "ingestion.completed", **data: object) -> UUID:
+        notice = Notice(
+            id=engine.new_id(), account_id=account_id, type=kind, subject_id=None, data=data, created_at=self.clock()
+        )
+        async with transaction(self.sessions) as session:
+            await session.execute(adding(notice))
+        return notice.id
+
+    def outbox(self) -> Outbox:
+        async def keys(account_id: UUID) -> AccountKeys:
+            return self.accounts[account_id]
+
+        return Outbox(
+            url=self.url, sessions=self.sessions, sender=self.sender, keys=keys, metrics=new_metrics(),
+            clock=self.clock, jitter=lambda: 0.0,
+        )  # fmt: skip
+
+    async def claim(self) -> list[deliveries.Claimed]:
+        async with transaction(self.sessions) as session:
+            return await deliveries.claim(session, room=32, now=self.clock())
+
+    async def send_due(self) -> int:
+        """Send what can be sent now, once; how much that was."""
+        claimed = await self.claim()
+        await asyncio.gather(*map(self.outbox().deliver, claimed))
+        return len(claimed)
+
+    async def deliveries(self) -> list[Delivery]:
+        async with self.sessions() as session:
+            return list(await session.scalars(select(Delivery).order_by(Delivery.notice_id, Delivery.webhook_id)))
+
+    async def again(self, webhook: Webhook) -> Webhook:
+        """The webhook as it is now."""
+        async with self.sessions() as session:
+            return await session.get_one(Webhook, webhook.id)
