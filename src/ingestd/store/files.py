@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, select, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -53,8 +54,28 @@ async def find_available(session: AsyncSession, account_id: UUID, name: str) -> 
     return found
 
 
+async def find_shown(session: AsyncSession, account_id: UUID, name: str, *, since: datetime) -> File | None:
+    """The newest upload of a name that waits for a manifest, or was received since and taken; or None."""
+    found: File | None = await session.scalar(
+        select(File)
+        .where(
+            File.account_id == account_id,
+            File.name == name,
+            (File.state == FileState.AVAILABLE) | ((File.state == FileState.CONSUMED) & (File.received_at >= since)),
+        )
+        .order_by(File.received_at.desc(), File.id.desc())
+        .limit(1)
+    )
+    return found
+
+
 async def take(session: AsyncSession, file: File) -> None:
     """Consume a file; older uploads of its name that nobody took are superseded (D18)."""
+    await _supersede_older(session, file)
+    file.state = FileState.CONSUMED
+
+
+async def _supersede_older(session: AsyncSession, file: File) -> None:
     await session.execute(
         update(File)
         .where(
@@ -66,22 +87,25 @@ async def take(session: AsyncSession, file: File) -> None:
         )
         .values(state=FileState.SUPERSEDED)
     )
-    file.state = FileState.CONSUMED
 
 
 async def listing(session: AsyncSession, account_id: UUID) -> list[File]:
     """The newest available upload of each name, by name: what an SFTP client sees."""
     newest = (
         select(File)
-        .distinct(File.name)
+        .ext(distinct_on(File.name))
         .where(File.account_id == account_id, File.state == FileState.AVAILABLE)
         .order_by(File.name, File.received_at.desc(), File.id.desc())
     )
     return list(await session.scalars(newest))
 
 
-def rename(file: File, name: str, *, now: datetime) -> None:
-    """Give an available file another name; it counts as received now (uploads under a temporary name)."""
+async def rename(session: AsyncSession, file: File, name: str, *, now: datetime) -> None:
+    """Give an available file another name; it counts as received now (uploads under a temporary name).
+
+    Older uploads of its old name are superseded: otherwise the next oldest would appear in its place.
+    """
+    await _supersede_older(session, file)
     file.name = name
     file.received_at = now
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, select, text
+from sqlalchemy import ForeignKey, Index, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.domain.errors import Conflict, NotFound
+from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
 
 
@@ -66,3 +67,26 @@ async def get(session: AsyncSession, account_id: UUID, key_id: UUID) -> ImportKe
     if found is None:
         raise NotFound("There is no such import key.")
     return found
+
+
+async def find_admitted(session: AsyncSession, account_id: UUID, fingerprint: str) -> ImportKey | None:
+    """The key of this fingerprint that opens the account's SFTP door, or None.
+
+    It must be in force (S83), and the account's plan must include SFTP (S79).
+    """
+    found: ImportKey | None = await session.scalar(
+        select(ImportKey)
+        .join(Account, Account.id == ImportKey.account_id)
+        .where(
+            ImportKey.account_id == account_id,
+            ImportKey.fingerprint == fingerprint,
+            ImportKey.revoked_at.is_(None),
+            Account.features.contains({"sftp": True}),
+        )
+    )
+    return found
+
+
+async def used(session: AsyncSession, key_id: UUID, *, now: datetime) -> None:
+    """Note that a key opened a session."""
+    await session.execute(update(ImportKey).where(ImportKey.id == key_id).values(last_used_at=now))
