@@ -1,0 +1,46 @@
+"""The host key: how clients know that this server is the one they spoke to before (T41)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+import asyncssh
+
+from ingestd.domain.errors import Forbidden
+
+
+def host_key(path: Path) -> asyncssh.SSHKey:
+    """The key in the file, an Ed25519 key made at the first start.
+
+    Processes that start at once agree on one key. Forbidden "key_file_open": another user can read the file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return _read(path)
+    _create(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
+    return _read(path)
+
+
+def _read(path: Path) -> asyncssh.SSHKey:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in {0, os.geteuid()}:
+            raise Forbidden("The SFTP host key must be for our user only (mode 0600).", code="key_file_open")
+        return asyncssh.import_private_key(file.read())
+
+
+def _create(path: Path, text: bytes) -> None:
+    """Put the text into a new file, whole and durable; a file that is there already stays."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was first: its key counts
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""One file on its way in: pieces put in order, counted, and handed to a blob."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from ingestd.blobs.store import BlobInfo, BlobWriter
+from ingestd.domain.errors import Invalid
+from ingestd.domain.plan import MIB
+
+WINDOW: Final = 4 * MIB
+"""How many bytes may wait for an earlier piece: some clients send several pieces at once, in any order."""
+
+EARLY_PIECES: Final = 1024
+PASS_ON: Final = MIB
+
+
+class Upload:
+    """A file being received. After any error it is lost: what came is forgotten and `commit` refuses.
+
+    One call at a time. Sealing and storing happen in a thread, 1 MiB at a time: on object storage they wait for the
+    network.
+    """
+
+    def __init__(self, name: str, writer: BlobWriter, *, limit: int) -> None:
+        self.name = name
+        self.size = 0
+        self._writer = writer
+        self._limit = limit
+        self._ready: list[bytes] = []
+        self._ready_bytes = 0
+        self._early: dict[int, bytes] = {}
+        self._early_bytes = 0
+
+    async def write(self, offset: int, data: bytes) -> None:
+        """Take a piece, or raise Invalid where it is beyond the limit, leaves too wide a hole or rewrites (T26)."""
+        try:
+            self._check(offset, data)
+            if offset > self.size:
+                self._early[offset] = data
+                self._early_bytes += len(data)
+                return
+            self._append(data)
+            while (early := self._early.pop(self.size, None)) is not None:
+                self._early_bytes -= len(early)
+                self._append(early)
+            if self._ready_bytes >= PASS_ON:
+                await asyncio.to_thread(self._writer.write, self._take())
+        except BaseException:
+            self.abort()
+            raise
+
+    async def commit(self) -> BlobInfo:
+        """Make the bytes durable (P1), or raise Invalid where some are missing."""
+        if self._writer.closed:
+            raise Invalid("The upload failed before it was closed.", code="upload_failed")
+        if self._early:
+            self.abort()
+            raise Invalid("The upload has a hole: send the whole file, from its first byte.", code="upload_hole")
+        return await asyncio.to_thread(self._finish)
+
+    def abort(self) -> None:
+        """Forget the upload; no effect after `commit`."""
+        self._writer.abort()
+        self._ready.clear()
+        self._early.clear()
+
+    def _check(self, offset: int, data: bytes) -> None:
+        if self._writer.closed:
+            raise Invalid("The upload has failed; begin it again.", code="upload_failed")
+        if offset + len(data) > self._limit:
+            raise Invalid(f"The file is larger than {self._limit} bytes.", code="file_too_large")
+        if offset < self.size or offset in self._early:
+            raise Invalid("What was received cannot be overwritten.", code="upload_rewrite")
+        far = offset - self.size + len(data) > WINDOW or self._early_bytes + len(data) > WINDOW
+        if offset > self.size and (far or len(self._early) == EARLY_PIECES):
+            raise Invalid("The upload has a hole: send the whole file, from its first byte.", code="upload_hole")
+
+    def _append(self, data: bytes) -> None:
+        self._ready.append(data)
+        self._ready_bytes += len(data)
+        self.size += len(data)
+
+    def _take(self) -> bytes:
+        data = b"".join(self._ready)
+        self._ready.clear()
+        self._ready_bytes = 0
+        return data
+
+    def _finish(self) -> BlobInfo:
+        self._writer.write(self._take())
+        return self._writer.commit()

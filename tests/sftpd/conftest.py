@@ -1,0 +1,70 @@
+"""The door on a real database and a real folder of blobs, and clients that knock on it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.sftpd.world import Client, World, opened
+
+from ingestd.ingest import engine as jobs
+from ingestd.ingest.engine import Engine
+from ingestd.store import deliveries, embedded, engine, import_keys, replicas
+from ingestd.store.base import Base
+
+DECLARED = (deliveries, import_keys, replicas)  # importing a table declares it
+LIMIT = 64 * 1024
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+OPENSSH = shutil.which("sftp")
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """The URL of a real PostgreSQL with the tables of the job engine."""
+    folder = Path(tempfile.mkdtemp(prefix="test-sftpd-", dir="/tmp"))
+    folder.chmod(0o711)
+    with embedded.start(folder, settings={"fsync": "off", "shared_buffers": "16MB"}) as server:
+        jobs.migrate(server.url)
+        yield server.url
+    embedded.remove(folder)
+
+
+@pytest.fixture(scope="session")
+async def doors(database: str) -> AsyncIterator[AsyncEngine]:
+    made = engine.async_engine(database)
+    async with made.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture(scope="session")
+def job_engine(database: str, doors: AsyncEngine) -> Iterator[Engine]:
+    sql = engine.engine(database)
+    made = Engine(database, sql, replica="test")
+    yield made
+    made.close()
+    sql.dispose()
+
+
+@pytest.fixture
+async def world(doors: AsyncEngine, job_engine: Engine, tmp_path: Path) -> AsyncIterator[World]:
+    async with opened(doors, job_engine, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def open_world(doors: AsyncEngine, job_engine: Engine, tmp_path: Path) -> Callable[..., Any]:
+    """Open the door with settings of one's own."""
+    return lambda **settings: opened(doors, job_engine, tmp_path, **settings)
+
+
+@pytest.fixture
+async def client(world: World) -> Client:
+    return await world.client()
