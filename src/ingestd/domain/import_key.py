@@ -68,11 +68,11 @@ def _checked(algorithm: str, word: str) -> PublicKey:
         blob = base64.b64decode(word, validate=True)
         (size,) = struct.unpack_from(">I", blob)
         inner = blob[4 : 4 + size].decode("ascii")
+        if inner != algorithm:
+            raise _invalid("The key's text and its algorithm do not belong together.")
         key = load_ssh_public_key(f"{algorithm} {word}".encode())
     except (binascii.Error, struct.error, ValueError, UnsupportedAlgorithm):
         raise _invalid("The key's base64 text is damaged; copy the whole line again.") from None
-    if inner != algorithm:
-        raise _invalid("The key's text and its algorithm do not belong together.")
     if isinstance(key, rsa.RSAPublicKey):
         if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
             raise _invalid(f"An RSA key must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits; this one has {key.key_size}.")
