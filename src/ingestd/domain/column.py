@@ -40,6 +40,10 @@ class Operation(StrEnum):
     DELETE = "$delete"
 
 
+OPERATION_CODES: Final = {Operation.ADD: 1, Operation.SET: 2, Operation.REMOVE: 3, Operation.DELETE: 4}
+"""How an operation stands in the columns `o:<name>` of checked rows; null is none."""
+
+
 class Preference(StrEnum):
     """A communication preference, written in a file as a column of this name, in any case (S104, D25)."""
 

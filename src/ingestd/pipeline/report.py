@@ -1,0 +1,89 @@
+"""The error file: the failed records as they stood, and why in a last column `Failure Description` (S128, T100).
+
+CSV with CRLF line ends (RFC 4180) and every cell quoted. A cell that a spreadsheet could take for a formula, or that
+begins with `'`, gets a leading `'`; the scanner takes exactly one off again when a mended error file comes back.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import BinaryIO, Final
+
+import polars as pl
+
+from ingestd.domain.column import FAILURE_COLUMN
+from ingestd.domain.plan import Limits
+from ingestd.pipeline.rules import rewrite, sentence
+from ingestd.pipeline.scan import Broken
+
+_ACTIVE: Final = r"^['=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # the last four are = + - @ in full width
+_CUT: Final = "; only the first {} bytes stand here"
+
+
+class ErrorFile:
+    """Writes the error file of one ingestion to `sink`, batch after batch; `rows` counts the records written."""
+
+    def __init__(self, sink: BinaryIO, header: Sequence[str], *, cell_bytes: int = Limits().cell_bytes) -> None:
+        self._sink = sink
+        self._cells = [str(position) for position in range(len(header))]
+        self._cell_bytes = cell_bytes
+        self.rows = 0
+        self._put(pl.DataFrame([[*header, FAILURE_COLUMN]], schema=[*self._cells, "failure"], orient="row"))
+
+    def write(self, rejected: pl.DataFrame, broken: Sequence[Broken] = ()) -> None:
+        """Add a batch's rejected rows (the columns of `check.Checked.rejected`) and broken records, in file order.
+
+        A broken record's text stands whole in the first cell. What is longer than `cell_bytes` is cut, and says so.
+        """
+        records = rejected.select("row_no", *self._cells, "failure")
+        if broken:
+            records = pl.concat([records, self._of_broken(broken)]).sort("row_no", maintain_order=True)
+        if records.height:
+            self._put(self._cut(records.drop("row_no")))
+            self.rows += records.height
+
+    def _of_broken(self, broken: Sequence[Broken]) -> pl.DataFrame:
+        schema = {"row_no": pl.Int64} | dict.fromkeys([*self._cells, "failure"], pl.String)
+        blank = dict.fromkeys(self._cells)
+        records = []
+        for each in broken:
+            text = each.text.encode("utf-8", "replace")
+            failure = f"{sentence(each.code, **each.facts)} (line {each.line_no})"
+            if len(text) > self._cell_bytes - 4:  # the scanner cut it there, between two characters
+                text = text[: self._cell_bytes]
+                failure += _CUT.format(self._cell_bytes)
+            records.append(blank | {"row_no": each.row_no, "0": text.decode(errors="ignore"), "failure": failure})
+        return pl.DataFrame(records, schema=schema, orient="row")
+
+    def _cut(self, records: pl.DataFrame) -> pl.DataFrame:
+        cells = pl.col(self._cells)
+        too_long = records.select(cells.str.len_bytes() > self._cell_bytes).fill_null(value=False)
+        long_columns = [name for name in self._cells if too_long[name].any()]
+        if not long_columns:
+            return records
+        columns = [rewrite(records[name], too_long[name], self._shorten) for name in long_columns]
+        rows = too_long.select(pl.any_horizontal(long_columns)).to_series()
+        note = pl.lit(_CUT.format(self._cell_bytes))
+        return records.with_columns(
+            *columns, pl.when(rows).then(pl.col("failure") + note).otherwise(pl.col("failure")).alias("failure")
+        )
+
+    def _shorten(self, cells: pl.Series) -> pl.Series:
+        short = (cell.encode()[: self._cell_bytes].decode(errors="ignore") for cell in cells)
+        return pl.Series(list(short), dtype=pl.String)
+
+    def _put(self, records: pl.DataFrame) -> None:
+        cell = pl.all()
+        guarded = records.select(pl.when(cell.str.contains(_ACTIVE)).then("'" + cell).otherwise(cell).name.keep())
+        piece = io.BytesIO()
+        guarded.write_csv(piece, include_header=False, quote_style="always", line_terminator="\r\n")
+        self._sink.write(piece.getvalue())
+
+
+def reject(rows: pl.DataFrame, code: str, **facts: object) -> pl.DataFrame:
+    """Reject rows (`row_no`, `line_no` and the cells as they stood) for one reason found after the check.
+
+    `facts` fill in the sentence: `column`, `line`, `found`, `expected`. Gives the columns of `check.Checked.rejected`.
+    """
+    return rows.with_columns(failure=pl.lit(sentence(code, **facts)), codes=pl.lit([code], pl.List(pl.String)))

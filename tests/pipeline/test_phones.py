@@ -1,0 +1,53 @@
+"""The mask of phone numbers never says more than the library, over numbers made from the library's own patterns."""
+
+import re
+
+import phonenumbers
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from phonenumbers import COUNTRY_CODE_TO_REGION_CODE
+
+from ingestd.pipeline.phones import Phones, e164, mobile_shape, odd_phone
+
+CODES = sorted(COUNTRY_CODE_TO_REGION_CODE)
+
+
+def of_mask(code):
+    """The part of the mask for one country code."""
+    found = re.search(rf"[|:]({code}\(\?:)", mobile_shape())
+    if not found:
+        return None
+    depth, end = 0, found.end(1) - 3
+    while True:
+        depth += {"(": 1, ")": -1}.get(mobile_shape()[end], 0)
+        end += 1
+        if not depth:
+            return mobile_shape()[found.start(1) : end]
+
+
+PATTERNS = [pattern for pattern in map(of_mask, CODES) if pattern]
+
+
+def test_the_mask_knows_most_countries():
+    assert len(PATTERNS) > 180
+
+
+@pytest.mark.rule("D5")
+@given(st.sampled_from(PATTERNS).flatmap(lambda pattern: st.from_regex(pattern, fullmatch=True)))
+def test_what_the_mask_accepts_the_library_finds_valid_and_in_its_final_form(number):
+    assert not pl.select(odd=odd_phone(pl.lit(number)))["odd"].item()
+    assert e164(f"+{number}") == f"+{number}"
+
+
+@pytest.mark.rule("D5")
+@pytest.mark.parametrize("region", sorted(phonenumbers.SUPPORTED_REGIONS))
+def test_an_example_number_of_every_region_is_accepted_with_and_without_plus(region):
+    example = phonenumbers.example_number(region)
+    if example is None:
+        pytest.skip("the library has no example for it")
+    expected = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+    cells = pl.Series("cell", [expected, expected[1:], None])
+    odd = cells.to_frame().select(odd_phone(pl.col("cell"))).to_series()
+    assert Phones().normal(cells, odd).to_list() == [expected, expected, None]
