@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -66,7 +66,7 @@ async def test_a_notice_leaves_when_its_transaction_commits(world: World, receiv
         await world.tell(account, id="ing_1")
         committed = time.monotonic()
         request = await receiver.arrivals.get()
-        assert time.monotonic() - committed < 2, "it waited for the next look, which is a minute away"
+        assert time.monotonic() - committed < 20, "it waited for the next look, which is a minute away"
     assert json.loads(request.body)["data"] == {"id": "ing_1"}
     assert {each.state for each in await world.deliveries()} == {"delivered"}
 
@@ -85,7 +85,7 @@ async def test_a_retry_leaves_when_its_time_has_come(
         await receiver.arrivals.get()
     (delivery,) = await world.deliveries()
     first, second = (datetime.fromisoformat(each["at"]) for each in delivery.attempts)
-    assert timedelta(seconds=0.05) <= second - first < timedelta(seconds=5)
+    assert timedelta(seconds=0.05) <= second - first < timedelta(seconds=20)
     assert [each["code"] for each in delivery.attempts] == ["http_5xx", "delivered"]
 
 
@@ -113,6 +113,7 @@ def test_the_schedule_lasts_three_days():
     assert sum(WAITS, timedelta(0)) > timedelta(days=3)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.integers(1, 9), st.floats(0, 1), st.none() | st.timedeltas(timedelta(0), timedelta(days=1)))
 def test_the_wait_is_the_schedules_lengthened_by_chance_or_what_the_receiver_asked_for(
     failures: int, jitter: float, asked: timedelta | None
