@@ -134,6 +134,22 @@ def test_a_typed_cell_is_stored_in_its_canonical_form_or_its_row_is_rejected(dat
     assert type(found) is type(expected)
 
 
+@pytest.mark.rule("S113", "D55")
+@pytest.mark.parametrize(
+    ("data_type", "cell", "fragment"),
+    [
+        ("FLOAT", "-0", "0.0"),
+        ("FLOAT", "+1.50", "1.5"),
+        ("FLOAT", "7", "7.0"),
+        ("INTEGER", "-0", "0"),
+        ("LONG", "+007", "7"),
+    ],
+)
+def test_equal_numbers_are_written_alike(data_type, cell, fragment):
+    checked = check(["identity", "x"], ["p", cell], types={"x": DataType(data_type)})
+    assert checked.accepted["a:x"].to_list() == [fragment]
+
+
 @pytest.mark.rule("D5")
 @pytest.mark.parametrize(
     ("cell", "expected"),

@@ -198,10 +198,10 @@ class _Batch:
         read = frame.lazy().select(*ROW_COLUMNS, *self._values, wrong).collect()
         failed = read[_WRONG]
         accepted = read.drop(_WRONG)
-        if failed.any():
-            accepted = accepted.filter(~failed)
+        if not failed.any():
+            return Checked(accepted, _described(self._rows.clear(), pl.lit(""), pl.lit([])))
         rejected = _describe(frame.filter(failed), self._faults).drop(s.name for s in self._prepared.values())
-        return Checked(accepted, rejected.select(*ROW_COLUMNS, pl.exclude(ROW_COLUMNS)))
+        return Checked(accepted.filter(~failed), rejected)
 
 
 def _cell(column: Column) -> pl.Expr:
@@ -216,11 +216,18 @@ def _describe(failed: pl.DataFrame, faults: Sequence[Fault]) -> pl.DataFrame:
             key = code, rules.sentence(code, **fault.facts)
             masks[key] = masks[key] | mask if key in masks else mask
     found = failed.lazy().select(mask.fill_null(False).alias(str(i)) for i, mask in enumerate(masks.values())).collect()
-    broken = [(code, sentence, found[str(i)]) for i, (code, sentence) in enumerate(masks) if found[str(i)].any()]
+    broken = [(*key, found[str(i)]) for i, key in enumerate(masks) if found[str(i)].any()]
     broken.sort(key=lambda entry: _ORDER[entry[0]])
     sentences = [pl.when(mask).then(pl.lit(sentence)) for _, sentence, mask in broken]
     codes = [pl.when(mask).then(pl.lit(code)) for code, _, mask in broken]
-    return failed.with_columns(
-        failure=pl.concat_str(sentences, separator="; ", ignore_nulls=True) if broken else pl.lit("", pl.String),
-        codes=pl.concat_list(codes).list.drop_nulls() if broken else pl.lit([], pl.List(pl.String)),
+    failure = pl.concat_str(sentences, separator="; ", ignore_nulls=True)
+    return _described(failed, failure, pl.concat_list(codes).list.drop_nulls())
+
+
+def _described(failed: pl.DataFrame, failure: pl.Expr, codes: pl.Expr) -> pl.DataFrame:
+    return failed.select(
+        *ROW_COLUMNS,
+        pl.exclude(ROW_COLUMNS),
+        failure.cast(pl.String).alias("failure"),
+        codes.cast(pl.List(pl.String)).alias("codes"),
     )
