@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,6 @@ from ingestd.store import deliveries, embedded, engine, import_keys, replicas
 from ingestd.store.base import Base
 
 DECLARED = (deliveries, import_keys, replicas)  # importing a table declares it
-LIMIT = 64 * 1024
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
-OPENSSH = shutil.which("sftp")
 
 
 @pytest.fixture(scope="session")

@@ -27,15 +27,14 @@ from ingestd.ingest.intake import Intake
 from ingestd.keyring import Keyring, new_master
 from ingestd.settings import SftpSettings
 from ingestd.sftpd.server import Server, listen
-from ingestd.store import deliveries, engine, import_keys, replicas
+from ingestd.store import engine, import_keys
 from ingestd.store.engine import Sessions, new_id, transaction
 from ingestd.store.files import File
 from ingestd.store.import_keys import ImportKey
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.manifests import Manifest
 
-DECLARED = (deliveries, import_keys, replicas)  # importing a table declares it
-LIMIT = 64 * 1024
+LIMIT = 300 * 1024  # above that of a manifest
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 OPENSSH = shutil.which("sftp")
 

@@ -140,10 +140,10 @@ class Inbox(SFTPServer):
             return None
         return self._publish(upload)
 
-    def exit(self) -> None:
+    def end(self) -> None:
         """Forget what was left open."""
-        for upload in self._uploads:
-            upload.abort()
+        while self._uploads:
+            self._uploads.pop().abort()
         self._log.info("SFTP session ended")
 
     def read(self, file_obj: object, offset: int, size: int) -> NoReturn:  # noqa: ARG002

@@ -11,11 +11,14 @@ from asyncssh.sftp import SFTPServerHandler
 from asyncssh.stream import SSHServerStreamSession
 
 from ingestd.sftpd.inbox import Inbox
+from ingestd.telemetry import logger
 
 VERSION: Final = 3
 """The version of SFTP that every client speaks."""
 
 EXTENSIONS: Final = (b"fsync@openssh.com", b"posix-rename@openssh.com", b"limits@openssh.com")
+
+_log = logger(__name__)
 
 
 class Handler(SFTPServerHandler):
@@ -62,7 +65,21 @@ class Session(SSHServerStreamSession[bytes]):
         assert isinstance(self._chan, SSHServerChannel)
         assert self._conn is not None
         reader, writer = SSHReader[bytes](self, self._chan), SSHWriter[bytes](self, self._chan)
-        handler = Handler(self._open_inbox(self._chan), reader, writer, VERSION)
-        task = self._conn.create_task(handler.run(), self._chan.logger)
+        task = self._conn.create_task(_serve(self._open_inbox(self._chan), reader, writer), self._chan.logger)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+
+async def _serve(inbox: Inbox, reader: SSHReader[bytes], writer: SSHWriter[bytes]) -> None:
+    """Answer requests until the session ends.
+
+    asyncssh neither cleans up nor keeps the connection's other sessions alive when a session ends by a signal or
+    before its first request.
+    """
+    try:
+        await Handler(inbox, reader, writer, VERSION).run()
+    except Exception as error:  # noqa: BLE001 -- it ends this session, and no more
+        _log.info("SFTP session broken", error=error)
+    finally:
+        inbox.end()
+        writer.close()

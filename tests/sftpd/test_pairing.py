@@ -1,0 +1,205 @@
+"""A manifest meets its data file at the door (S105 to S111, D17, D18, D39)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from tests.sftpd.world import LIMIT, manifest, put
+
+from ingestd.store.files import File
+from ingestd.store.ingestions import Ingestion
+from ingestd.store.manifests import Manifest
+from ingestd.store.notices import Notice
+
+NO_DATA = ("failed", "No data file found", None)
+INCORRECT = ("failed", "Incorrect details in manifest file", None)
+UNREADABLE = ("failed", "File couldn't be read", None)
+
+
+async def test_what_is_submitted_is_queued_and_told(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.csv", b"identity\n1\n")
+        await put(sftp, "x.manifest", manifest())
+        await put(sftp, "y.manifest", manifest("y.csv"))
+    accepted, refused = await world.rows(Ingestion)
+    async with world.sessions() as session:
+        queued = set(await session.scalars(text("SELECT workflow_uuid FROM dbos.workflow_status")))
+    assert str(accepted.id) in queued
+    assert str(refused.id) not in queued
+    assert [(notice.type, notice.subject_id) for notice in await world.rows(Notice)] == [
+        ("ingestion.scheduled", accepted.id),
+        ("ingestion.failed", refused.id),
+    ]
+    assert accepted.recipients == ["a@example.org"]
+    assert accepted.uploaded_by["type"] == "import_key"
+
+
+@pytest.mark.rule("S87", "D17")
+async def test_a_file_without_a_manifest_is_never_processed(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.csv", b"1")
+    assert await world.ingestions() == []
+    assert await world.files() == [("x.csv", 1, "available")]
+
+
+@pytest.mark.rule("D17", "S119")
+async def test_a_manifest_before_its_file_fails_and_the_file_waits_for_another(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.manifest", manifest())
+        await put(sftp, "x.csv", b"1")
+        assert await world.ingestions() == [NO_DATA]
+        await put(sftp, "x2.manifest", manifest())
+    assert await world.ingestions() == [NO_DATA, ("scheduled", None, 1)]
+
+
+@pytest.mark.rule("S107", "D18")
+async def test_the_same_manifest_again_is_the_same_ingestion(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.csv", b"1")
+        for _ in range(3):
+            await put(sftp, "x.manifest", manifest())
+    assert await world.ingestions() == [("scheduled", None, 1)]
+
+
+@pytest.mark.rule("S107", "D18")
+async def test_a_manifest_that_failed_keeps_its_name(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.manifest", b"{")
+        await put(sftp, "x.manifest", b"{")
+        await put(sftp, "x.csv", b"1")
+        await put(sftp, "x.manifest", manifest())
+    assert await world.ingestions() == [INCORRECT, INCORRECT]
+    assert [file.state for file in await world.rows(File)] == ["available"]
+    codes = [[problem["code"] for problem in row.error["problems"]] for row in await world.rows(Ingestion)]
+    assert codes == [["json"], ["name_used"]]
+
+
+@pytest.mark.rule("S107", "D18")
+@pytest.mark.parametrize(
+    ("newer", "again"), [(b"2", manifest()), (None, manifest(columns={"a": {"ctName": "b", "dataType": "STRING"}}))]
+)
+async def test_a_used_name_is_refused_for_a_newer_upload_or_other_bytes(world, client, newer, again):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.csv", b"1")
+        await put(sftp, "x.manifest", manifest())
+        if newer is not None:
+            await put(sftp, "x.csv", newer)
+        await put(sftp, "x.manifest", again)
+    assert await world.ingestions() == [("scheduled", None, 1), INCORRECT]
+    assert len(await world.rows(Manifest)) == 1
+
+
+@pytest.mark.rule("S88", "D18")
+async def test_a_second_manifest_for_one_file_finds_no_file(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.csv", b"1")
+        await put(sftp, "x.manifest", manifest())
+        await put(sftp, "y.manifest", manifest())
+    assert await world.ingestions() == [("scheduled", None, 1), NO_DATA]
+
+
+@pytest.mark.rule("D18")
+@pytest.mark.threat("T38")
+async def test_the_newest_upload_is_taken_and_supersedes_the_older_ones(world, client):
+    async with client.sftp() as sftp:
+        for data in (b"1", b"22", b"333"):
+            await put(sftp, "x.csv", data)
+        await put(sftp, "x.manifest", manifest())
+        await put(sftp, "x.csv", b"4444")
+        await put(sftp, "y.manifest", manifest())
+    assert [row[1:] for row in await world.files()] == [
+        (1, "superseded"),
+        (2, "superseded"),
+        (3, "consumed"),
+        (4, "consumed"),
+    ]
+    assert await world.ingestions() == [("scheduled", None, 1), ("scheduled", None, 2)]
+    (one, two), files = await world.rows(Ingestion), await world.rows(File)
+    assert (one.file_id, two.file_id) == (files[2].id, files[3].id)
+
+
+@pytest.mark.rule("D39")
+@pytest.mark.parametrize(
+    "address", ["a@elsewhere.test", "a@example.org,b@example.org", "a@example.org\r\nBcc: b@x.test"]
+)
+async def test_a_recipient_outside_of_the_accounts_domains_is_refused(world, client, address):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.csv", b"1")
+        await put(sftp, "x.manifest", manifest(clientEmail=address))
+    assert await world.ingestions() == [INCORRECT]
+    assert [file.state for file in await world.rows(File)] == ["available"]
+
+
+@pytest.mark.rule("S86")
+async def test_a_data_file_must_end_in_csv(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.txt", b"1")
+        await put(sftp, "x.manifest", manifest("x.txt"))
+    assert await world.ingestions() == [UNREADABLE]
+
+
+@pytest.mark.rule("S111")
+@pytest.mark.parametrize("name", ["../other/x.csv", "*.csv", "[xy].csv", "http://example.org/x.csv", "X.csv", "x.csv "])
+async def test_only_the_exact_name_finds_a_file(world, client, name):
+    other = await world.client()
+    async with client.sftp() as sftp, other.sftp() as elsewhere:
+        await put(sftp, "x.csv", b"1")
+        await put(elsewhere, "theirs.csv", b"1")
+        await put(sftp, "x.manifest", manifest(name))
+        await put(sftp, "y.manifest", manifest("theirs.csv"))
+    assert await world.ingestions(client) == [NO_DATA, NO_DATA]
+
+
+async def test_a_name_in_another_spelling_finds_its_file(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "caf\u00e9.csv", b"1")
+        await put(sftp, "x.manifest", manifest("cafe\u0301.csv"))
+    assert await world.ingestions() == [("scheduled", None, 1)]
+
+
+@pytest.mark.rule("D26")
+@pytest.mark.parametrize("under", ["x.manifest", "x.manifest.part"])
+async def test_a_manifest_too_large_is_received_and_refused(world, client, under):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.csv", b"1")
+        await put(sftp, under, b" " * LIMIT)
+        if under != "x.manifest":
+            await sftp.rename(under, "x.manifest")
+        assert await sftp.getsize("x.manifest") == LIMIT
+    assert await world.ingestions() == [INCORRECT]
+    (row,) = await world.rows(Ingestion)
+    assert [problem["code"] for problem in row.error["problems"]] == ["too_large"]
+
+
+@pytest.mark.rule("D18")
+async def test_renaming_a_file_to_a_manifest_moves_its_bytes_and_leaves_no_file(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.csv", b"1")
+        await put(sftp, "old", b"{")
+        await put(sftp, "old", manifest())
+        await sftp.rename("old", "x.manifest")
+        assert await sftp.listdir() == []
+        assert not await sftp.exists("old")
+    (paper,) = await world.rows(Manifest)
+    assert await world.content(paper) == manifest()
+    assert await world.ingestions() == [("scheduled", None, 1)]
+    assert await world.files() == [("x.csv", 1, "consumed"), ("old", 1, "superseded")]
+
+
+@pytest.mark.rule("D31")
+@pytest.mark.threat("T40")
+async def test_sessions_at_once_give_each_file_to_one_manifest_and_every_ingestion_its_number(world, client):
+    async def push(number: int) -> None:
+        async with client.sftp() as sftp:
+            await put(sftp, "x.csv", b"1")
+            await put(sftp, f"{number}.manifest", manifest())
+
+    await asyncio.gather(*(push(number) for number in range(8)))
+    rows = await world.rows(Ingestion)
+    taken = [row.file_id for row in rows if row.status == "scheduled"]
+    assert sorted(row.seq for row in rows if row.seq) == list(range(1, len(taken) + 1))
+    assert len(set(taken)) == len(taken) > 0
+    assert {row.error["code"] for row in rows if row.status == "failed"} <= {"no_data_file"}
+    assert {state for _, _, state in await world.files()} <= {"consumed", "superseded"}

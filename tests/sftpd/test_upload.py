@@ -1,0 +1,111 @@
+"""Pieces of an upload, in any order that a client may send them."""
+
+from __future__ import annotations
+
+import itertools
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingestd.blobs.store import open_store
+from ingestd.domain.errors import Invalid
+from ingestd.keyring import Keyring, new_master
+from ingestd.sftpd.upload import EARLY_PIECES, PASS_ON, WINDOW, Upload
+
+KEYRING = Keyring.load(new_master())
+KEYS = KEYRING.open(UUID(int=1), KEYRING.new_account_keys(UUID(int=1)))
+LIMIT = 2 * WINDOW
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return open_store(tmp_path_factory.mktemp("blobs") / "blobs")
+
+
+@pytest.fixture(scope="module")
+def begin(store):
+    """Begin uploads, each with a blob of its own."""
+    numbers = itertools.count()
+    return lambda: Upload("x.csv", store.create(f"files/{next(numbers)}", KEYS), limit=LIMIT)
+
+
+def content(store, name):
+    with store.open(name, KEYS) as file:
+        return b"".join(iter(lambda: file.read(1 << 16), b""))
+
+
+@st.composite
+def shuffled(draw):
+    """Bytes, and the pieces they were cut into, in some order."""
+    data = draw(st.binary(max_size=64))
+    cuts = sorted(draw(st.sets(st.integers(0, len(data)), max_size=10)) | {0, len(data)})
+    pieces = [(a, data[a:b]) for a, b in itertools.pairwise(cuts)]
+    return data, draw(st.permutations(pieces))
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=shuffled())
+async def test_pieces_in_any_order_give_the_same_bytes(begin, store, case):
+    data, pieces = case
+    upload = begin()
+    for offset, piece in pieces:
+        await upload.write(offset, piece)
+    stored = await upload.commit()
+    assert (stored.size, content(store, stored.name)) == (len(data), data)
+
+
+async def test_an_upload_larger_than_what_is_kept_in_memory_is_stored_whole(begin, store):
+    data = bytes(range(256)) * 12_345  # 3 MiB and some
+    assert len(data) > 3 * PASS_ON
+    upload = begin()
+    for start in range(0, len(data), 32_768):
+        await upload.write(start, data[start : start + 32_768])
+    assert content(store, (await upload.commit()).name) == data
+
+
+@pytest.mark.threat("T26")
+@pytest.mark.parametrize(
+    ("pieces", "code"),
+    [
+        ([(2**40, b"x")], "file_too_large"),
+        ([(WINDOW, b"x")], "upload_hole"),
+        ([(1, bytes(WINDOW))], "upload_hole"),
+        ([(2, bytes(WINDOW - 2)), (1, b"xxx")], "upload_hole"),
+        ([(0, bytes(LIMIT)), (LIMIT, b"x")], "file_too_large"),
+        ([(0, b"abc"), (1, b"b")], "upload_rewrite"),
+        ([(5, b"f"), (5, b"f")], "upload_rewrite"),
+        ([(2 * n + 1, b"x") for n in range(EARLY_PIECES + 1)], "upload_hole"),
+    ],
+    ids=["far", "window", "wide", "heavy", "limit", "again", "twice", "many"],
+)
+async def test_a_piece_that_breaks_a_rule_ends_the_upload(begin, store, pieces, code):
+    upload = begin()
+    for offset, piece in pieces[:-1]:
+        await upload.write(offset, piece)
+    with pytest.raises(Invalid) as refused:
+        await upload.write(*pieces[-1])
+    assert refused.value.code == code
+    for again in (upload.write(upload.size, b"more"), upload.commit()):
+        with pytest.raises(Invalid) as refused:
+            await again
+        assert refused.value.code == "upload_failed"
+
+
+@pytest.mark.threat("T26")
+@pytest.mark.parametrize("pieces", [[(1, b"b")], [(0, b"a"), (2, b"c")], [(2, b"cde"), (3, b"d"), (0, b"ab")]])
+async def test_a_hole_or_an_overlap_is_refused_at_the_end(begin, pieces):
+    upload = begin()
+    for offset, piece in pieces:
+        await upload.write(offset, piece)
+    with pytest.raises(Invalid) as refused:
+        await upload.commit()
+    assert refused.value.code == "upload_hole"
+
+
+@pytest.mark.rule("S86")
+async def test_the_limit_itself_is_accepted(begin):
+    upload = begin()
+    await upload.write(0, bytes(LIMIT))
+    assert (await upload.commit()).size == LIMIT
