@@ -44,7 +44,7 @@ HOMES = {
 }
 
 # A session or connection is handed from floor to floor, so its type may be named anywhere; a statement may not.
-HANDED_ON = {"AsyncSession", "AsyncEngine", "Session", "Connection", "Engine"}
+HANDED_ON = {"AsyncSession", "AsyncEngine", "Session", "Connection", "Engine", "Row"}
 
 UNSAFE = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "yaml"}
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingestd.domain.plan import Limits
+from ingestd.domain.plan import MIB, Limits
 
 
 class _Part(BaseModel):
@@ -44,6 +44,7 @@ class WorkerSettings(_Part):
 
     processes: int = Field(2, ge=1, description="Data-plane processes; as many as cores is a good number.")
     concurrent_ingestions: int = Field(4, ge=1, description="Ingestions of different accounts side by side.")
+    part_bytes: int = Field(64 * MIB, ge=1, description="Bytes of a file that make a part at most.")
     attempts: int = Field(5, ge=1, description="Crashed attempts after which an ingestion is given up (P6).")
 
 

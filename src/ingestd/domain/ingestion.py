@@ -153,6 +153,9 @@ class IngestionView(BaseModel):
 
 NO_PROGRESS: Final = Progress(percent=0, bytes_read=0, rows_read=0, rows_per_second=0, eta_seconds=None)
 
+APPLYING: Final = Progress(percent=50, bytes_read=0, rows_read=0, rows_per_second=0, eta_seconds=None)
+DONE: Final = Progress(percent=100, bytes_read=0, rows_read=0, rows_per_second=0, eta_seconds=0)
+
 
 def outcome(counts: Counts) -> Status:
     """The status of a file that was walked to its end: failed only if it had rows and none was applied (D30, S76)."""

@@ -20,12 +20,11 @@ from dbos import (
     DBOSConfig,
     DBOSPortableJSONSerializer,
     EnqueueOptions,
-    SetEnqueueOptions,
-    SetWorkflowID,
 )
 from sqlalchemy import Engine as SqlEngine
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ingestd.settings import WorkerSettings
 from ingestd.store import replicas
 
 APPLICATION: Final = "ingestd"
@@ -67,7 +66,6 @@ class Engine:
         )
         self._stopped = threading.Event()
         self._heart: threading.Thread | None = None
-        self._apply: Callable[[str, str], None]
 
     async def enqueue(self, session: AsyncSession, *, ingestion_id: UUID, account_id: UUID, seq: int) -> None:
         """Queue an ingestion in the caller's transaction: it runs if, and only if, that commits."""
@@ -82,7 +80,7 @@ class Engine:
         connection = await session.connection()
         await connection.run_sync(lambda sync: self._client.enqueue_in_transaction(sync, options, str(ingestion_id)))
 
-    def launch(self, walk: Walk, apply_part: ApplyPart, *, concurrent: int, processes: int, alone: bool) -> None:
+    def launch(self, walk: Walk, apply_part: ApplyPart, settings: WorkerSettings, *, alone: bool) -> None:
         """Begin to run workflows; `alone` says that no other process can be using this database."""
         config: DBOSConfig = {
             "name": APPLICATION,
@@ -96,32 +94,40 @@ class Engine:
         }
         DBOS(config=config)
         DBOS.workflow(name="ingest")(_ingest(walk))
-        self._apply = DBOS.workflow(name="apply_part")(_apply(apply_part))
+        DBOS.workflow(name="apply_part")(_apply(apply_part))
         DBOS.launch()
         DBOS.register_queue(
-            INGESTIONS, partition_concurrency=1, worker_concurrency=concurrent, polling_interval_sec=POLL_SECONDS
+            INGESTIONS,
+            partition_concurrency=1,
+            worker_concurrency=settings.concurrent_ingestions,
+            polling_interval_sec=POLL_SECONDS,
         )
-        DBOS.register_queue(PARTS, worker_concurrency=processes, polling_interval_sec=POLL_SECONDS)
+        DBOS.register_queue(PARTS, worker_concurrency=settings.processes, polling_interval_sec=POLL_SECONDS)
         self._beat(alone=alone)
         self._heart = threading.Thread(target=self._live, name="engine-heartbeat", daemon=True)
         self._heart.start()
 
     def fan_out(self, ingestion_id: UUID, parts: Sequence[str]) -> None:
-        """Apply parts on all replicas and wait for all of them; called inside a workflow. A repeat joins the first."""
-        handles = []
+        """Queue the parts of an ingestion for all replicas; what is queued already stays as it is."""
         for part in parts:
-            with SetWorkflowID(f"{ingestion_id}:{part}"), SetEnqueueOptions(app_version=VERSION):
-                handles.append(DBOS.enqueue_workflow(PARTS, self._apply, str(ingestion_id), part))
-        for handle in handles:
-            handle.get_result(polling_interval_sec=POLL_SECONDS)
+            options: EnqueueOptions = {
+                "workflow_name": "apply_part",
+                "queue_name": PARTS,
+                "workflow_id": f"{ingestion_id}:{part}",
+                "app_version": VERSION,
+            }
+            self._client.enqueue(options, str(ingestion_id), part)
 
     def stop(self) -> None:
         """Stop running workflows; those still open go back to their queues at once."""
         self._stopped.set()
         if self._heart is not None:
             self._heart.join()
-            DBOS.destroy(destroy_registry=True)
-            self._hand_over(self._replica)
+        DBOS.destroy(destroy_registry=True)
+        self._hand_over(self._replica)
+
+    def close(self) -> None:
+        """Give back the connections for enqueuing."""
         self._client.destroy()
 
     def _live(self) -> None:

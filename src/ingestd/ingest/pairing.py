@@ -12,15 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd.blobs.store import BlobInfo
 from ingestd.domain.errors import FileRefused, Invalid, Problem
 from ingestd.domain.file_name import safe_name
-from ingestd.domain.ingestion import Channel, ErrorView, ProblemView, Stage, Status
+from ingestd.domain.ingestion import Channel, ErrorView, Stage, Status
 from ingestd.domain.manifest import Manifest as Parsed
 from ingestd.domain.manifest import parse
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Limits
-from ingestd.domain.rejection import FILE_REASONS, REMEDIES
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.engine import Engine
 from ingestd.ingest.intake import new_ingestion, submit
+from ingestd.ingest.refusal import error_of
 from ingestd.ingest.tell import tell
 from ingestd.store import accounts, files, ingestions, manifests
 from ingestd.store.accounts import Account
@@ -90,19 +90,6 @@ async def submit_manifest(
         warnings=parsed.warnings,
     )
     return (await submit(session, engine, submission, now=now)).id
-
-
-def error_of(refusal: Invalid | FileRefused) -> ErrorView:
-    """A refusal as the ingestion shows it: the sentence of the documents, what was wrong, and what to do."""
-    code = refusal.code if refusal.code in FILE_REASONS else "manifest_incorrect"
-    problems = refusal.problems if isinstance(refusal, Invalid) else ()
-    return ErrorView(
-        code=code,
-        message=FILE_REASONS[code].sentence,
-        detail=problems[0].detail if problems else refusal.detail,
-        remedy=REMEDIES[code],
-        problems=[ProblemView(pointer=p.pointer, code=p.code, detail=p.detail) for p in problems],
-    )
 
 
 async def _again(session: AsyncSession, arrival: Arrival, earlier: Manifest, *, now: datetime) -> UUID:

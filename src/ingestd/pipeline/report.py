@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from typing import BinaryIO, Final
 
 import polars as pl
+import pyarrow as pa
+from polars._typing import SchemaDict
 
 from ingestd.domain.column import FAILURE_COLUMN
 from ingestd.domain.plan import Limits
 from ingestd.pipeline.rules import rewrite, sentence
 from ingestd.pipeline.scan import Broken
+
+LOG_SCHEMA: Final[SchemaDict] = {"row_no": pl.Int64, "line_no": pl.Int64, "codes": pl.List(pl.String)}
+"""One rejected record: its number after the header, its line in the file, and the codes of its reasons."""
 
 _ACTIVE: Final = r"^['=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # the last four are = + - @ in full width
 _CUT: Final = "; only the first {} bytes stand here"
@@ -79,6 +84,34 @@ class ErrorFile:
         piece = io.BytesIO()
         guarded.write_csv(piece, include_header=False, quote_style="always", line_terminator="\r\n")
         self._sink.write(piece.getvalue())
+
+
+class RejectLog:
+    """Writes which records were rejected and why, without their cells: an Arrow stream of LOG_SCHEMA."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        self._stream = pa.ipc.new_stream(
+            sink, pl.DataFrame(schema=LOG_SCHEMA).to_arrow().schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
+        )
+
+    def write(self, rejected: pl.DataFrame, broken: Sequence[Broken] = ()) -> None:
+        """Add a batch's rejected rows and broken records, in file order."""
+        records = rejected.select(LOG_SCHEMA.keys())
+        if broken:
+            found = [(each.row_no, each.line_no, [each.code]) for each in broken]
+            records = pl.concat([records, pl.DataFrame(found, schema=LOG_SCHEMA, orient="row")]).sort("row_no")
+        if records.height:
+            self._stream.write_table(records.to_arrow())
+
+    def close(self) -> None:
+        """Finish the stream; the sink stays open."""
+        self._stream.close()
+
+
+def rejected_for(log: BinaryIO, code: str) -> list[int]:
+    """The `row_no` of every record that a log names with a code."""
+    records = pl.read_ipc_stream(log)
+    return records.filter(pl.col("codes").list.contains(code))["row_no"].to_list()
 
 
 def reject(rows: pl.DataFrame, code: str, **facts: object) -> pl.DataFrame:

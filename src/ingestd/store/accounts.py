@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import LargeBinary, Time, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
@@ -51,11 +51,6 @@ async def lock(session: AsyncSession, account_id: UUID) -> Account:
     return found
 
 
-async def page(session: AsyncSession) -> list[Account]:
-    """All accounts, oldest first."""
-    return list(await session.scalars(select(Account).order_by(Account.id)))
-
-
 async def take_seq(session: AsyncSession, account_id: UUID) -> int:
     """The next number in the account's order of ingestions; the row stays locked until the commit (D31)."""
     found: int | None = await session.scalar(
@@ -67,3 +62,8 @@ async def take_seq(session: AsyncSession, account_id: UUID) -> int:
     if found is None:
         raise NotFound("There is no such account.")
     return found
+
+
+def all_of(session: Session) -> list[Account]:
+    """All accounts, oldest first, for a command."""
+    return list(session.scalars(select(Account).order_by(Account.id)))

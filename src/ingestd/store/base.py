@@ -14,8 +14,7 @@ SLICES = 16
 """`profiles` and `profile_aliases` are cut into this many equal ranges of their key's space."""
 
 Key = Annotated[UUID, mapped_column(Uuid, primary_key=True)]
-Moment = Annotated[datetime, mapped_column(DateTime(timezone=True))]
-Json = Annotated[Any, mapped_column(JSONB)]
+
 
 
 class Base(DeclarativeBase):
@@ -35,6 +34,6 @@ class Base(DeclarativeBase):
         int: BigInteger(),
         datetime: DateTime(timezone=True),
         UUID: Uuid(),
-        dict[str, Any]: JSONB(),
-        list[Any]: JSONB(),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[Any]: JSONB(none_as_null=True),
     }

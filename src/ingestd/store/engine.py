@@ -5,16 +5,62 @@ The doors and the notices use the asynchronous engine, the flow of an ingestion 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
+import psycopg
 import uuid_utils
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 
 Sessions = async_sessionmaker[AsyncSession]
+
+
+def raw(connection: Connection) -> psycopg.Connection[Any]:
+    """The driver's connection, which knows COPY, in the same transaction."""
+    found = connection.connection.driver_connection
+    assert isinstance(found, psycopg.Connection)
+    return found
+
+
+@contextmanager
+def committing(url: str) -> Iterator[Session]:
+    """One synchronous session, one transaction, for a command; rows stay readable after the commit."""
+    opened = engine(url, pool_size=1)
+    try:
+        with Session(opened, expire_on_commit=False) as session, session.begin():
+            yield session
+    finally:
+        opened.dispose()
+
+
+@contextmanager
+def autocommitting(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A driver's connection for questions, each a transaction of its own."""
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        yield connection
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the database failed in a way that passes: a lost connection, a deadlock, a time-out, a full disk."""
+    while isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+async def ping(maker: Sessions) -> bool:
+    """Whether the database answers."""
+    try:
+        async with maker() as session:
+            await session.execute(text("SELECT 1"))
+    except (SQLAlchemyError, OSError):
+        return False
+    return True
 
 
 def utc_now() -> datetime:

@@ -19,12 +19,13 @@ from sqlalchemy import (
     Row,
     Select,
     UniqueConstraint,
+    cast,
     func,
     select,
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -32,6 +33,7 @@ from ingestd.domain import ids
 from ingestd.domain.errors import IngestdError, NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import IngestionView, Status
+from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
 from ingestd.store.files import File
 from ingestd.store.manifests import Manifest
@@ -73,6 +75,7 @@ class Ingestion(Base):
     warnings: Mapped[list[Any]]
     error_blob: Mapped[str | None]
     error_size_bytes: Mapped[int | None]
+    rejects_blob: Mapped[str | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -168,7 +171,7 @@ def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[A
 
     `crashed` counts an attempt: the first one, and each after a process has died on it.
     """
-    row = connection.execute(
+    connection.execute(
         update(Ingestion)
         .where(Ingestion.id == ingestion_id, Ingestion.status.in_([Status.SCHEDULED, Status.IN_PROGRESS]))
         .values(
@@ -177,13 +180,31 @@ def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[A
             status=Status.IN_PROGRESS,
             started_at=func.coalesce(Ingestion.started_at, func.now()),
         )
-        .returning(Ingestion.__table__)
-    ).one_or_none()
-    if row is None:
-        row = connection.execute(select(Ingestion.__table__).where(Ingestion.id == ingestion_id)).one_or_none()
+    )
+    return peek(connection, ingestion_id)
+
+
+def peek(connection: Connection, ingestion_id: UUID) -> Row[Any]:
+    """The row as it is now, with its file's blob and its account's sealed keys, or NotFound."""
+    row: Row[Any] | None = connection.execute(_with_means().where(Ingestion.id == ingestion_id)).one_or_none()
     if row is None:
         raise NotFound("There is no such ingestion.")
     return row
+
+
+def _with_means() -> Select[Any]:
+    return (
+        select(
+            Ingestion.__table__,
+            Account.data_keys,
+            Account.index_key,
+            File.blob,
+            File.size_bytes,
+            File.received_at,
+        )
+        .join(Account, Account.id == Ingestion.account_id)
+        .outerjoin(File, File.id == Ingestion.file_id)
+    )
 
 
 def change(connection: Connection, ingestion_id: UUID, fence: int, **values: Any) -> None:
@@ -195,6 +216,12 @@ def change(connection: Connection, ingestion_id: UUID, fence: int, **values: Any
     )
     if changed.rowcount == 0:
         raise FenceLost
+
+
+def finish(connection: Connection, ingestion_id: UUID, fence: int, *, warnings: Sequence[str], **values: Any) -> None:
+    """Change an ingestion for the last time, adding warnings to those it began with, or raise FenceLost."""
+    more = cast(list(warnings), JSONB)
+    change(connection, ingestion_id, fence, warnings=Ingestion.warnings.op("||")(more), **values)
 
 
 def guard(connection: Connection, ingestion_id: UUID, fence: int) -> None:

@@ -1,0 +1,94 @@
+"""Ingestions: the activity log, one ingestion, and its error file (S70, S71, S128, S137)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, BinaryIO, Final
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from ingestd.api.context import Principal, Scope, Service, Tx, require
+from ingestd.domain import ids
+from ingestd.domain.errors import NotFound
+from ingestd.domain.ids import Prefix
+from ingestd.domain.ingestion import IngestionView
+from ingestd.store import ingestions
+
+router = APIRouter(prefix="/v1/ingestions", tags=["Ingestions"])
+
+_CHUNK: Final = 256 * 1024
+
+
+class IngestionPage(BaseModel):
+    """Ingestions, newest first; `next_cursor` is the cursor of the next page, or null."""
+
+    data: list[IngestionView]
+    next_cursor: str | None
+
+
+@router.get("", operation_id="ingestions_list", summary="List ingestions")
+async def list_all(
+    tx: Tx,
+    principal: Annotated[Principal, Depends(require(Scope.INGESTIONS_READ))],
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: str | None = None,
+) -> IngestionPage:
+    """The account's ingestions, newest first."""
+    before = ids.read(Prefix.INGESTION, cursor) if cursor else None
+    rows = await ingestions.page(tx, principal.account_id, before=before, limit=limit)
+    shown = [ingestions.view(row) for row in rows[:limit]]
+    return IngestionPage(data=shown, next_cursor=shown[-1].id if len(rows) > limit else None)
+
+
+@router.get("/{ingestion_id}", operation_id="ingestions_get", summary="Show an ingestion")
+async def get_one(
+    ingestion_id: str, tx: Tx, principal: Annotated[Principal, Depends(require(Scope.INGESTIONS_READ))]
+) -> IngestionView:
+    """One ingestion as it stands."""
+    row = await ingestions.get(tx, principal.account_id, ids.read(Prefix.INGESTION, ingestion_id))
+    return ingestions.view(row)
+
+
+@router.get(
+    "/{ingestion_id}/error-file",
+    operation_id="ingestions_error_file",
+    summary="Download the error file",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/csv": {}}, "description": "The rejected rows and why, as CSV."}},
+)
+async def error_file(
+    ingestion_id: str,
+    service: Service,
+    principal: Annotated[Principal, Depends(require(Scope.INGESTIONS_READ))],
+) -> StreamingResponse:
+    """The rejected rows: the file's own columns, then `Failure Description` (S128). 404 where no row was rejected."""
+    found = ids.read(Prefix.INGESTION, ingestion_id)
+    async with service.intake.sessions() as session:
+        row = await ingestions.get(session, principal.account_id, found)
+    if row.error_blob is None:
+        raise NotFound("The ingestion has no error file: no row was rejected.")
+    keys = await service.intake.keys(principal.account_id)
+    stream = await asyncio.to_thread(service.intake.blobs.open, row.error_blob, keys)
+    stem = (row.name or ingestion_id).rsplit(".", 1)[0]
+    return StreamingResponse(
+        _chunks(stream),
+        media_type="text/csv; charset=utf-8",
+        headers={
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(f'{stem}.errors.csv')}",
+            "Content-Length": str(row.error_size_bytes),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+async def _chunks(stream: BinaryIO) -> AsyncIterator[bytes]:
+    try:
+        while chunk := await asyncio.to_thread(stream.read, _CHUNK):
+            yield chunk
+    finally:
+        await asyncio.to_thread(stream.close)

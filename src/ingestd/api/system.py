@@ -1,0 +1,64 @@
+"""Health and version: open to everyone, and silent about everything else."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from ingestd import __version__
+from ingestd.api.context import Service
+from ingestd.domain.errors import Unavailable
+from ingestd.store.engine import ping
+
+router = APIRouter(tags=["System"])
+
+
+class Health(BaseModel):
+    """Whether the process lives."""
+
+    status: str
+
+
+class Readiness(BaseModel):
+    """Whether each thing the service depends on answers."""
+
+    status: str
+    checks: dict[str, str]
+
+
+class Version(BaseModel):
+    """Which release this is."""
+
+    version: str
+
+
+@router.get("/livez", operation_id="livez", summary="Whether the process lives")
+async def livez() -> Health:
+    """Answer while the process lives."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", operation_id="readyz", summary="Whether the service can work")
+async def readyz(service: Service, response: Response) -> Readiness:
+    """Check the database and the blob store; 503 where one does not answer."""
+    answers = await ping(service.intake.sessions)
+    checks = {"database": "ok" if answers else "unavailable", "blobs": await _blobs(service)}
+    ready = all(answer == "ok" for answer in checks.values())
+    response.status_code = 200 if ready else 503
+    return Readiness(status="ok" if ready else "unavailable", checks=checks)
+
+
+@router.get("/version", operation_id="version", summary="Which release this is")
+async def version() -> Version:
+    """The running release."""
+    return Version(version=__version__)
+
+
+async def _blobs(service: Service) -> str:
+    try:
+        await asyncio.to_thread(service.intake.blobs.check)
+    except Unavailable:
+        return "unavailable"
+    return "ok"

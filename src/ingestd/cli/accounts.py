@@ -1,0 +1,100 @@
+"""`ingestd accounts`: make and list accounts, without an API key."""
+
+from __future__ import annotations
+
+from datetime import time
+from pathlib import Path
+from typing import Annotated
+
+import asyncssh
+import typer
+
+from ingestd.api.context import Scope
+from ingestd.app import Base, base
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+from ingestd.domain.import_key import parse_public_key
+from ingestd.ingest.accounts import new_account
+from ingestd.settings import Settings
+from ingestd.store import accounts as store_accounts
+from ingestd.store import api_keys
+from ingestd.store import engine as store
+from ingestd.store.import_keys import ImportKey
+
+app = typer.Typer(help="Make and list accounts.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="What the account is called.")],
+    time_zone: Annotated[str, typer.Option(help="IANA name; scheduled runs go by it.")] = "UTC",
+    email_domain: Annotated[
+        list[str] | None, typer.Option(help="A domain that manifests may name in clientEmail; may be repeated.")
+    ] = None,
+) -> None:
+    """Make an account and its first API key, which is printed once.
+
+    Example: ingestd accounts create "Acme" --time-zone Europe/Vienna --email-domain acme.example
+    """
+    with base(Settings()) as ground:
+        account_id, key = make(ground, name=name, time_zone=time_zone, email_domains=email_domain or [])
+    typer.echo(f"account  {account_id}\nAPI key  {key}   (shown once)")
+
+
+@app.command("list")
+def list_all() -> None:
+    """List all accounts."""
+    with base(Settings()) as ground, store.committing(ground.database_url) as session:
+        for account in store_accounts.all_of(session):
+            typer.echo(f"{ids.show(Prefix.ACCOUNT, account.id)}  {account.name}")
+
+
+def make(
+    ground: Base,
+    *,
+    name: str,
+    email_domains: list[str],
+    time_zone: str = "UTC",
+    import_key: Path | None = None,
+) -> tuple[str, str]:
+    """Make an account with an API key of all scopes; with `import_key`, also an SSH key pair written there.
+
+    Gives the account's id and the API key's text.
+    """
+    now = store.utc_now()
+    account = new_account(
+        ground.keyring,
+        name=name,
+        time_zone=time_zone,
+        sync_time=time(2, 0),
+        features={"sftp": True, "milestone_emails": True},
+        email_domains=email_domains,
+        now=now,
+    )
+    key, text = api_keys.issue(account.id, name="first", scopes=list(Scope), now=now)
+    with store.committing(ground.database_url) as session:
+        session.add(account)
+        session.flush()
+        session.add(key)
+        if import_key is not None:
+            pair = asyncssh.generate_private_key("ssh-ed25519")
+            import_key.touch(mode=0o600)
+            pair.write_private_key(import_key)
+            public = parse_public_key(pair.export_public_key().decode())
+            session.add(
+                ImportKey(
+                    id=store.new_id(),
+                    account_id=account.id,
+                    name="first",
+                    public_key=public.line,
+                    fingerprint=public.fingerprint,
+                    created_at=now,
+                )
+            )
+    return ids.show(Prefix.ACCOUNT, account.id), text
+
+
+def any_account(ground: Base) -> bool:
+    """Whether there is an account yet."""
+    with store.committing(ground.database_url) as session:
+        return bool(store_accounts.all_of(session))

@@ -1,0 +1,18 @@
+"""`ingestd migrate`: bring the database to the newest schema."""
+
+from __future__ import annotations
+
+import typer
+
+from ingestd import app
+from ingestd.domain.errors import Invalid
+from ingestd.settings import Settings
+
+
+def migrate() -> None:
+    """Bring the database of INGESTD_DATABASE_URL to the newest schema. The embedded one is migrated at every start."""
+    url = Settings().database_url
+    if url is None:
+        raise Invalid("Set INGESTD_DATABASE_URL; the embedded database is migrated when the service starts.")
+    app.migrate(url.get_secret_value())
+    typer.echo("The database is at the newest schema.")

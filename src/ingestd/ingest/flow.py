@@ -1,0 +1,216 @@
+"""The walk of one ingestion: check, resolve, apply, report. Durable: it can be broken off anywhere and begun again.
+
+Checking and resolving change nothing that anyone can see, so a crash just repeats them; what they found is then
+written to the row, once. Each part is applied in one transaction with its ledger row, so a repeat does nothing. The
+report flips the status, names the error file and writes the notices in one transaction. A process that has lost the
+ingestion to another changes nothing: its fence no longer fits.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Engine, Row
+
+from ingestd import telemetry
+from ingestd.domain.errors import FileRefused, Unavailable
+from ingestd.domain.ingestion import APPLYING, DONE, Counts, ErrorView, Stage, Status, outcome
+from ingestd.domain.notice import NoticeType
+from ingestd.domain.plan import Plan
+from ingestd.ingest import work
+from ingestd.ingest.engine import Engine as Jobs
+from ingestd.ingest.engine import Stopping
+from ingestd.ingest.pool import Pool, PoolClosed
+from ingestd.ingest.refusal import error, error_of
+from ingestd.ingest.tell import tell_ingestion
+from ingestd.ingest.work import Checked, Job, Place
+from ingestd.keyring import Keyring, SealedKeys
+from ingestd.settings import WorkerSettings
+from ingestd.store import ingestions
+from ingestd.store.engine import is_transient, utc_now
+from ingestd.store.ingestions import FenceLost
+
+log = telemetry.logger(__name__)
+
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 30.0
+"""Seconds between two tries while the database, a disk or a worker fails; doubled each time, with jitter."""
+
+LOOK_SECONDS: Final = 0.05
+"""Seconds between two looks at which parts other replicas have applied."""
+
+
+@dataclass(kw_only=True)
+class Flow:
+    """What walking needs: the database, the data-plane processes, and the job engine for parts."""
+
+    sql: Engine
+    pool: Pool
+    place: Place
+    keyring: Keyring
+    jobs: Jobs
+    settings: WorkerSettings
+    _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def walk(self, ingestion_id: UUID) -> None:
+        """Take one ingestion to its end; raise Stopping where the process goes down before that."""
+        crashed = True
+        for pause in self._pauses():
+            try:
+                with telemetry.context(ingestion=str(ingestion_id)):
+                    self._attempt(ingestion_id, crashed=crashed)
+            except FenceLost:
+                log.info("ingestion_taken_over")
+            except PoolClosed:
+                raise Stopping from None
+            except Exception as fault:
+                crashed = not (isinstance(fault, Unavailable) or is_transient(fault))
+                log.warning("ingestion_interrupted", crashed=crashed, exc_info=fault)
+                if self._stopping.wait(pause):
+                    raise Stopping from None
+                continue
+            return
+
+    def apply_part(self, ingestion_id: UUID, part: str) -> None:
+        """Apply one part of an ingestion; a repeat does nothing, and a part that kills its process is given up (P6)."""
+        deaths = 0
+        for pause in self._pauses():
+            with self.sql.connect() as connection:
+                row = ingestions.peek(connection, ingestion_id)
+            if row.status != Status.IN_PROGRESS:
+                return
+            checked = Checked.model_validate(row.checked)
+            try:
+                self.pool.run(work.apply_part, self._job(row), checked, part, lost=deaths >= self.settings.attempts)
+            except PoolClosed:
+                raise Stopping from None
+            except Exception as fault:
+                deaths += not (isinstance(fault, Unavailable | FenceLost) or is_transient(fault))
+                log.warning("part_interrupted", part=part, deaths=deaths, exc_info=fault)
+            else:
+                return
+            if self._stopping.wait(pause):
+                raise Stopping
+
+    def stop(self) -> None:
+        """Let no walk wait any longer: each raises Stopping."""
+        self._stopping.set()
+        self.pool.close()
+
+    def _pauses(self) -> Iterator[float]:
+        pause = FIRST_PAUSE
+        while True:
+            yield pause * random.uniform(0.5, 1)  # noqa: S311 -- no secret
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _attempt(self, ingestion_id: UUID, *, crashed: bool) -> None:
+        with self.sql.begin() as connection:
+            row = ingestions.claim(connection, ingestion_id, crashed=crashed)
+            if row.status != Status.IN_PROGRESS:
+                return
+            if row.fence == 1:
+                tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_PICKED_UP, now=utc_now())
+        job = self._job(row)
+        if row.attempts > self.settings.attempts and row.checked is None:
+            self._fail(job, Counts(), error("infrastructure", "The service failed at this file again and again."))
+            return
+        try:
+            checked = Checked.model_validate(row.checked) if row.checked else self._check(job)
+        except FileRefused as refusal:
+            self._fail(job, Counts(), error_of(refusal))
+            return
+        if outcome(checked.counts) is Status.FAILED:
+            detail = f"All {checked.counts.rejected} rows were rejected; the error file says why."
+            self._fail(job, checked.counts, error("nothing_applied", detail), checked)
+            return
+        self._complete(job, self._apply(job, checked))
+
+    def _job(self, row: Row[Any]) -> Job:
+        keys = self.keyring.open(row.account_id, SealedKeys(row.data_keys, row.index_key))
+        return Job(
+            place=self.place,
+            keys=keys.to_worker(),
+            ingestion_id=row.id,
+            account_id=row.account_id,
+            seq=row.seq,
+            fence=row.fence,
+            plan=Plan.model_validate(row.plan),
+            file_blob=row.blob,
+            file_bytes=row.size_bytes,
+            received_at=row.received_at,
+            started_at=row.started_at,
+        )
+
+    def _check(self, job: Job) -> Checked:
+        with self.sql.begin() as connection:
+            ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.CHECKING)
+        checked = self.pool.run(work.check, job)
+        with self.sql.begin() as connection:
+            ingestions.change(
+                connection,
+                job.ingestion_id,
+                job.fence,
+                stage=Stage.APPLYING,
+                checked=checked.model_dump(mode="json"),
+                counts=checked.counts.model_dump(),
+            )
+        return checked
+
+    def _apply(self, job: Job, checked: Checked) -> Checked:
+        """Apply every part; the rows of those given up become rejected rows of the error file (P6)."""
+        if len(checked.parts) > 1:
+            self.jobs.fan_out(job.ingestion_id, list(checked.parts))
+            self._await_parts(job, checked)
+        else:
+            for part in checked.parts:
+                self.apply_part(job.ingestion_id, part)
+        if checked.merges is not None:
+            self.apply_part(job.ingestion_id, checked.merges)
+        with self.sql.begin() as connection:
+            ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
+            applied = ingestions.applied(connection, job.ingestion_id)
+        lost = [part for part in checked.parts if "lost" in applied[part]]
+        if lost:
+            checked = self.pool.run(work.report_lost, job, checked, lost)
+        return checked.with_applied(applied.values())
+
+    def _await_parts(self, job: Job, checked: Checked) -> None:
+        """Wait until every part is in the ledger, whoever applies it."""
+        done = 0
+        while done < len(checked.parts):
+            with self.sql.begin() as connection:
+                found = len(ingestions.applied(connection, job.ingestion_id).keys() & checked.parts.keys())
+                if found > done:
+                    progress = APPLYING.model_copy(update={"percent": 50 + 50 * found / len(checked.parts)})
+                    ingestions.change(connection, job.ingestion_id, job.fence, progress=progress.model_dump())
+            done = found
+            if done < len(checked.parts) and self._stopping.wait(LOOK_SECONDS):
+                raise Stopping
+
+    def _complete(self, job: Job, checked: Checked) -> None:
+        if outcome(checked.counts) is Status.FAILED:
+            self._fail(job, checked.counts, error("infrastructure", "Not one row could be stored."), checked)
+        else:
+            counts = checked.counts.model_dump()
+            self._finish(job, NoticeType.INGESTION_COMPLETED, checked, status=Status.COMPLETED, counts=counts)
+
+    def _fail(self, job: Job, counts: Counts, why: ErrorView, checked: Checked | None = None) -> None:
+        changed = {"status": Status.FAILED, "counts": counts.model_dump(), "error": why.model_dump()}
+        self._finish(job, NoticeType.INGESTION_FAILED, checked, **changed)
+
+    def _finish(self, job: Job, notice: NoticeType, checked: Checked | None, **values: Any) -> None:
+        """Say how it ended, in one transaction: status, counts, error file and notices (P4); then drop the parts."""
+        now = utc_now()
+        if checked is not None:
+            values |= checked.model_dump(include={"error_blob", "error_size_bytes", "rejects_blob"})
+        values |= {"stage": Stage.DONE, "finished_at": now, "progress": DONE.model_dump()}
+        with self.sql.begin() as connection:
+            warnings = checked.warnings if checked else []
+            ingestions.finish(connection, job.ingestion_id, job.fence, warnings=warnings, **values)
+            tell_ingestion(connection, job.ingestion_id, notice, now=now)
+        self.pool.run(work.discard, job)

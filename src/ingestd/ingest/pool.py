@@ -1,0 +1,93 @@
+"""The data-plane processes: spawned, niced, warm, and each dead one is one task's misfortune only.
+
+What they run are the plain functions of `ingest.work`; a task's arguments and result cross as small values. A process
+ends when its parent does, and is replaced now and then so that its memory is given back.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import Final, ParamSpec, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from ingestd.domain.errors import IngestdError
+
+TASKS_BEFORE_REPLACED: Final = 64
+NICENESS: Final = 10
+"""The API's process goes first: its answers stay quick while a file is being loaded."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class WorkerDied(IngestdError):
+    """A data-plane process died at its task."""
+
+    code = "worker_died"
+
+
+class PoolClosed(IngestdError):
+    """The pool is going down."""
+
+    code = "pool_closed"
+
+
+class Pool:
+    """A small pool of processes; `run` may be called from any thread."""
+
+    def __init__(self, processes: int, *, threads: int) -> None:
+        os.environ["POLARS_MAX_THREADS"] = str(threads)
+        self._pool = ProcessPool(
+            max_workers=processes,
+            max_tasks=TASKS_BEFORE_REPLACED,
+            initializer=_prepare,
+            initargs=(os.getpid(),),
+            context=multiprocessing.get_context("spawn"),
+        )
+        self._processes = processes
+        self._closed = threading.Event()
+
+    def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a function in one of the processes and wait; WorkerDied if it died, PoolClosed on shutdown."""
+        if self._closed.is_set():
+            raise PoolClosed
+        try:
+            result: R = self._pool.schedule(function, args=list(args), kwargs=dict(kwargs)).result()
+        except (Exception, CancelledError) as error:
+            if self._closed.is_set():
+                raise PoolClosed from None
+            if isinstance(error, ProcessExpired):
+                raise WorkerDied(f"A data-plane process ended with exit code {error.exitcode}.") from None
+            raise
+        return result
+
+    def warm(self, function: Callable[[], None]) -> None:
+        """Start the processes and let each import what it needs, so that the first file does not wait for it."""
+        for _ in range(self._processes):
+            self._pool.schedule(function)
+
+    def close(self) -> None:
+        """Kill the processes: tasks change nothing until they commit, and are taken up again."""
+        self._closed.set()
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+
+def _prepare(parent: int) -> None:
+    """Make this process a good neighbour, and let it end with its parent."""
+    os.nice(NICENESS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

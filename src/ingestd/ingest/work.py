@@ -1,0 +1,335 @@
+"""What the data-plane processes do: check a file, apply a part. Plain functions; small values go in and come out.
+
+Here the pipeline, the blobs and the database meet: bytes come from the blob store, parts and error files go into it,
+and a part's rows go to PostgreSQL in the transaction of their ledger row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy import Engine
+
+from ingestd.blobs.store import BlobStore, BlobWriter, open_store
+from ingestd.domain.ingestion import Counts, Progress
+from ingestd.domain.layout import Layout, Role, bind
+from ingestd.domain.plan import Plan, Target
+from ingestd.keyring import AccountKeys
+from ingestd.pipeline.check import Check
+from ingestd.pipeline.fold import fold, fold_events
+from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, read, rewrite
+from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for
+from ingestd.pipeline.resolve import Resolution, resolve
+from ingestd.pipeline.run import Sinks, check_file
+from ingestd.pipeline.scan import Scan, open_scan
+from ingestd.store import engine as store
+from ingestd.store import ingestions
+from ingestd.store.load.events import apply_events
+from ingestd.store.load.merge import apply_merges
+from ingestd.store.load.people import KnownPeople
+from ingestd.store.load.profiles import Names, apply_profiles
+from ingestd.store.load.stage import Load
+
+PROGRESS_SECONDS: Final = 0.3
+"""How often the row is told how far the check is."""
+
+MERGE: Final = "merge"
+"""The part that makes two stored people one; applied after the others."""
+
+TWO_PEOPLE: Final = "identifiers_of_two_people"
+INTERNAL: Final = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a data-plane process finds the database and the blobs, and the bytes of a file that make a part."""
+
+    database_url: str = field(repr=False)
+    blobs: str
+    part_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One ingestion as a data-plane process needs it."""
+
+    place: Place
+    keys: bytes = field(repr=False)
+    ingestion_id: UUID
+    account_id: UUID
+    seq: int
+    fence: int
+    plan: Plan
+    file_blob: str
+    file_bytes: int
+    received_at: datetime
+    started_at: datetime
+
+    @property
+    def attempt(self) -> str:
+        """The folder of this attempt's blobs, below `parts/` and `errors/`."""
+        return f"{self.ingestion_id.hex}/{self.fence}"
+
+
+class Checked(BaseModel):
+    """What checking and resolving found; written to the ingestion once it is whole.
+
+    `folder` holds the parts, `parts` gives their names and rows; `merges` is the name of the part that says which
+    stored people become one.
+    """
+
+    folder: str
+    parts: dict[str, int]
+    merges: str | None
+    counts: Counts
+    warnings: list[str]
+    error_blob: str | None
+    error_size_bytes: int | None
+    rejects_blob: str | None
+
+    def with_applied(self, applied: Iterable[Mapping[str, int]]) -> Checked:
+        """The same with what the parts changed in its counts."""
+        figures = self.counts.model_dump()
+        for part in applied:
+            for name in ("created", "updated", "unchanged", "merged", "erased"):
+                figures[name] += part.get(name, 0)
+        return self.model_copy(update={"counts": Counts(**figures)})
+
+
+class Scratch:
+    """Streams of one attempt, kept as sealed blobs (`pipeline.parts.Folder`)."""
+
+    def __init__(self, blobs: BlobStore, keys: AccountKeys, folder: str) -> None:
+        self._blobs = blobs
+        self._keys = keys
+        self._folder = folder
+
+    def create(self, name: str) -> BinaryIO:
+        """Start a new stream; it is there once its file is closed."""
+        return cast("BinaryIO", _CommittedAtClose(self._blobs.create(f"{self._folder}/{name}", self._keys)))
+
+    def open(self, name: str) -> BinaryIO:
+        """Read a stream from its beginning."""
+        return self._blobs.open(f"{self._folder}/{name}", self._keys)
+
+
+class _CommittedAtClose:
+    """A blob that is there once its file is closed, and never if it is dropped."""
+
+    def __init__(self, blob: BlobWriter) -> None:
+        self._blob = blob
+        self.write = blob.write
+        self.flush = blob.flush
+        self.writable = blob.writable
+
+    @property
+    def closed(self) -> bool:
+        return self._blob.closed
+
+    def close(self) -> None:
+        if not self._blob.closed:
+            self._blob.commit()
+
+
+class _Report:
+    """The error file of one pass and, beside it, which records were rejected and why; two blobs, or none."""
+
+    def __init__(self, job: Job, header: Sequence[str]) -> None:
+        blobs, keys = _means(job)
+        self._errors_blob = blobs.create(f"errors/{job.attempt}.csv", keys)
+        self._rejects_blob = blobs.create(f"errors/{job.attempt}.rejects", keys)
+        self._errors = ErrorFile(cast("BinaryIO", self._errors_blob), header, cell_bytes=job.plan.limits.cell_bytes)
+        self._rejects = RejectLog(cast("BinaryIO", self._rejects_blob))
+
+    def sinks(self, parts: PartWriter | None) -> Sinks:
+        """Where a pass writes."""
+        return Sinks(parts, self._errors, self._rejects)
+
+    def keep(self) -> dict[str, Any]:
+        """Make both durable, if a record was rejected; gives the fields of `Checked` that say where they are."""
+        self._rejects.close()
+        if not self._errors.rows:
+            return {"error_blob": None, "error_size_bytes": None, "rejects_blob": None}
+        errors, rejects = self._errors_blob.commit(), self._rejects_blob.commit()
+        return {"error_blob": errors.name, "error_size_bytes": errors.size, "rejects_blob": rejects.name}
+
+
+class _Teller:
+    """Tells the row how far the check is, now and then; where the ingestion has been lost the check stops."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._began = self._told = time.monotonic()
+
+    def __call__(self, counts: Counts, bytes_read: int) -> None:
+        now = time.monotonic()
+        if now - self._told < PROGRESS_SECONDS:
+            return
+        self._told = now
+        seconds = now - self._began
+        share = min(1.0, bytes_read / max(1, self._job.file_bytes))
+        progress = Progress(
+            percent=round(50 * share, 1),
+            bytes_read=bytes_read,
+            rows_read=counts.read,
+            rows_per_second=round(counts.read / seconds),
+            eta_seconds=round(seconds * (2 - share) / share) if share else None,
+        )
+        with _engine(self._job.place.database_url).begin() as connection:
+            ingestions.change(connection, self._job.ingestion_id, self._job.fence, progress=progress.model_dump())
+
+
+def warm() -> None:
+    """Do nothing: what this module imports is then there."""
+
+
+def check(job: Job) -> Checked:
+    """Check and resolve a file; raise FileRefused where it is refused as a whole. Nothing that anyone sees changes."""
+    blobs, keys = _means(job)
+    folder = f"parts/{job.attempt}"
+    scratch = Scratch(blobs, keys, folder)
+    with store.autocommitting(job.place.database_url) as connection:
+        known = KnownPeople(connection, job.account_id)
+        with _opened(job) as (scan, layout):
+            report = _Report(job, scan.header)
+            writer = PartWriter(
+                scratch,
+                buckets=bucket_count(job.file_bytes, job.place.part_bytes),
+                index_key=keys.index_key,
+                looked_up=known.kinds(column.kind for column in layout.of(Role.IDENTIFIER) if column.kind),
+            )
+            counts = check_file(scan, _checker(job, layout), report.sinks(writer), _Teller(job))
+            parts = writer.close()
+        resolution = resolve(parts, scratch, known if known.any else None, keys.index_key)
+    if resolution.rejected:
+        counts, kept = _report_again(job, dict.fromkeys(resolution.rejected, TWO_PEOPLE))
+    else:
+        kept = report.keep()
+    if not resolution.parts_stand:
+        folder = f"parts/{job.attempt}/resolved"
+        resolved = Scratch(blobs, keys, folder)
+        parts = rewrite(parts, scratch, resolved, moved=resolution.moved, rejected=resolution.rejected)
+    return Checked(
+        folder=folder,
+        parts=parts.rows,
+        merges=_keep_merges(Scratch(blobs, keys, folder), resolution),
+        counts=counts,
+        warnings=_warnings(layout, counts),
+        **kept,
+    )
+
+
+def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> None:
+    """Apply one part in one transaction with its ledger row; a repeat does nothing, a stale owner changes nothing.
+
+    A part that is `lost` is only written off: its ledger row says how many rows were not applied.
+    """
+    with _engine(job.place.database_url).begin() as connection:
+        if not ingestions.open_part(connection, job.ingestion_id, part):
+            return
+        figures = {"lost": checked.parts.get(part, 0)} if lost else _apply(job, checked, part, store.raw(connection))
+        ingestions.close_part(connection, job.ingestion_id, part, figures)
+        ingestions.guard(connection, job.ingestion_id, job.fence)
+
+
+def report_lost(job: Job, checked: Checked, lost: Sequence[str]) -> Checked:
+    """Write the error file anew with the rows of parts that could not be applied (P6)."""
+    blobs, keys = _means(job)
+    late: dict[int, str] = {}
+    if checked.rejects_blob is not None:
+        with closing(blobs.open(checked.rejects_blob, keys)) as log:
+            late |= dict.fromkeys(rejected_for(log, TWO_PEOPLE), TWO_PEOPLE)
+    for name in lost:
+        rows = read(Scratch(blobs, keys, checked.folder), name, ["row_no"])
+        late |= dict.fromkeys(rows["row_no"], INTERNAL)
+    counts, kept = _report_again(job, late)
+    return checked.model_copy(update={"counts": counts, **kept})
+
+
+def discard(job: Job) -> None:
+    """Remove the parts of an ingestion that has ended, of all its attempts."""
+    blobs, _ = _means(job)
+    blobs.delete([stored.name for stored in blobs.list(f"parts/{job.ingestion_id.hex}")])
+
+
+def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:
+    blobs, keys = _means(job)
+    load = Load(
+        account_id=job.account_id,
+        ingestion_id=job.ingestion_id,
+        seq=job.seq,
+        received_at=job.received_at,
+        now=job.started_at,
+    )
+    rows = read(Scratch(blobs, keys, checked.folder), part)
+    if part == MERGE:
+        return {"merged": apply_merges(raw, rows, load=load)}
+    named = identifiers(rows, keys.index_key)
+    if job.plan.target is Target.EVENTS:
+        events, people = fold_events(rows, int(job.started_at.timestamp()))
+        applied = apply_events(raw, events, people, named, load=load)
+    else:
+        names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
+        applied = apply_profiles(raw, fold(rows), named, names=names, load=load)
+    return {name: count for name, count in asdict(applied).items() if count}
+
+
+def _named(columns: Iterable[str], prefix: str) -> list[str]:
+    return [column.removeprefix(prefix) for column in columns if column.startswith(prefix)]
+
+
+def _report_again(job: Job, late: Mapping[int, str]) -> tuple[Counts, dict[str, Any]]:
+    """Read the file a second time for its error file alone, with rows that were rejected after the check."""
+    with _opened(job) as (scan, layout):
+        report = _Report(job, scan.header)
+        counts = check_file(scan, _checker(job, layout), report.sinks(None), _Teller(job), late=late)
+    return counts, report.keep()
+
+
+@contextmanager
+def _opened(job: Job) -> Iterator[tuple[Scan, Layout]]:
+    blobs, keys = _means(job)
+    with closing(blobs.open(job.file_blob, keys)) as stream:
+        scan = open_scan(stream, delimiter=job.plan.format.delimiter, limits=job.plan.limits)
+        yield scan, bind(job.plan, scan.header)
+
+
+def _checker(job: Job, layout: Layout) -> Check:
+    return Check(layout, job.plan, int(job.started_at.timestamp()))
+
+
+def _keep_merges(scratch: Scratch, resolution: Resolution) -> str | None:
+    if resolution.merges.is_empty():
+        return None
+    with closing(scratch.create(MERGE)) as file:
+        resolution.merges.write_ipc_stream(file)
+    return MERGE
+
+
+def _warnings(layout: Layout, counts: Counts) -> list[str]:
+    empty = [] if counts.read > counts.blank else ["The file has a header and no rows."]
+    return [*layout.warnings, *empty]
+
+
+def _means(job: Job) -> tuple[BlobStore, AccountKeys]:
+    return _blobs(job.place.blobs), AccountKeys.from_worker(job.keys)
+
+
+@cache
+def _blobs(place: str) -> BlobStore:
+    return open_store(place if "://" in place else Path(place))
+
+
+@cache
+def _engine(url: str) -> Engine:
+    """This process's own connections, kept over its tasks."""
+    return store.engine(url, pool_size=2)

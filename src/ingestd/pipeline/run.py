@@ -1,0 +1,72 @@
+"""The heart: a file's records, checked, go into parts; those rejected into the error file. One pass, bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from ingestd.domain.ingestion import Counts
+from ingestd.pipeline.check import Check
+from ingestd.pipeline.parts import PartWriter
+from ingestd.pipeline.report import ErrorFile, RejectLog, reject
+from ingestd.pipeline.scan import Scan
+
+NOTHING_LATE: Final[Mapping[int, str]] = {}
+
+Progress = Callable[[Counts, int], None]
+"""Told after each batch: what has been counted, and the bytes read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Where the rows go; without parts only the error file is written."""
+
+    parts: PartWriter | None
+    errors: ErrorFile
+    rejects: RejectLog
+
+
+def check_file(
+    scan: Scan, check: Check, sinks: Sinks, progress: Progress, *, late: Mapping[int, str] = NOTHING_LATE
+) -> Counts:
+    """Check every record of a file once; each is accepted, rejected or blank, and counted so (D45).
+
+    `late` gives rows (`row_no`) that were rejected after the check, and the code of their reason: with them a second
+    pass writes the error file anew.
+    """
+    counts = Counts()
+    for batch in scan.batches():
+        checked = check.batch(batch.rows)
+        accepted, rejected = checked.accepted, checked.rejected
+        if late:
+            accepted, rejected = _without_late(batch.rows, accepted, rejected, late)
+        if sinks.parts is not None:
+            sinks.parts.write(accepted)
+        sinks.errors.write(rejected, batch.broken)
+        sinks.rejects.write(rejected, batch.broken)
+        bad = rejected.height + len(batch.broken)
+        counts = Counts(
+            read=counts.read + accepted.height + bad + batch.blank,
+            accepted=counts.accepted + accepted.height,
+            rejected=counts.rejected + bad,
+            blank=counts.blank + batch.blank,
+        )
+        progress(counts, batch.bytes_read)
+    return counts
+
+
+def _without_late(
+    rows: pl.DataFrame, accepted: pl.DataFrame, rejected: pl.DataFrame, late: Mapping[int, str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    is_late = pl.col("row_no").is_in(list(late))
+    taken = accepted.filter(is_late)["row_no"]
+    if taken.is_empty():
+        return accepted, rejected
+    frames = [rejected]
+    for code in sorted({late[row_no] for row_no in taken}):
+        of_code = [row_no for row_no in taken if late[row_no] == code]
+        frames.append(reject(rows.filter(pl.col("row_no").is_in(of_code)), code))
+    return accepted.filter(~is_late), pl.concat(frames).sort("row_no")

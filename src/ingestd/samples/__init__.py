@@ -1,0 +1,1 @@
+"""The specification's samples, which the demo and the tests push."""
