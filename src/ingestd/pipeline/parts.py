@@ -1,0 +1,179 @@
+"""Accepted rows go into parts: Arrow streams, each a range of the ids of people (S97, D54).
+
+A part holds all rows of its people, so it can be folded and applied by itself, and it lies inside one slice of the
+stored profiles. Which person a row belongs to is known for certain only when the whole file has been seen; until then a
+row stands under its *primary* identifier, the one of highest precedence. Nearly always that is the answer: `resolve`
+says where it is not, and `rewrite` moves those rows.
+
+Beside the parts stand the *links*: which other identifiers stood in a row with which primary, by ranges of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO, Final, Protocol
+
+import polars as pl
+import polars_hash as plh
+import pyarrow as pa
+
+SLICES: Final = 16
+"""The number of parts is 1 or a multiple of this, the number of slices of the stored profiles."""
+
+SMALL_FILE: Final = 16 * 1024 * 1024
+"""A file of fewer bytes is one part: sixteen small transactions take longer than one."""
+
+LINK_SCHEMA: Final = {"id": pl.String, "kind": pl.Int16, "hash": pl.String}
+"""One link: the primary's hash, and the kind and hash of an identifier that stood in a row with it (or is it)."""
+
+_RANGE: Final = 16**4
+
+
+class Folder(Protocol):
+    """Where streams of bytes are kept under names; what was written is there once its file is closed."""
+
+    def create(self, name: str) -> BinaryIO:
+        """Start a new stream."""
+
+    def open(self, name: str) -> BinaryIO:
+        """Read a stream from its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What was written: the number of ranges, the rows in each part, and the names of the links."""
+
+    buckets: int
+    rows: dict[str, int]
+    links: tuple[str, ...] = ()
+
+
+def bucket_count(file_bytes: int, part_bytes: int) -> int:
+    """Into how many parts a file is cut that none has many more than `part_bytes` of the file's bytes."""
+    return 1 if file_bytes < min(SMALL_FILE, part_bytes) else SLICES * -(-file_bytes // (SLICES * part_bytes))
+
+
+def kinds_of(columns: Iterable[str]) -> list[int]:
+    """The kinds of identifier that a frame has, highest precedence first."""
+    return sorted(int(column[1:]) for column in columns if column.startswith("k") and column[1:].isdecimal())
+
+
+def hashed(kind: int, index_key: str) -> pl.Expr:
+    """The hash of the column `k<kind>`: HMAC-SHA-256 of kind, NUL and value, the first 128 bits, as hexadecimal text.
+
+    The same as `store.profiles.identifier_hash`. `index_key` is the account's, never rotated.
+    """
+    return plh.concat_str(pl.lit(f"{kind}\0"), f"k{kind}").chash.hmac_sha256(key=index_key).str.head(32)
+
+
+def identifiers(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
+    """Every identifier in the rows of a part once: "id" (whose it is), "kind" and "hash"."""
+    found = [
+        rows.select("id", pl.lit(kind, dtype=pl.Int16).alias("kind"), hash=hashed(kind, index_key)).drop_nulls()
+        for kind in kinds_of(rows.columns)
+    ]
+    return pl.concat(found).unique()
+
+
+class PartWriter:
+    """Writes the accepted rows of a file, batch after batch, with the column "id" before the others.
+
+    `looked_up` are the kinds of which an identifier may be known to belong to somebody else than its own hash says
+    (`store.load.people.KnownPeople.kinds`).
+    """
+
+    def __init__(self, folder: Folder, *, buckets: int, index_key: str, looked_up: Iterable[int] = ()) -> None:
+        self._parts = _Buckets(folder, "part", buckets)
+        self._links = _Buckets(folder, "links", buckets)
+        self._index_key = index_key
+        self._looked_up = set(looked_up)
+
+    def write(self, accepted: pl.DataFrame) -> None:
+        """Write one batch of rows, each with one identifier at least."""
+        if accepted.is_empty():
+            return
+        kinds = kinds_of(accepted.columns)
+        hashes = accepted.select(hashed(kind, self._index_key).alias(str(kind)) for kind in kinds)
+        rows = accepted.select(hashes.select(pl.coalesce(pl.all()).alias("id")).to_series(), pl.all())
+        self._parts.write(rows, "id")
+        for kind in kinds:
+            self._link(rows["id"], kind, hashes[str(kind)], itself=kind != kinds[0] or kind in self._looked_up)
+
+    def close(self) -> Parts:
+        """Finish all streams."""
+        return Parts(self._parts.count, self._parts.close(), tuple(self._links.close()))
+
+    def _link(self, primary: pl.Series, kind: int, other: pl.Series, *, itself: bool) -> None:
+        """Write a kind's links. A primary is linked to itself where it may be met as another's, or be known as such."""
+        links = pl.DataFrame(
+            {"id": primary, "kind": pl.repeat(kind, primary.len(), dtype=pl.Int16, eager=True), "hash": other}
+        )
+        links = links.drop_nulls() if itself else links.filter(pl.col("id") != pl.col("hash"))
+        self._links.write(links.unique(), "hash")
+
+
+def read(folder: Folder, name: str, columns: list[str] | None = None) -> pl.DataFrame:
+    """Read one part or one file of links."""
+    with folder.open(name) as file:
+        return pl.read_ipc_stream(file, columns=columns)
+
+
+def rewrite(parts: Parts, old: Folder, new: Folder, *, moved: pl.DataFrame, rejected: Iterable[int]) -> Parts:
+    """Write all parts anew, each row under its person, without the rows (`row_no`) rejected since.
+
+    `moved` gives the person, "id", of the primaries ("hash") that do not name theirs. It costs about as much as writing
+    the parts did.
+    """
+    buckets = _Buckets(new, "part", parts.buckets)
+    gone = pl.Series(list(rejected), dtype=pl.Int64)
+    people = moved.select(pl.col("hash").alias("id"), pl.col("id").alias("person"))
+    for name in parts.rows:
+        rows = read(old, name)
+        rows = rows.filter(~pl.col("row_no").is_in(gone.implode())).join(
+            people, on="id", how="left", maintain_order="left"
+        )
+        buckets.write(rows.with_columns(id=pl.coalesce("person", "id")).drop("person"), "id")
+    return Parts(parts.buckets, buckets.close())
+
+
+class _Buckets:
+    """Rows by equal ranges of a hash: one lz4 Arrow stream for each range that has any."""
+
+    def __init__(self, folder: Folder, word: str, count: int) -> None:
+        self.count = count
+        self._folder = folder
+        self._word = word
+        self._streams: dict[int, tuple[BinaryIO, pa.ipc.RecordBatchStreamWriter]] = {}
+        self._rows: dict[int, int] = {}
+
+    def write(self, frame: pl.DataFrame, key: str) -> None:
+        if self.count > 1:
+            bucket = pl.col(key).str.head(4).str.to_integer(base=16) * self.count // _RANGE
+            frame = frame.with_columns(bucket.alias("")).sort("")
+            sizes = frame[""].rle().struct.unnest()
+            frame = frame.drop("")
+        else:
+            sizes = pl.DataFrame({"len": [frame.height], "value": [0]})
+        table, start = frame.to_arrow(), 0
+        for rows, number in sizes.select("len", "value").iter_rows():
+            if rows:
+                self._stream(number, table.schema).write_table(table.slice(start, rows))
+                self._rows[number] = self._rows.get(number, 0) + rows
+                start += rows
+
+    def close(self) -> dict[str, int]:
+        for file, stream in self._streams.values():
+            stream.close()
+            file.close()
+        return {self._name(number): rows for number, rows in sorted(self._rows.items())}
+
+    def _name(self, number: int) -> str:
+        return f"{self._word}-{number:04d}"
+
+    def _stream(self, number: int, schema: pa.Schema) -> pa.ipc.RecordBatchStreamWriter:
+        if number not in self._streams:
+            file = self._folder.create(self._name(number))
+            options = pa.ipc.IpcWriteOptions(compression="lz4")
+            self._streams[number] = file, pa.ipc.new_stream(file, schema, options=options)
+        return self._streams[number][1]

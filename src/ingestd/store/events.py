@@ -1,0 +1,80 @@
+"""Events: what people did, append-only, by the month in which the file was received."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Index, Uuid, select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.store.base import Base
+from ingestd.store.profiles import merged_into
+
+
+class Event(Base):
+    """One event. `event_id` is made of the ingestion's id and the row's number; `ts` is in epoch seconds.
+
+    `profile_id` may have been merged into another since: events are read through the redirect. `origin` is the
+    ingestion's number in its account.
+    """
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("ix_events_account_id_profile_id_ts", "account_id", "profile_id", "ts"),
+        Index("ix_events_ts", "ts", postgresql_using="brin"),
+        {"postgresql_partition_by": "RANGE (received_at)"},
+    )
+
+    account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    received_at: Mapped[datetime] = mapped_column(primary_key=True)
+    event_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    profile_id: Mapped[UUID]
+    name: Mapped[str]
+    ts: Mapped[int]
+    properties: Mapped[dict[str, Any]]
+    origin: Mapped[int]
+
+
+PARTITION_DDL: Final = ["CREATE TABLE events_p_default PARTITION OF events DEFAULT"]
+"""What the migration and the tests run after the table is made; months are added by `add_months`."""
+
+
+def add_months(connection: Connection, now: datetime, ahead: int = 3) -> None:
+    """Make the partitions of the month of `now` and of some months ahead, those that are missing.
+
+    A month is left to the default partition if that holds events of it already.
+    """
+    month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    for _ in range(ahead + 1):
+        following = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+        bounds = {"first": month, "last": following}
+        late = "SELECT 1 FROM events_p_default WHERE received_at >= :first AND received_at < :last LIMIT 1"
+        if connection.execute(text(late), bounds).first() is None:
+            connection.execute(
+                text(
+                    f"CREATE TABLE IF NOT EXISTS events_p_{month:%Y_%m} PARTITION OF events "
+                    f"FOR VALUES FROM ('{month.isoformat()}') TO ('{following.isoformat()}')"
+                )
+            )
+        month = following
+
+
+async def page(
+    session: AsyncSession,
+    account_id: UUID,
+    profile_id: UUID,
+    *,
+    after: tuple[int, UUID] | None = None,
+    limit: int = 50,
+) -> Sequence[Event]:
+    """Events of a person, by time, those after (ts, event_id); one more than `limit` tells that there are more."""
+    ids = [profile_id, *await merged_into(session, account_id, profile_id)]
+    statement = select(Event).where(Event.account_id == account_id, Event.profile_id.in_(ids))
+    if after is not None:
+        statement = statement.where(tuple_(Event.ts, Event.event_id) > after)
+    found = await session.scalars(statement.order_by(Event.ts, Event.event_id).limit(limit + 1))
+    return found.all()

@@ -1,0 +1,1 @@
+"""Bulk loading: a part's changes go to PostgreSQL by COPY, in the caller's transaction."""

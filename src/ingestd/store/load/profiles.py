@@ -1,0 +1,203 @@
+"""Changes of people go into `profiles`, one part in one transaction (S97 to S104, D48, D54, D55).
+
+What is new goes by COPY straight into its slice. What is stored is staged, and updated by one statement that computes
+the new values of a row once, compares them and writes only what changed, so that repeating a file writes nothing.
+(MERGE would compute them in its condition and again in its SET, which took half as long again.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import polars as pl
+from psycopg import Connection, sql
+
+from ingestd.store.load.stage import (
+    Cursors,
+    Load,
+    copy,
+    cursor,
+    erased,
+    escaped,
+    lock_slices,
+    partition,
+    place,
+    probe_only,
+    slices,
+)
+
+TEXTS: Final = ["identifiers", "preferences", "assigned", "deleted", "added", "removed"]
+
+STAGE: Final = """
+CREATE TEMP TABLE stage (
+    profile_id uuid, ts bigint, identifiers jsonb, preferences jsonb,
+    assigned jsonb, deleted text[], added jsonb, removed jsonb
+) ON COMMIT DROP
+"""
+
+UPDATE: Final = """
+WITH computed AS MATERIALIZED (
+    SELECT s.profile_id, s.ts, t.ctid AS place,
+        CASE WHEN s.deleted IS NULL THEN t.attributes || s.assigned ELSE (t.attributes || s.assigned) - s.deleted END
+            || CASE WHEN s.added IS NULL AND s.removed IS NULL THEN '{{}}' ELSE {lists} END AS attributes,
+        t.preferences || s.preferences AS preferences,
+        CASE WHEN t.identifiers @> s.identifiers THEN t.identifiers ELSE t.identifiers || (
+            SELECT jsonb_object_agg(key, list_edit(t.identifiers -> key, NULL, value)) FROM jsonb_each(s.identifiers)
+        ) END AS identifiers,
+        NOT t.identifiers @> s.identifiers AS named
+    FROM stage s LEFT JOIN {slice} t ON t.account_id = %(account)s AND t.profile_id = s.profile_id
+    WHERE s.profile_id BETWEEN %(first)s AND %(last)s
+), written AS (
+    UPDATE {slice} t SET
+        attributes = c.attributes, preferences = c.preferences, identifiers = c.identifiers,
+        origins = CASE WHEN t.attributes = c.attributes THEN t.origins ELSE coalesce(t.origins, '{{}}')
+            || ('{{' || concat_ws(',', VARIADIC ARRAY[{origins}]::text[]) || '}}')::jsonb END,
+        last_ts = coalesce(c.ts, t.last_ts), updated_at = %(now)s
+    FROM computed c
+    WHERE t.ctid = c.place
+        AND (t.attributes <> c.attributes OR t.preferences <> c.preferences OR t.identifiers <> c.identifiers)
+    RETURNING 1
+)
+SELECT NULL, NULL, count(*) FROM written
+UNION ALL SELECT replace(profile_id::text, '-', ''), place IS NULL, 0 FROM computed WHERE place IS NULL OR named
+"""
+"""Without a brace doubled: the new ones and those with a new identifier, and in the first row how many were written.
+
+A row is found again by its place, which is safe under the lock of its slice.
+"""
+
+LIST: Final = """ || CASE WHEN s.added ? {name} OR s.removed ? {name} THEN jsonb_strip_nulls(jsonb_build_object(
+    {name}, list_edit(t.attributes -> {name}, s.removed -> {name}, s.added -> {name}))) ELSE '{{}}' END"""
+
+ORIGIN: Final = "CASE WHEN c.attributes -> {name} IS DISTINCT FROM t.attributes -> {name} THEN {entry} END"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """How many people a part created, updated and left as they were, and how many rows it skipped (T115)."""
+
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    erased: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of the attributes in a file, and of those that have a column of operations."""
+
+    attributes: Sequence[str] = ()
+    lists: Sequence[str] = ()
+
+
+def apply_profiles(
+    connection: Connection[Any], changes: pl.DataFrame, identifiers: pl.DataFrame, *, names: Names, load: Load
+) -> Applied:
+    """Apply the folded changes of a part's people in the caller's transaction.
+
+    `changes` is what `pipeline.fold.fold` gives, `identifiers` what `pipeline.parts.identifiers` gives for the part.
+    """
+    if changes.is_empty():
+        return Applied()
+    with cursor(connection) as cur:
+        numbers = slices(changes["id"])
+        lock_slices(cur, load.account_id, numbers)
+        rows = _rows_folded(changes)
+        changes = changes.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")
+        skipped = rows - _rows_folded(changes)
+        if changes.is_empty():
+            return Applied(erased=skipped)
+        changes = escaped(changes, TEXTS)
+        target = place("profiles", numbers)
+        new, named, updated = changes["id"], changes["id"].clear(), 0
+        if _any_stored(cur, target, changes["id"], load):
+            probe_only(cur)
+            new, named, updated = _update(cur, changes, names, load)
+        fresh = changes if new.len() == changes.height else changes.filter(pl.col("id").is_in(new.implode()))
+        copy(cur, target, _rows(fresh, load))
+        _add_names(cur, identifiers, new=new, named=named, load=load)
+    return Applied(new.len(), updated, changes.height - new.len() - updated, skipped)
+
+
+def _any_stored(cur: Cursors, target: sql.Identifier, ids: pl.Series, load: Load) -> bool:
+    """Whether anybody of the account is stored in the range of some sorted ids."""
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE account_id = %s AND profile_id BETWEEN %s AND %s)")
+    return cur.execute(query.format(target), (load.account_id, ids[0], ids[-1])).fetchall() == [(True,)]
+
+
+def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tuple[pl.Series, pl.Series, int]:
+    """Update those who are stored. Gives the ids of those who are not, of those who got an identifier, and a count."""
+    cur.execute(STAGE)
+    deleted = pl.concat_str(pl.lit("{"), pl.col("deleted").str.strip_prefix("[").str.strip_suffix("]"), pl.lit("}"))
+    staged = changes.select(pl.col("id").alias("profile_id"), "ts", *TEXTS).with_columns(deleted=deleted)
+    copy(cur, sql.Identifier("stage"), staged)
+    lists = [sql.SQL(LIST).format(name=_text(f"list{n}")) for n in range(len(names.lists))]
+    origins = [
+        sql.SQL(ORIGIN).format(name=_text(f"name{n}"), entry=_text(f"entry{n}")) for n in range(len(names.attributes))
+    ]
+    parts = {"lists": sql.SQL("'{}'") + sql.Composed(lists), "origins": sql.SQL(", ").join(origins)}
+    parameters: dict[str, object] = {"account": load.account_id, "now": load.now}
+    parameters |= {f"list{n}": name for n, name in enumerate(names.lists)}
+    parameters |= {f"name{n}": name for n, name in enumerate(names.attributes)}
+    parameters |= {f"entry{n}": f'"{name}":{load.seq}' for n, name in enumerate(names.attributes)}
+    new: list[str] = []
+    named: list[str] = []
+    updated = 0
+    for number in slices(changes["id"]):
+        bounds = {"first": UUID(int=number << 124), "last": UUID(int=(number + 1 << 124) - 1)}
+        query = sql.SQL(UPDATE).format(slice=partition("profiles", number), **parts)
+        (*_, written), *found = cur.execute(query, parameters | bounds).fetchall()
+        updated += written
+        new += [id_ for id_, is_new, _ in found if is_new]
+        named += [id_ for id_, is_new, _ in found if not is_new]
+    return pl.Series(new, dtype=pl.String), pl.Series(named, dtype=pl.String), updated
+
+
+def _text(parameter: str) -> sql.Composable:
+    """A name of the customer's: always a bound parameter, never a piece of a statement (T118)."""
+    return sql.SQL("{}::text").format(sql.Placeholder(parameter))
+
+
+def _rows_folded(changes: pl.DataFrame) -> int:
+    return int(changes["rows"].sum())
+
+
+def _rows(changes: pl.DataFrame, load: Load) -> pl.DataFrame:
+    """The rows of `profiles` for people who are not stored."""
+    none = pl.col("assigned") == "{}"
+    both = pl.concat_str(pl.col("assigned").str.strip_suffix("}"), pl.lit(","), pl.col("added").str.strip_prefix("{"))
+    attributes = pl.when(pl.col("added").is_null()).then("assigned").when(none).then("added").otherwise(both)
+    return changes.select(
+        pl.lit(str(load.account_id)).alias("account_id"),
+        pl.col("id").alias("profile_id"),
+        attributes.alias("attributes"),
+        "preferences",
+        "identifiers",
+        pl.lit(load.seq).alias("origin"),
+        pl.col("ts").alias("last_ts"),
+        pl.lit(load.now.isoformat()).alias("created_at"),
+        pl.lit(load.now.isoformat()).alias("updated_at"),
+    )
+
+
+def _add_names(cur: Cursors, identifiers: pl.DataFrame, *, new: pl.Series, named: pl.Series, load: Load) -> None:
+    """Add the aliases of people who are new or got an identifier, and the kinds that made a person."""
+    ids = pl.concat([new, named])
+    if ids.is_empty():
+        return
+    itself = pl.col("hash") == pl.col("id")
+    identifiers = identifiers.filter(pl.col("id").is_in(ids.implode()))
+    aliases = identifiers.filter(~itself).sort("hash")
+    if aliases.height:
+        cur.execute("CREATE TEMP TABLE alias (LIKE profile_aliases) ON COMMIT DROP")
+        account = pl.lit(str(load.account_id)).alias("account_id")
+        copy(cur, sql.Identifier("alias"), aliases.select(account, "kind", "hash", pl.col("id").alias("profile_id")))
+        cur.execute("INSERT INTO profile_aliases SELECT * FROM alias ON CONFLICT DO NOTHING")
+    kinds = identifiers.filter(itself & (pl.col("kind") > 1) & pl.col("id").is_in(new.implode()))["kind"].unique()
+    cur.execute(
+        "INSERT INTO profile_kinds SELECT %s, unnest(%s::smallint[]) ON CONFLICT DO NOTHING",
+        (load.account_id, kinds.to_list()),
+    )

@@ -1,0 +1,94 @@
+"""What all loads share: whose rows they are, the locks, and COPY from frames."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import polars as pl
+from psycopg import Connection, Cursor, sql
+from psycopg.rows import TupleRow, tuple_row
+
+Cursors = Cursor[TupleRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One ingestion as its parts are applied: `seq` is its number in the account's order.
+
+    `received_at` is when the file came: people erased after that are skipped (T115). `now` stamps the rows.
+    """
+
+    account_id: UUID
+    ingestion_id: UUID
+    seq: int
+    received_at: datetime
+    now: datetime
+
+
+def cursor(connection: Connection[Any]) -> Cursors:
+    """A cursor that gives plain tuples, whatever the connection's own rows are."""
+    return connection.cursor(row_factory=tuple_row)
+
+
+def lock_slices(cur: Cursors, account_id: UUID, slices: list[int]) -> None:
+    """Hold slices of the account's profiles until the transaction ends, in one order for everybody."""
+    cur.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s::text, slice)) FROM unnest(%s::int[]) AS slice",
+        (account_id, sorted(slices)),
+    )
+
+
+def slices(ids: pl.Series) -> list[int]:
+    """The slices of the stored profiles in which some ids (or hashes) lie: their first hexadecimal digits."""
+    return [int(digit, 16) for digit in ids.str.head(1).unique().sort()]
+
+
+def place(table: str, numbers: list[int]) -> sql.Identifier:
+    """The table to read and write for some slices: the slice's own partition if it is one."""
+    return partition(table, numbers[0]) if len(numbers) == 1 else sql.Identifier(table)
+
+
+def partition(table: str, number: int) -> sql.Identifier:
+    """The partition of one slice."""
+    return sql.Identifier(f"{table}_p_{number:02d}")
+
+
+def probe_only(cur: Cursors) -> None:
+    """Let this transaction join by index probes alone.
+
+    What is staged is sorted by the key of what it is joined with, so probes walk the index; and no plan depends on
+    statistics, which neither a new temporary table nor a table that is being loaded has.
+    """
+    kinds = ("hashjoin", "mergejoin", "seqscan", "material", "memoize")
+    cur.execute("; ".join(f"SET LOCAL enable_{kind} = off" for kind in kinds))
+
+
+def copy(cur: Cursors, table: sql.Identifier, rows: pl.DataFrame) -> None:
+    """COPY a frame into the columns of its names. Text must have its backslashes doubled (`escaped`)."""
+    if rows.is_empty():
+        return
+    text = io.BytesIO()
+    rows.write_csv(text, separator="\t", quote_style="never", include_header=False, null_value="\\N")
+    columns = sql.SQL(", ").join(map(sql.Identifier, rows.columns))
+    with cur.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(table, columns)) as stream:
+        stream.write(text.getbuffer())
+
+
+def escaped(rows: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """Double the backslashes in columns of text, for COPY; JSON text has no tab or line end of its own."""
+    found = [column for column in columns if rows[column].str.contains("\\", literal=True).any()]
+    return rows.with_columns(pl.col(column).str.replace_all("\\", "\\\\", literal=True) for column in found)
+
+
+def erased(cur: Cursors, identifiers: pl.DataFrame, load: Load) -> pl.DataFrame:
+    """The people ("id") in a part who were erased after its file was received (T115)."""
+    cur.execute(
+        "SELECT replace(hash::text, '-', '') FROM tombstones WHERE account_id = %s AND erased_at > %s",
+        (load.account_id, load.received_at),
+    )
+    stones = pl.DataFrame(cur.fetchall(), schema={"hash": pl.String}, orient="row")
+    return identifiers.join(stones, on="hash", how="semi").select("id").unique()
