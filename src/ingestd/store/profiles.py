@@ -109,10 +109,10 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 -- The stored value, taken as a list, without `removes` and then with those of `adds` that are not in it, at the end.
 -- A scalar is a list of one; a value that ends where it began comes back as it was, null included.
 DECLARE
-    list jsonb := CASE jsonb_typeof(stored)
+    list jsonb := CASE coalesce(jsonb_typeof(stored), 'null')
         WHEN 'array' THEN stored
         WHEN 'null' THEN '[]'
-        ELSE coalesce(jsonb_build_array(stored), '[]')
+        ELSE jsonb_build_array(stored)
     END;
     edited jsonb;
 BEGIN
