@@ -42,7 +42,7 @@ UPDATE: Final = """
 WITH computed AS MATERIALIZED (
     SELECT s.profile_id, s.ts, t.ctid AS place,
         CASE WHEN s.deleted IS NULL THEN t.attributes || s.assigned ELSE (t.attributes || s.assigned) - s.deleted END
-            || CASE WHEN s.added IS NULL AND s.removed IS NULL THEN '{{}}' ELSE {lists} END AS attributes,
+            || CASE WHEN s.added IS NULL AND s.removed IS NULL THEN '{{}}'::jsonb ELSE {lists} END AS attributes,
         t.preferences || s.preferences AS preferences,
         CASE WHEN t.identifiers @> s.identifiers THEN t.identifiers ELSE t.identifiers || (
             SELECT jsonb_object_agg(key, list_edit(t.identifiers -> key, NULL, value)) FROM jsonb_each(s.identifiers)
@@ -138,7 +138,7 @@ def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tu
     origins = [
         sql.SQL(ORIGIN).format(name=_text(f"name{n}"), entry=_text(f"entry{n}")) for n in range(len(names.attributes))
     ]
-    parts = {"lists": sql.SQL("'{}'") + sql.Composed(lists), "origins": sql.SQL(", ").join(origins)}
+    parts = {"lists": sql.SQL("'{}'::jsonb") + sql.Composed(lists), "origins": sql.SQL(", ").join(origins)}
     parameters: dict[str, object] = {"account": load.account_id, "now": load.now}
     parameters |= {f"list{n}": name for n, name in enumerate(names.lists)}
     parameters |= {f"name{n}": name for n, name in enumerate(names.attributes)}

@@ -1,0 +1,46 @@
+"""A database with the tables of people and events."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, make_url
+from tests.store.load.world import Account
+
+from ingestd.store import embedded, events, profiles
+from ingestd.store.base import Base
+
+TABLES = ("profiles", "profile_aliases", "profile_redirects", "profile_kinds", "tombstones", "events")
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    folder = Path(tempfile.mkdtemp(prefix="test-load-", dir="/tmp"))
+    folder.chmod(0o711)
+    with embedded.start(folder, settings={"fsync": "off", "shared_buffers": "64MB"}) as server:
+        engine = create_engine(make_url(server.url).set(drivername="postgresql+psycopg"))
+        with engine.begin() as connection:
+            Base.metadata.create_all(connection, tables=[Base.metadata.tables[name] for name in TABLES])
+            for statement in [*profiles.PARTITION_DDL, *events.PARTITION_DDL]:
+                connection.exec_driver_sql(statement)
+        engine.dispose()
+        yield server.url
+    embedded.remove(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url, autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def account(connection: psycopg.Connection[Any]) -> Account:
+    return Account(connection)

@@ -1,0 +1,125 @@
+"""Who is the same person: files resolved and applied, against people joined row by row in plain Python (D54)."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.store.load.world import KEY, Account, frame
+
+from ingestd.domain.identity import IdentifierKind
+from ingestd.store.profiles import identifier_hash
+
+
+class Person:
+    """Identifiers (kind, value) of one person; `stored` lists (has no identity, seq, hash) of profiles it was."""
+
+    def __init__(self, identifiers) -> None:
+        self.identifiers, self.stored, self.best = set(identifiers), [], None
+
+    @property
+    def identities(self):
+        return {value for kind, value in self.identifiers if kind == 1}
+
+    @property
+    def id(self):
+        return min(self.stored)[-1] if self.stored else self.best[-1]
+
+
+def interpret(people, rows, seq):
+    """Take a file's rows one by one; gives the people, the rows rejected and how many profiles were merged."""
+    rejected = []
+    for row_no, row in enumerate(rows, start=1):
+        named = sorted((int(kind[1]), value) for kind, value in row.items() if value is not None)
+        met = [person for person in people if person.identifiers & set(named)]
+        if len(set().union(*(person.identities for person in met), Person(named).identities)) > 1:
+            rejected.append(row_no)
+            continue
+        one = Person(named)
+        kind, value = named[0]
+        bests = [(kind, row_no, identifier_hash(KEY, kind, value)), *(person.best for person in met if person.best)]
+        for person in met:
+            one.identifiers |= person.identifiers
+            one.stored += person.stored
+        one.best = min(bests)
+        people = [person for person in people if person not in met] + [one]
+    merged = sum(len(person.stored) - 1 for person in people if person.stored)
+    for person in people:
+        origin = min(person.stored)[1] if person.stored else seq
+        person.stored, person.best = [(not person.identities, origin, person.id)], None
+    return people, rejected, merged
+
+
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "k1": st.none() | st.sampled_from("ABC"),
+            "k2": st.none() | st.sampled_from("uvwx"),
+            "k3": st.none() | st.sampled_from("mno"),
+        }
+    ).filter(lambda row: any(row.values())),
+    min_size=1,
+    max_size=7,
+)
+
+
+@pytest.mark.rule("D54")
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=st.lists(ROWS, min_size=1, max_size=4), buckets=st.sampled_from([1, 16]))
+def test_people_are_those_that_the_rows_tie_one_by_one(connection, files, buckets):
+    account, people = Account(connection), []
+    for seq, rows in enumerate(files, start=1):
+        people, rejected, merged = interpret(people, rows, seq)
+        found = account.push(frame(rows), buckets=buckets)
+        assert (found["rejected"], found["merged"]) == (rejected, merged)
+        for person in people:
+            assert {account.named(*identifier) for identifier in person.identifiers} == {person.id}
+        stored = account.rows("SELECT profile_id, identifiers FROM profiles WHERE account_id = %s")
+        assert {
+            id_: {(IdentifierKind.IDENTITY, v) for v in held.get("identity", [])}
+            | {(IdentifierKind.OBJECT_ID, v) for v in held.get("objectId", [])}
+            | {(IdentifierKind.FB_ID, v) for v in held.get("fbId", [])}
+            for id_, held in stored
+        } == {person.id: person.identifiers for person in people}
+
+
+@pytest.mark.rule("D54")
+def test_of_two_profiles_the_one_with_an_identity_survives_and_the_later_change_wins(account):
+    columns = {f"a:{name}": pl.String for name in ("Old", "New", "Gone", "Same")} | {"o:Gone": pl.Int8}
+    account.push(frame([{"k2": "u", "a:Old": "1", "a:New": "1", "a:Gone": "1"}], **columns))
+    account.push(frame([{"k1": "A", "a:Old": "2", "a:Gone": "2"}], **columns))
+    account.push(frame([{"k2": "u", "a:New": "3", "o:Gone": 4}], **columns))
+    loser, survivor = account.named(2, "u"), account.named(1, "A")
+    assert account.push(frame([{"k1": "A", "k2": "u", "a:Same": "4"}], **columns))["merged"] == 1
+    assert account.named(2, "u") == account.named(1, "A") == survivor != loser
+    assert account.people() == {"A": {"Old": 2, "New": 3, "Same": 4}}
+
+
+@pytest.mark.rule("D54")
+def test_a_row_that_ties_two_identities_is_rejected_alone_and_ties_nothing(account):
+    rows = [{"k1": "A", "k2": "u"}, {"k1": "B", "k2": "u", "k3": "m"}, {"k1": "B", "k2": "v"}, {"k3": "m"}]
+    assert account.push(frame(rows))["rejected"] == [2]
+    assert len({account.named(1, "A"), account.named(1, "B"), account.named(3, "m")}) == 3
+
+
+@pytest.mark.rule("D54")
+def test_a_chain_of_merges_leads_to_the_last_survivor(account):
+    for row in ({"k2": "u"}, {"k3": "m"}, {"k2": "u", "k3": "m"}, {"k1": "A"}, {"k1": "A", "k3": "m"}):
+        account.push(frame([row]))
+    assert {account.named(1, "A"), account.named(2, "u"), account.named(3, "m")} == {account.named(1, "A")}
+    assert account.push(frame([{"k2": "u"}, {"k3": "m"}]))["unchanged"] == 1
+
+
+@pytest.mark.rule("D54")
+def test_events_make_and_tie_people(account):
+    columns = {"event_name": pl.String, "a:Price": pl.String}
+    rows = [{"k1": "A", "k2": "u", "event_name": "Bought", "a:Price": "1.5"}, {"k2": "u", "event_name": "Seen"}]
+    assert account.push(frame(rows, **columns))["created"] == 2
+    assert account.people() == {"A": {}}
+    stored = account.rows("SELECT profile_id, name, ts, properties FROM events WHERE account_id = %s ORDER BY event_id")
+    person = account.named(2, "u")
+    assert stored == [
+        (person, "Bought", 1_790_000_000, {"Price": 1.5}),
+        (person, "Seen", 1_790_000_000, {}),
+    ]

@@ -1,0 +1,192 @@
+"""Fold and load together against a naive interpreter: one row after the other, one attribute after the other."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.store.load.world import KEY, NOW, Account, frame
+
+from ingestd.domain.column import OPERATION_CODES, Operation
+from ingestd.store.profiles import identifier_hash
+
+ADD, SET, REMOVE, DELETE = (OPERATION_CODES[each] for each in Operation)
+WORDS = ['"Rock"', '"Pop"', '"Jazz"', '"a\\\\b\\"c"', "7", "true", '{"$D":5}']
+COLUMNS = {
+    "a:L": pl.String,
+    "o:L": pl.Int8,
+    "a:M": pl.String,
+    "o:M": pl.Int8,
+    "a:Age": pl.String,
+    "p:MSG-sms": pl.Boolean,
+}
+
+ABSENT = object()
+
+
+class Person:
+    """A person as the naive interpreter knows them."""
+
+    def __init__(self, origin: int) -> None:
+        self.attributes, self.preferences, self.identifiers, self.origins = {}, {}, {}, {}
+        self.origin = origin
+
+    def seen(self):
+        return json.dumps([self.attributes, self.preferences, self.identifiers], sort_keys=True)
+
+
+def as_list(value):
+    return [] if value is ABSENT else list(value) if isinstance(value, list) else [value]
+
+
+class Change:
+    """What a file does to one attribute: a value to begin with, and the list it became."""
+
+    def __init__(self, value) -> None:
+        self.value, self.list = value, None
+
+    def take(self, value, code):
+        if code == DELETE:
+            self.value, self.list = ABSENT, None
+        elif value is None:
+            return
+        elif code in (None, 0, SET):
+            self.value, self.list = value, None
+        else:
+            self.list = as_list(self.value) if self.list is None else self.list
+            if code == ADD and value not in self.list:
+                self.list.append(value)
+            if code == REMOVE and value in self.list:
+                self.list.remove(value)
+
+    def end(self):
+        return self.value if self.list is None or self.list == as_list(self.value) else self.list
+
+
+def interpret(people, rows, seq):
+    """Apply a file to `people` (by identity) and count."""
+    before = {identity: person.seen() for identity, person in people.items()}
+    changes = {}
+    for row in rows:
+        person = people.setdefault(row["k1"], Person(seq))
+        for kind, word in (("k1", "identity"), ("k2", "objectId")):
+            known = person.identifiers.setdefault(word, [])
+            if row[kind] is not None and row[kind] not in known:
+                known.append(row[kind])
+        if row["p:MSG-sms"] is not None:
+            person.preferences["MSG-sms"] = row["p:MSG-sms"]
+        for name in ("L", "M", "Age"):
+            value = row[f"a:{name}"] and json.loads(row[f"a:{name}"])
+            change = changes.setdefault((row["k1"], name), Change(person.attributes.get(name, ABSENT)))
+            change.take(value, row.get(f"o:{name}"))
+    for (identity, name), change in changes.items():
+        person, value = people[identity], change.end()
+        if value is not ABSENT and person.attributes.get(name, ABSENT) != value:
+            person.attributes[name], person.origins[name] = value, seq
+        elif value is ABSENT and person.attributes.pop(name, ABSENT) is not ABSENT:
+            person.origins[name] = seq
+    touched = {row["k1"] for row in rows}
+    created = len(touched - before.keys())
+    updated = sum(people[identity].seen() != before[identity] for identity in touched & before.keys())
+    return {"created": created, "updated": updated, "unchanged": len(touched) - created - updated}
+
+
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "k1": st.sampled_from(["ann", 'b"o\\b', "cy"]),
+            "k2": st.none() | st.sampled_from(["x", "y"]),
+            "a:L": st.none() | st.sampled_from(WORDS),
+            "o:L": st.sampled_from([None, 0, ADD, ADD, REMOVE, SET, DELETE]),
+            "a:M": st.none() | st.sampled_from(WORDS[:3]),
+            "o:M": st.sampled_from([None, ADD, REMOVE]),
+            "a:Age": st.none() | st.sampled_from(["1", "2", "3"]),
+            "p:MSG-sms": st.none() | st.booleans(),
+        }
+    ).map(lambda row: row | {"k2": row["k2"] and f"{row['k1']}-{row['k2']}"}),
+    min_size=1,
+    max_size=12,
+)
+
+
+@pytest.mark.rule("S97", "S98", "S99", "S100", "S101", "S102", "S103", "S104", "D24", "D48")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=st.lists(ROWS, min_size=1, max_size=3), buckets=st.sampled_from([1, 16]))
+def test_files_do_what_their_rows_do_one_by_one(connection, files, buckets):
+    account, people = Account(connection), {}
+    for seq, rows in enumerate(files, start=1):
+        expected = interpret(people, rows, seq)
+        found = account.push(frame(rows, **COLUMNS), buckets=buckets)
+        assert {word: found[word] for word in expected} == expected
+        stored = account.rows(
+            "SELECT identifiers -> 'identity' ->> 0, attributes, preferences, identifiers, origin, origins"
+            " FROM profiles WHERE account_id = %s"
+        )
+        assert {row[0] for row in stored} == people.keys()
+        for identity, attributes, preferences, identifiers, origin, origins in stored:
+            person = people[identity]
+            assert attributes == person.attributes
+            assert preferences == person.preferences
+            assert identifiers == {word: values for word, values in person.identifiers.items() if values}
+            assert origin == person.origin
+            assert all((origins or {}).get(name, origin) == person.origins[name] for name in attributes)
+
+
+@pytest.mark.rule("S98", "D24")
+def test_a_repeated_file_writes_nothing(account):
+    rows = frame([{"k1": "ann", "a:L": '"Rock"', "o:L": ADD}, {"k1": "ann", "a:L": '"Pop"', "o:L": REMOVE}], **COLUMNS)
+    account.push(rows)
+    before = account.rows("SELECT xmin::text, ctid::text FROM profiles WHERE account_id = %s")
+    assert account.push(rows)["unchanged"] == 1
+    assert account.rows("SELECT xmin::text, ctid::text FROM profiles WHERE account_id = %s") == before
+
+
+@pytest.mark.rule("S99", "S101")
+def test_removing_from_a_scalar_and_deleting_with_a_value(account):
+    account.push(frame([{"k1": "ann", "a:L": '"Rock"', "a:M": '"Pop"'}], **COLUMNS))
+    account.push(frame([{"k1": "ann", "a:L": '"Rock"', "o:L": REMOVE, "a:M": '"Pop"', "o:M": DELETE}], **COLUMNS))
+    assert account.people() == {"ann": {"L": []}}
+
+
+@pytest.mark.rule("D54")
+def test_names_that_look_like_statements_are_kept_to_the_byte(account):
+    names = ["'; drop table profiles;--", "%s", "%(x)s", ":x", "a.b", "$", "{0}", "a,b", "é", "__proto__", "[0]"]
+    columns = {f"a:{name}": pl.String for name in names} | {f"o:{name}": pl.Int8 for name in names}
+    for word in ('"1"', '"2"'):
+        account.push(frame([{"k1": "ann"} | {f"a:{name}": word for name in names}], **columns))
+    assert account.people() == {"ann": dict.fromkeys(names, "2")}
+    account.push(frame([{"k1": "ann"} | {f"o:{name}": DELETE for name in names}], **columns))
+    assert account.people() == {"ann": {}}
+
+
+def test_a_thousand_attributes_twenty_of_them_lists(account):
+    names = [f"attribute {number}" for number in range(1000)]
+    columns = {f"a:{name}": pl.String for name in names} | {f"o:{name}": pl.Int8 for name in names[:20]}
+    for word in ('"x"', '"y"'):
+        row = {"k1": "ann"} | {f"a:{name}": word for name in names} | {f"o:{name}": ADD for name in names[:20]}
+        account.push(frame([row], **columns))
+    assert account.people() == {"ann": {name: ["x", "y"] if name in names[:20] else "y" for name in names}}
+
+
+@pytest.mark.threat("T115")
+def test_people_erased_after_the_file_came_are_skipped_and_counted(account):
+    erase = "INSERT INTO tombstones VALUES (%s, %s, %s, %s)"
+    account.connection.execute(erase, (account.id, 2, identifier_hash(KEY, 2, "x"), NOW))
+    rows = frame([{"k1": "ann", "k2": "x"}, {"k1": "ann", "a:Age": "1"}, {"k1": "bob", "a:Age": "2"}], **COLUMNS)
+    found = account.push(rows, received_at=NOW - timedelta(seconds=1))
+    assert (found["created"], found["erased"]) == (1, 2)
+    assert account.people() == {"bob": {"Age": 2}}
+    assert account.named(2, "x") is None
+    assert account.push(rows, received_at=NOW + timedelta(seconds=1))["created"] == 1
+    assert account.people().keys() == {"ann", "bob"}
+
+
+@pytest.mark.rule("D48")
+def test_many_rows_of_one_person_are_folded_in_file_order(account):
+    rows = [{"k1": "ann", "a:Age": str(number), "a:L": f'"{number % 50}"', "o:L": ADD} for number in range(20_000)]
+    account.push(frame(rows, **COLUMNS))
+    assert account.people() == {"ann": {"Age": 19_999, "L": [str(number) for number in range(50)]}}
