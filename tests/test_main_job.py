@@ -59,7 +59,7 @@ async def test_the_samples_give_the_documented_outcome_with_any_client(tenant, s
     events = await tenant.ended()
     profiles = await tenant.ended((await tenant.http.get("/v1/ingestions")).json()["data"][1]["id"])
     assert profiles["counts"] == counts(read=5, accepted=5, created=5)
-    assert events["counts"] == counts(read=4, accepted=4, unchanged=0)
+    assert events["counts"] == counts(read=4, accepted=4, created=4)
     john = await tenant.profile("john.doe-001@example.org")
     assert john["attributes"] == {
         "Name": "JohnDoe-001",
@@ -85,7 +85,7 @@ def counts(**given):
     return dict.fromkeys(names, 0) | given
 
 
-@pytest.mark.rule("S128", "S143", "S34")
+@pytest.mark.rule("S128", "S143")
 async def test_rejected_rows_come_back_with_every_reason_and_the_rest_is_applied(tenant):
     rows = "identity,Age,Phone,Married\nann,21,+918876543211,true\nbob,old,12,perhaps\n,3,,\nzoe,,,no\n"
     columns = {"Age": {"dataType": "INTEGER"}, "Married": {"dataType": "BOOLEAN"}}
@@ -96,10 +96,10 @@ async def test_rejected_rows_come_back_with_every_reason_and_the_rest_is_applied
     assert header == ["identity", "Age", "Phone", "Married", "Failure Description"]
     assert bob[:4] == ["bob", "old", "12", "perhaps"]
     assert bob[4].split("; ") == [
-        "Age: not an INTEGER (32 bits)",
-        "Married: not a BOOLEAN",
+        "Age: not an INTEGER of 32 bits (LONG has 64)",
+        "Married: not a BOOLEAN (true, false, 1, 0, y, n, yes, no)",
         "Phone number is not valid",
-    ] or len(bob[4].split("; ")) >= 3
+    ]
     assert nobody[4].startswith("Atleast one of identity")
 
 

@@ -116,8 +116,8 @@ class Flow:
             if row.fence == 1:
                 tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_PICKED_UP, now=utc_now())
         job = self._job(row)
-        if row.attempts > self.settings.attempts and row.checked is None:
-            self._fail(job, Counts(), error("infrastructure", "The service failed at this file again and again."))
+        if row.attempts > self.settings.attempts:
+            self._give_up(job, Checked.model_validate(row.checked) if row.checked else None)
             return
         try:
             checked = Checked.model_validate(row.checked) if row.checked else self._check(job)
@@ -129,6 +129,18 @@ class Flow:
             self._fail(job, checked.counts, error("nothing_applied", detail), checked)
             return
         self._complete(job, self._apply(job, checked))
+
+    def _give_up(self, job: Job, checked: Checked | None) -> None:
+        """End an ingestion that crashed again and again: failed, unless a part of it has been applied (P6)."""
+        with self.sql.connect() as connection:
+            applied = ingestions.applied(connection, job.ingestion_id)
+        if checked is None or all("lost" in figures for figures in applied.values()):
+            self._fail(job, Counts(), error("infrastructure", "The service failed at this file again and again."))
+            return
+        lost = sum(rows for part, rows in checked.parts.items() if "lost" in applied.get(part, {"lost": 1}))
+        counts = checked.with_applied(applied.values()).counts
+        counts = counts.model_copy(update={"accepted": counts.accepted - lost, "rejected": counts.rejected + lost})
+        self._complete(job, checked.model_copy(update={"counts": counts}))
 
     def _job(self, row: Row[Any]) -> Job:
         keys = self.keyring.open(row.account_id, SealedKeys(row.data_keys, row.index_key))

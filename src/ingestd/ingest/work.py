@@ -145,8 +145,9 @@ class _Report:
 
     def __init__(self, job: Job, header: Sequence[str]) -> None:
         blobs, keys = _means(job)
-        self._errors_blob = blobs.create(f"errors/{job.attempt}.csv", keys)
-        self._rejects_blob = blobs.create(f"errors/{job.attempt}.rejects", keys)
+        name = f"errors/{job.attempt}-{store.new_id().hex}"
+        self._errors_blob = blobs.create(f"{name}.csv", keys)
+        self._rejects_blob = blobs.create(f"{name}.rejects", keys)
         self._errors = ErrorFile(cast("BinaryIO", self._errors_blob), header, cell_bytes=job.plan.limits.cell_bytes)
         self._rejects = RejectLog(cast("BinaryIO", self._rejects_blob))
 

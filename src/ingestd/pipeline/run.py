@@ -68,5 +68,5 @@ def _without_late(
     frames = [rejected]
     for code in sorted({late[row_no] for row_no in taken}):
         of_code = [row_no for row_no in taken if late[row_no] == code]
-        frames.append(reject(rows.filter(pl.col("row_no").is_in(of_code)), code))
+        frames.append(reject(rows.filter(pl.col("row_no").is_in(of_code)), code).select(rejected.columns))
     return accepted.filter(~is_late), pl.concat(frames).sort("row_no")

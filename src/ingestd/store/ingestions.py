@@ -238,7 +238,8 @@ def guard(connection: Connection, ingestion_id: UUID, fence: int) -> None:
 def open_part(connection: Connection, ingestion_id: UUID, part: str) -> bool:
     """Write the ledger row of a part in the caller's transaction; False where the part has been applied before."""
     entry = insert(LedgerEntry).values(ingestion_id=ingestion_id, part=part, counts={}, applied_at=func.now())
-    return connection.execute(entry.on_conflict_do_nothing()).rowcount == 1
+    written = connection.execute(entry.on_conflict_do_nothing().returning(LedgerEntry.part))
+    return written.first() is not None
 
 
 def close_part(connection: Connection, ingestion_id: UUID, part: str, counts: dict[str, int]) -> None:
