@@ -24,7 +24,7 @@ from ingestd.cli.receiver import Receiver
 from ingestd.settings import HttpSettings, Settings, SftpSettings, WorkerSettings
 from ingestd.store import embedded
 
-SAMPLES = resources.files("ingestd.samples")
+SAMPLES = resources.files("ingestd.cli") / "samples"
 TERMINAL = {"completed", "failed", "cancelled"}
 FAST_AND_LOOSE = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "64MB"}
 

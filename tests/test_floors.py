@@ -30,7 +30,7 @@ HOMES = {
     "psutil": {"store.embedded"},
     "psycopg": {"store"},
     "pyarrow": {"pipeline", "store.load"},
-    "pydantic": {"domain", "settings", "api"},
+    "pydantic": {"domain", "settings", "api", "ingest.work"},
     "pydantic_settings": {"settings"},
     "rich": {"cli"},
     "sqlalchemy": {"store"},

@@ -8,6 +8,9 @@ import shutil
 import paramiko
 import pytest
 
+FILES = ("profiles.csv", "profiles.manifest", "events.csv", "events.manifest")
+OPENSSH = pytest.mark.skipif(not shutil.which("sftp"), reason="OpenSSH's sftp is not installed")
+
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -16,7 +19,7 @@ async def by_openssh(tenant, folder):
     hosts = folder / "known_hosts"
     sftp = tenant.app.sftp
     hosts.write_text("".join(f"[{sftp.host}]:{sftp.port} {line}\n" for line in sftp.host_keys))
-    batch = "".join(f"put {folder / name}\n" for name in ("profiles.csv", "profiles.manifest", "events.csv", "events.manifest"))
+    batch = "".join(f"put {folder / name}\n" for name in FILES)
     process = await asyncio.create_subprocess_exec(
         "sftp", "-b", "-", "-P", str(sftp.port), "-i", str(tenant.import_key), "-F", "none",
         "-o", f"UserKnownHostsFile={hosts}", "-o", "IdentitiesOnly=yes", f"{tenant.id}@{sftp.host}",
@@ -31,7 +34,7 @@ async def by_paramiko(tenant, folder):
         transport = paramiko.Transport((tenant.app.sftp.host, tenant.app.sftp.port))
         transport.connect(username=tenant.id, pkey=paramiko.Ed25519Key.from_private_key_file(str(tenant.import_key)))
         client = paramiko.SFTPClient.from_transport(transport)
-        for name in ("profiles.csv", "profiles.manifest", "events.csv", "events.manifest"):
+        for name in FILES:
             client.put(str(folder / name), f"/{name}")
         client.close()
         transport.close()
@@ -41,18 +44,11 @@ async def by_paramiko(tenant, folder):
 
 async def by_asyncssh(tenant, folder):
     async with tenant.sftp() as client:
-        for name in ("profiles.csv", "profiles.manifest", "events.csv", "events.manifest"):
+        for name in FILES:
             await client.put(str(folder / name), f"/{name}")
 
 
-@pytest.mark.parametrize(
-    "put",
-    [
-        pytest.param(by_openssh, marks=pytest.mark.skipif(not shutil.which("sftp"), reason="OpenSSH's sftp is missing")),
-        by_paramiko,
-        by_asyncssh,
-    ],
-)
+@pytest.mark.parametrize("put", [pytest.param(by_openssh, marks=OPENSSH), by_paramiko, by_asyncssh])
 @pytest.mark.rule("S78", "S85", "S94", "S95", "S96", "S98", "S99", "S100", "S101", "S102", "S104", "S116", "S117")
 async def test_the_samples_give_the_documented_outcome_with_any_client(tenant, samples, put):
     await put(tenant, samples)
@@ -141,8 +137,8 @@ async def test_a_signed_webhook_says_what_happened_in_order(tenant, receiver):
     ended = await tenant.push(b"identity,Age\n" + b"".join(b"user-%d,1\n" % n for n in range(100)))
     told = await asyncio.wait_for(receiver.until("ingestion.completed", ended["id"]), 20)
     assert told["counts"] == ended["counts"]
-    assert [each["type"] for each in receiver.told if each["data"]["id"] == ended["id"]].count("ingestion.completed") == 1
-    assert {each["type"] for each in receiver.told} >= {"ingestion.scheduled", "ingestion.picked_up"}
+    types = [each["type"] for each in receiver.told if each["data"]["id"] == ended["id"]]
+    assert sorted(types) == ["ingestion.completed", "ingestion.picked_up", "ingestion.scheduled"]
     assert receiver.forged == 0
 
 

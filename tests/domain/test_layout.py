@@ -1,4 +1,4 @@
-from pathlib import Path
+from importlib import resources
 
 import pytest
 
@@ -9,7 +9,7 @@ from ingestd.domain.identity import IdentifierKind
 from ingestd.domain.layout import Role, bind
 from ingestd.domain.plan import ColumnRule, Format, Plan, Target
 
-FILES = Path(__file__).parent.parent / "files"
+FILES = resources.files("ingestd.cli") / "samples"
 
 
 def plan(target=Target.PROFILES, file_format=Format.CSV, **rules):

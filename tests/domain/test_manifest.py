@@ -1,5 +1,5 @@
 import json
-from pathlib import Path
+from importlib import resources
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from ingestd.domain.column import DataType
 from ingestd.domain.errors import Invalid
 from ingestd.domain.plan import RESTRICTED_EVENTS, Format, Limits, Target
 
-FILES = Path(__file__).parent.parent / "files"
+FILES = resources.files("ingestd.cli") / "samples"
 GOOD = {"type": "profile", "fileName": "x.csv", "clientEmail": "team@example.org"}
 
 

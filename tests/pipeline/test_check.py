@@ -2,7 +2,7 @@
 
 import csv
 import json
-from pathlib import Path
+from importlib import resources
 
 import polars as pl
 import pytest
@@ -15,7 +15,7 @@ from ingestd.domain.plan import ColumnRule, Format, Limits, Plan, Target
 from ingestd.pipeline.check import Check
 
 NOW = 1_790_000_000
-FILES = Path(__file__).parent.parent / "files"
+FILES = resources.files("ingestd.cli") / "samples"
 IDENTIFIER = "Atleast one of identity / fbId / gpId / objectId is mandatory under 1024 chars to identify the user"
 
 
@@ -94,11 +94,11 @@ def test_the_four_rows_of_the_event_sample_are_accepted():
     }
 
 
-INTEGER = "x: not an INTEGER (32 bits); use LONG for larger numbers"
+INTEGER = "x: not an INTEGER of 32 bits (LONG has 64)"
 LONG = "x: not a LONG (64-bit whole number)"
 FLOAT = "x: not a FLOAT"
-BOOLEAN = "x: not a BOOLEAN; use true, false, 1, 0, y, n, yes or no"
-DATE = "x: not a date; write $D_ and epoch seconds"
+BOOLEAN = "x: not a BOOLEAN (true, false, 1, 0, y, n, yes, no)"
+DATE = "x: not a date ($D_ and epoch seconds)"
 DATE_IN_NUMBER = "x: a $D_ date in a column of numbers or booleans"
 
 

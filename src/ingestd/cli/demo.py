@@ -130,7 +130,7 @@ def _sftp(app: App, account: str, key: Path) -> Any:
 
 
 def _write_files(folder: Path) -> None:
-    for sample in resources.files("ingestd.samples").iterdir():
+    for sample in (resources.files("ingestd.cli") / "samples").iterdir():
         (folder / sample.name).write_bytes(sample.read_bytes())
     generated.write(folder, "generated")
     (folder / "second.csv").write_text(_SECOND)
@@ -187,7 +187,7 @@ async def _show_error_file(client: httpx.AsyncClient, pushed: Pushed) -> None:
     lines = answer.raise_for_status().text.split("\r\n")
     console.print(f"\nThe error file of {pushed.name}, its first lines of {len(lines) - 2:,}:")
     for line in lines[:8]:
-        console.print(f"  {line}", markup=False, overflow="ellipsis", no_wrap=True)
+        console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 def _show_notices(receiver: Receiver) -> None:

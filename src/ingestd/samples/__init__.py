@@ -1,1 +1,0 @@
-"""The specification's samples, which the demo and the tests push."""
