@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -112,7 +112,7 @@ class Tenant:
         return answer.raise_for_status().json()["data"]
 
 
-def temporary_folder() -> Path:
+def new_folder() -> Path:
     """A folder that the embedded database's user can pass through when the tests run as root."""
     folder = Path(tempfile.mkdtemp(prefix="ingestd-test-"))
     folder.chmod(0o711)
@@ -133,9 +133,15 @@ def settings_in(folder: Path, **more: Any) -> Settings:
 
 
 @pytest.fixture(scope="session")
+def temporary_folder() -> Callable[[], Path]:
+    """A maker of such folders, whose user removes them."""
+    return new_folder
+
+
+@pytest.fixture(scope="session")
 def ground() -> Iterator[Base]:
     """The database, the blobs and the keys of the run."""
-    folder = temporary_folder()
+    folder = new_folder()
     try:
         with base(settings_in(folder)) as opened:
             yield opened

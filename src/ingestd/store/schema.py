@@ -38,24 +38,25 @@ def is_declared(item: Any, name: str | None, kind: str, _reflected: bool, _other
     return kind != "table" or name in METADATA.tables or (item.schema is None and "_p_" not in str(name))
 
 
-def migrate(engine: Engine, revision: str = "head") -> None:
-    """Bring the database to a revision; one process at a time, the others wait and find it done."""
+def migrate(engine: Engine) -> None:
+    """Bring the database to the newest revision; one process at a time, the others wait and find it done."""
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        config = _config(connection)
-        command.upgrade(config, revision)
+        config = configuration(connection)
+        command.upgrade(config, "head")
 
 
 def check(engine: Engine) -> None:
     """Raise Unavailable unless the database is at the newest revision."""
     with engine.connect() as connection:
         have = MigrationContext.configure(connection).get_current_revision()
-    want = ScriptDirectory.from_config(_config()).get_current_head()
+    want = ScriptDirectory.from_config(configuration()).get_current_head()
     if have != want:
         raise Unavailable(f"The database is at revision {have}, not {want}. Run: ingestd migrate", code="schema_behind")
 
 
-def _config(connection: Connection | None = None) -> Config:
+def configuration(connection: Connection | None = None) -> Config:
+    """Alembic's configuration: where the migrations are, and the connection to run them on."""
     config = Config()
     packaged = _PACKAGE / "migrations"
     folder = packaged if packaged.is_dir() else _PACKAGE.parents[1] / "migrations"
