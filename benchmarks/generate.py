@@ -18,6 +18,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -33,8 +34,9 @@ Fault: TypeAlias = tuple[str, Callable[[list[str]], str]]
 """A reason's code, and what makes of the cells of a good row a record that breaks that rule and no other."""
 
 BLOCK_ROWS: Final = 100_000
-PROFILE_BYTES: Final = 148  # a row, on average
-EVENT_BYTES: Final = 126
+NEW_PEOPLE: Final = 78  # of 100 rows
+PROFILE_BYTES: Final = 150  # a row, on average
+EVENT_BYTES: Final = 110
 
 FIRST: Final = ("Asha", "Bela", "Chidi", "Dunya", "Emre", "Farah", "Goro", "Hedda", "Ines", "Jonas", "Kaya", "Lindiwe")
 ACCENTED: Final = ("Zoë", "Łucja", "Jürgen", "Noël", "आशा", "Søren", "美咲", "Ümit")
@@ -147,13 +149,23 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """Some records of a file: all; the good ones; position and kind of the bad ones; the people of the good ones."""
+class Bad:
+    """A record that must be rejected: its position and line in its block, from 0, why, and its bytes."""
 
-    records: list[str]
-    good: list[str]
-    bad: list[tuple[int, str]]
-    people: Integers
+    at: int
+    line: int
+    kind: str
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some records: the bad ones, the runs of good ones before, between and behind them, and the number of lines."""
+
+    bad: list[Bad]
+    runs: list[bytes]
+    lines: int
+    people: Integers  # of the good ones
 
 
 def profiles(path: Path, *, mb: float, seed: int = 1, bad_share: float = 0.01, variant: Variant = "first") -> Generated:
@@ -195,18 +207,23 @@ class _Blocks:
         people = _people(np.random.default_rng((self.seed, start, 0)), start, count)
         values = np.random.default_rng((self.seed, start, 2 if self.variant == "updates" else 1))
         texts = _texts(values, people, accents=self.variant != "plain")
-        cells = pl.DataFrame(self.recipe.columns(values, people, texts), strict=True)
-        records = self._records(cells)
+        cells = pl.DataFrame(self.recipe.columns(values, people, texts))
         spoilt = np.random.default_rng((self.seed, start, 3)).choice(
             count, round(self.bad_share * count), replace=False
         )
-        bad = self._spoil(records, cells, np.sort(spoilt))
-        kept = np.ones(count, dtype=bool)
-        kept[spoilt] = False
-        good = [record for record, keep in zip(records, kept.tolist(), strict=True) if keep]
-        return Block(records, good, bad, people[kept])
+        spoilt.sort()
+        heights = texts.str.count_matches("\n", literal=True).to_numpy() + 1
+        heights[spoilt] = 1
+        bad = self._spoil(cells, spoilt, np.cumsum(heights) - heights)
+        records = self._records(cells)
+        text = f"{records.str.join(chr(10)).item()}\n".encode()
+        sizes = records.str.len_bytes().to_numpy().astype(np.int64) + 1
+        ends = np.cumsum(sizes)
+        firsts, lasts = [0, *ends[spoilt].tolist()], [*(ends - sizes)[spoilt].tolist(), len(text)]
+        runs = [text[first:last] for first, last in zip(firsts, lasts, strict=True)]
+        return Block(bad, runs, int(heights.sum()), np.delete(people, spoilt))
 
-    def _records(self, cells: pl.DataFrame) -> list[str]:
+    def _records(self, cells: pl.DataFrame) -> pl.Series:
         """Render each row, quoting what must be quoted: only the free text may need it."""
         text = pl.col(self.recipe.header[self.recipe.text])
         quoted = pl.concat_str(pl.lit('"'), text.str.replace_all('"', '""', literal=True), pl.lit('"'))
@@ -218,55 +235,46 @@ class _Blocks:
             cells = cells.with_columns(
                 pl.when(text.str.contains('[",\n]')).then(quoted).otherwise(text).alias(text.meta.output_name())
             )
-        return cells.select(pl.concat_str(pl.all(), separator=",")).to_series().to_list()
+        return cells.select(pl.concat_str(pl.all(), separator=",")).to_series()
 
-    def _spoil(self, records: list[str], cells: pl.DataFrame, at: Integers) -> list[tuple[int, str]]:
-        """Put a bad record at each position, all faults in turn, each made of plain cells so that it has no other."""
+    def _spoil(self, cells: pl.DataFrame, at: Integers, lines: Integers) -> list[Bad]:
+        """Make a bad record for each position, all faults in turn, each of plain cells so that it has no other."""
         plain = cells[at].with_columns(pl.nth(self.recipe.text).str.replace_all("[^A-Za-z0-9]", "x")).rows()
         bad = []
         for turn, (position, row) in enumerate(zip(at.tolist(), plain, strict=True)):
             kind, spoil = self.recipe.faults[turn % len(self.recipe.faults)]
-            records[position] = spoil(list(row))
-            bad.append((position, kind))
+            record = f"{spoil(list(row))}\n".encode("utf-8", "surrogateescape")
+            bad.append(Bad(position, int(lines[position]), kind, record))
         return bad
 
 
 def _write(path: Path, blocks: _Blocks, manifest: dict[str, Any]) -> Generated:
     clean_path, truth_path = path.with_suffix(".clean.csv"), path.with_suffix(".truth.csv")
-    seen = np.zeros(_new_before(blocks.rows) + 1, dtype=bool)
+    seen = np.zeros(blocks.rows * NEW_PEOPLE // 100 + 1, dtype=bool)
     line, rejected = 2, 0
     with path.open("wb") as data, clean_path.open("wb") as clean, truth_path.open("w", newline="") as truth:
-        data.write(_encoded([blocks.header()]))
-        clean.write(_encoded([blocks.header()]))
+        header = f"{blocks.header()}\n".encode()
+        data.write(header)
+        clean.write(header)
         truth_rows = csv.writer(truth, lineterminator="\n")
         truth_rows.writerow(("record", "line", "kind"))
         for start in range(0, blocks.rows, BLOCK_ROWS):
             block = blocks.block(start)
-            data.write(_encoded(block.records))
-            clean.write(_encoded(block.good))
-            lines = line + np.cumsum([0, *(record.count("\n") + 1 for record in block.records)])
-            truth_rows.writerows((start + at + 1, lines[at], kind) for at, kind in block.bad)
-            line, rejected = int(lines[-1]), rejected + len(block.bad)
+            spoilt = chain.from_iterable(zip(block.runs, (*(bad.record for bad in block.bad), b""), strict=True))
+            data.write(b"".join(spoilt))
+            clean.write(b"".join(block.runs))
+            truth_rows.writerows((start + bad.at + 1, line + bad.line, bad.kind) for bad in block.bad)
+            line, rejected = line + block.lines, rejected + len(block.bad)
             seen[block.people] = True
     path.with_suffix(".manifest").write_text(json.dumps(manifest, indent=4))
     return Generated(path, clean_path, truth_path, manifest, blocks.rows, rejected, int(seen.sum()))
 
 
-def _encoded(records: list[str]) -> bytes:
-    return ("\n".join(records) + "\n").encode("utf-8", "surrogateescape")
-
-
-def _new_before(row: int) -> int:
-    """Return how many people the first `row` rows bring: 78 in 100."""
-    return row * 78 // 100
-
-
 def _people(rng: np.random.Generator, start: int, count: int) -> Integers:
     """Number the person of each row: the next new one where the share says so, else any one who came before."""
-    rows = np.arange(start, start + count, dtype=np.int64)
-    before = rows * 78 // 100
-    new = (rows + 1) * 78 // 100 > before
-    return np.where(new, before, (rng.random(count) * before).astype(np.int64))
+    before = np.arange(start, start + count + 1, dtype=np.int64) * NEW_PEOPLE // 100
+    new = np.diff(before) > 0
+    return np.where(new, before[:-1], (rng.random(count) * before[:-1]).astype(np.int64))
 
 
 def _pick(rng: np.random.Generator, words: Sequence[str], count: int) -> pl.Series:
@@ -309,7 +317,7 @@ def _texts(rng: np.random.Generator, people: Integers, *, accents: bool) -> pl.S
 def _identifiers(rng: np.random.Generator, people: Integers) -> tuple[pl.Series, pl.Series]:
     """Return each row's identity and, in 9 of 10 rows, its cookie. They do not sort as the people do."""
     scattered = _digits(people * 7_368_787 % 9_999_999_967, 10)
-    return "p" + scattered + "@example.org", _some(rng, 0.9, "cookie-" + scattered)
+    return "person." + scattered + "@example.org", _some(rng, 0.9, "dummy_cookie-" + scattered)
 
 
 def _times(rng: np.random.Generator, count: int) -> pl.Series:
@@ -325,7 +333,7 @@ def _profile_columns(rng: np.random.Generator, people: Integers, texts: pl.Serie
         identity,
         cookie,
         texts,
-        "mail." + _digits(rng.integers(0, 10**8, count), 8) + "@example.org",
+        "mailbox-" + _digits(rng.integers(0, 10**8, count), 8) + "@mail.example.org",
         "+9198" + _digits(rng.integers(0, 10**8, count), 8),  # every such number is valid
         phone_operation,
         _pick(rng, BOOLEANS, count),

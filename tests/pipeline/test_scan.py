@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import threading
 import tracemalloc
 from dataclasses import dataclass
 
@@ -357,6 +358,25 @@ def test_an_error_file_comes_back_as_it_was():
     scanned = scan(b"'=id,name,Failure Description\n'+91,'',some reason\n'=1+1,',another\n'',b,c\n")
     assert scanned.header == ("=id", "name")
     assert scanned.rows == [("+91", "'"), ("=1+1", None), ("'", "b")]
+
+
+def test_a_scan_given_up_leaves_no_thread():
+    batches = open_scan(Pipe(b"a,b\n" + b"1,2\n" * 99), delimiter=",", limits=Limits(), chunk_bytes=20).batches()
+    next(batches)
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("scan")]
+
+
+def test_a_stream_that_breaks_breaks_the_scan():
+    class Broke(Pipe):
+        def read(self, size: int) -> bytes:
+            if data := super().read(size):
+                return data
+            raise OSError("gone")
+
+    opened = open_scan(Broke(b"a,b\n" + b"1,2\n" * 20_000), delimiter=",", limits=Limits(), chunk_bytes=1000)
+    with pytest.raises(OSError, match="gone"):
+        list(opened.batches())
 
 
 class Endless:

@@ -74,6 +74,10 @@ class _Marks:
     quote: Integers
     crowded: bool
 
+    def quote_at(self, which: Integers) -> Integers:
+        """Return where these quotes stand; `which` numbers all quotes from 0."""
+        return self.at[self.quote[which]]
+
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
@@ -87,17 +91,17 @@ class _Lines:
 
 @dataclass(frozen=True, slots=True)
 class _Quotes:
-    """The quotes' byte positions, how many there are up to each line's end, and what they make of the separators.
+    """What the quotes make of each line: one entry a line.
 
-    `inside` counts a line's separators within quotes in the fresh view, which are those outside in the inner view.
+    `until` is the number of quotes up to its end. `inside` counts its separators within quotes in the fresh view,
+    which are those outside in the inner view.
     """
 
-    at: Integers
     until: Integers
-    odd: Flags  # a line
-    misplaced: Flags  # a line, in the fresh view
-    inside: Integers  # a line
-    outside: Integers  # a line
+    odd: Flags
+    misplaced: Flags  # in the fresh view
+    inside: Integers
+    outside: Integers
 
 
 def cut(data: bytes, *, delimiter: int, columns: int, limits: Limits, final: bool) -> Records:
@@ -178,7 +182,7 @@ def _quotes(marks: _Marks) -> _Quotes:
     count = np.diff(until, prepend=0)
     odd = (count & 1).astype(np.bool_)
     # A line that leaves a quote open gets one more at its end: then the quotes of every line come in twos.
-    twos = np.insert(marks.quote, until[odd], marks.line[odd])
+    twos = np.insert(marks.quote, until[odd], marks.line[odd]) if odd.any() else marks.quote
     opens, closes = twos[0::2], twos[1::2]
     twos_until = np.cumsum((count + 1) >> 1)
     separators = np.concatenate(([0], np.cumsum(closes - opens - 1)))
@@ -189,7 +193,7 @@ def _quotes(marks: _Marks) -> _Quotes:
     wrong = ~(_can_open(marks, marks.at[opens]) & _can_close(marks, closes_at))
     misplaced = np.zeros(len(marks.line), np.bool_)
     misplaced[np.searchsorted(twos_until, np.flatnonzero(wrong), side="right")] = True
-    return _Quotes(marks.at[marks.quote], until, odd, misplaced, inside, outside)
+    return _Quotes(until, odd, misplaced, inside, outside)
 
 
 def _can_open(marks: _Marks, at: Integers) -> Flags:
@@ -231,7 +235,7 @@ def _pair(
         and turn == len(tries)  # the last odd line closes nothing
         and not hopeless[last]
         and count - last < limits.open_quote_lines
-        and lines.stop[-1] + 1 - quotes.at[quotes.until[last] - 1] <= limits.open_quote_bytes
+        and lines.stop[-1] + 1 - marks.quote_at(quotes.until[last] - 1) <= limits.open_quote_bytes
     )
     return opening[taken], closing[taken], int(last) if undecided else count
 
@@ -239,14 +243,14 @@ def _pair(
 def _closed(marks: _Marks, quotes: _Quotes, opening: Integers, closing: Integers, most: int) -> Flags:
     """Tell which openings are closed rightly, by a line whose first quote is at most `most` bytes away."""
     begin, end = quotes.until[opening], quotes.until[closing]
-    closed = quotes.at[quotes.until[closing - 1]] - quotes.at[begin - 1] <= most
-    closed &= _can_close(marks, quotes.at[begin])
+    closed = marks.quote_at(quotes.until[closing - 1]) - marks.quote_at(begin - 1) <= most
+    closed &= _can_close(marks, marks.quote_at(begin))
     # Almost only true pairs are left now: few quotes remain to be looked at one by one, in the inner view.
     rest = np.flatnonzero(closed)
     size = end[rest] - begin[rest]
     owner = np.repeat(rest, size)
     nth = np.arange(len(owner)) - np.repeat(np.cumsum(size) - size, size)
-    at = quotes.at[begin[owner] + nth]
+    at = marks.quote_at(begin[owner] + nth)
     right = np.where(nth & 1, _can_open(marks, at), _can_close(marks, at))
     closed[owner[~right]] = False
     return closed

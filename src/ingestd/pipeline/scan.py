@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -67,6 +68,15 @@ class Batch:
     bytes_read: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some bytes and the records in them; without records, the beginning of a line that does not end."""
+
+    data: bytes
+    records: Records | None
+    bytes_read: int
+
+
 def open_scan(stream: BinaryIO, *, delimiter: str, limits: Limits, chunk_bytes: int = CHUNK_BYTES) -> Scan:
     """Read the header of `stream`, of which only `read(n)` is asked; FileRefused("file_unreadable") without one."""
     head = _read(stream, SNIFFED)
@@ -103,7 +113,14 @@ class Scan:
         self._line_no = 1  # the last line's
 
     def batches(self) -> Iterator[Batch]:
-        """Read on, a chunk at a time, and yield what is decided."""
+        """Read on, a chunk at a time, and yield what is decided; the next chunk is read and cut meanwhile."""
+        for piece in _ahead(self._pieces()):
+            if piece.records:
+                yield self._batch(piece.data, piece.records, piece.bytes_read)
+            else:
+                yield self._endless(piece.data, piece.bytes_read)
+
+    def _pieces(self) -> Iterator[_Piece]:
         data, ended = self._rest, False
         while not ended:
             more, ended = self._more()
@@ -114,12 +131,12 @@ class Scan:
             while b"\n" in data:
                 records = self._cut(data, final=ended or endless)
                 if records.lines:
-                    yield self._batch(data, records)
+                    yield _Piece(data, records, self._bytes_read)
                 data = data[records.consumed :]
                 if not records.crowded:
                     break
             if endless:
-                yield self._endless(data)
+                yield _Piece(data, None, self._bytes_read)
                 data = self._skip_line()
 
     def _more(self) -> tuple[bytes, bool]:
@@ -131,7 +148,7 @@ class Scan:
     def _cut(self, data: bytes, *, final: bool) -> Records:
         return cut(data, delimiter=self._delimiter, columns=self._width, limits=self._limits, final=final)
 
-    def _batch(self, data: bytes, records: Records) -> Batch:
+    def _batch(self, data: bytes, records: Records, bytes_read: int) -> Batch:
         row_no = np.arange(self._row_no + 1, self._row_no + 1 + len(records.start))
         line_no = self._line_no + 1 + records.line
         good = records.verdict == GOOD
@@ -148,7 +165,7 @@ class Scan:
         self._row_no += len(row_no)
         self._line_no += records.lines
         rows = self._unguarded(cells).with_columns(row_no=pl.Series(row_no[good]), line_no=pl.Series(line_no[good]))
-        return Batch(rows, broken, int(np.count_nonzero(records.verdict == BLANK)), self._bytes_read)
+        return Batch(rows, broken, int(np.count_nonzero(records.verdict == BLANK)), bytes_read)
 
     def _broken(self, data: bytes, records: Records, row_no: Integers, line_no: Integers) -> list[Broken]:
         bad = np.flatnonzero(records.verdict > BLANK)
@@ -172,7 +189,7 @@ class Scan:
                 return {"expected": self._limits.line_bytes}
         return {}
 
-    def _endless(self, beginning: bytes) -> Batch:
+    def _endless(self, beginning: bytes, bytes_read: int) -> Batch:
         """Return the batch of one line of which only the beginning, longer than a line may be, was read."""
         self._row_no += 1
         self._line_no += 1
@@ -180,7 +197,7 @@ class Scan:
         facts = self._facts(code, self._line_no, 0)
         broken = Broken(self._row_no, self._line_no, code, self._text(beginning), facts)
         nothing = self._unguarded(pl.DataFrame(schema=dict.fromkeys(map(str, range(self._width)), pl.String)))
-        return Batch(nothing.with_columns(_NO_NUMBERS), [broken], 0, self._bytes_read)
+        return Batch(nothing.with_columns(_NO_NUMBERS), [broken], 0, bytes_read)
 
     def _skip_line(self) -> bytes:
         """Read past the next LF; return what was read behind it."""
@@ -204,6 +221,15 @@ class Scan:
 
 
 _NO_NUMBERS: Final = (pl.Series("row_no", [], pl.Int64), pl.Series("line_no", [], pl.Int64))
+
+
+def _ahead(pieces: Iterator[_Piece]) -> Iterator[_Piece]:
+    """Yield what `pieces` yields, while a thread makes the next one."""
+    with ThreadPoolExecutor(1, "scan") as pool:
+        coming = pool.submit(next, pieces, None)
+        while piece := coming.result():
+            coming = pool.submit(next, pieces, None)
+            yield piece
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:
