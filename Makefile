@@ -70,6 +70,10 @@ lint: $(STAMP) ## the quick half of check: style only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+.PHONY: openapi
+openapi: $(STAMP) ## write openapi/openapi.json anew from the routes
+	@$(BIN)/ingestd openapi > openapi/openapi.json
+
 .PHONY: migration
 migration: $(STAMP) ## start a migration: make migration NAME="one concern"
 	@test -n "$(NAME)" || { echo 'name it: make migration NAME="one concern"' >&2; exit 1; }

@@ -103,7 +103,7 @@ async def create(
         fingerprint=public.fingerprint,
         created_at=utc_now(),
     )
-    return _shown(await import_keys.add(tx, key))
+    return _shown(await tx.run_sync(import_keys.add, key))
 
 
 @router.get("/import-keys", operation_id="import_keys_list", summary="List import keys")

@@ -31,13 +31,15 @@ def create(
     email_domain: Annotated[
         list[str] | None, typer.Option(help="A domain that manifests may name in clientEmail; may be repeated.")
     ] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="Let the API key make accounts, too.")] = False,
 ) -> None:
     """Make an account and its first API key, which is printed once.
 
     Example: ingestd accounts create "Acme" --time-zone Europe/Vienna --email-domain acme.example
     """
     with base(Settings()) as ground:
-        account_id, key = make(ground, name=name, time_zone=time_zone, email_domains=email_domain or [])
+        domains = email_domain or []
+        account_id, key = make(ground, name=name, time_zone=time_zone, email_domains=domains, admin=admin)
     typer.echo(f"account  {account_id}\nAPI key  {key}   (shown once)")
 
 
@@ -55,9 +57,10 @@ def make(
     name: str,
     email_domains: list[str],
     time_zone: str = "UTC",
+    admin: bool = False,
     import_key: Path | None = None,
 ) -> tuple[str, str]:
-    """Make an account with an API key of all scopes; with `import_key`, also an SSH key pair written there.
+    """Make an account with an API key of all its scopes; with `import_key`, also an SSH key pair written there.
 
     Gives the account's id and the API key's text.
     """
@@ -71,7 +74,8 @@ def make(
         email_domains=email_domains,
         now=now,
     )
-    key, text = api_keys.issue(account.id, name="first", scopes=list(Scope), now=now)
+    scopes = [scope for scope in Scope if admin or scope is not Scope.ADMIN]
+    key, text = api_keys.issue(account.id, name="first", scopes=scopes, now=now)
     with store.committing(ground.database_url) as session:
         session.add(account)
         session.flush()

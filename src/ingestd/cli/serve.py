@@ -32,7 +32,7 @@ def serve() -> None:
 
 def _first_account(ground: Base) -> tuple[str, str]:
     folder = ground.settings.data_dir.absolute()
-    return accounts.make(ground, name="first", email_domains=["example.org"], import_key=folder / FIRST_KEY)
+    return accounts.make(ground, name="first", email_domains=["example.org"], admin=True, import_key=folder / FIRST_KEY)
 
 
 async def _run(ground: Base, first: tuple[str, str] | None) -> None:

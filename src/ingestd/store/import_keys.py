@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from ingestd.domain.errors import Conflict, NotFound
 from ingestd.store.accounts import Account
@@ -40,11 +40,14 @@ class ImportKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
-async def add(session: AsyncSession, key: ImportKey) -> ImportKey:
-    """Keep a new key, or raise Conflict where the account has its name or its key already (S81)."""
+def add(session: Session, key: ImportKey) -> ImportKey:
+    """Keep a new key, or raise Conflict where the account has its name or its key already (S81).
+
+    An asynchronous session calls it by `run_sync`.
+    """
     session.add(key)
     try:
-        await session.flush()
+        session.flush()
     except IntegrityError as error:
         taken = "name" if "uq_import_keys_name" in str(error.orig) else "public key"
         raise Conflict(f"The account has an import key with this {taken} already.", code="import_key_exists") from None
