@@ -8,12 +8,14 @@ the new values of a row once, compares them and writes only what changed, so tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 import polars as pl
 from psycopg import Connection, sql
+from psycopg.errors import UniqueViolation
 
 from ingestd.store.load.stage import (
     Cursors,
@@ -41,8 +43,7 @@ CREATE TEMP TABLE stage (
 UPDATE: Final = """
 WITH computed AS MATERIALIZED (
     SELECT s.profile_id, s.ts, t.ctid AS place,
-        CASE WHEN s.deleted IS NULL THEN t.attributes || s.assigned ELSE (t.attributes || s.assigned) - s.deleted END
-            || CASE WHEN s.added IS NULL AND s.removed IS NULL THEN '{{}}'::jsonb ELSE {lists} END AS attributes,
+        CASE WHEN s.added IS NULL AND s.removed IS NULL THEN {assigned} ELSE {edited} END AS attributes,
         t.preferences || s.preferences AS preferences,
         CASE WHEN t.identifiers @> s.identifiers THEN t.identifiers ELSE t.identifiers || (
             SELECT jsonb_object_agg(key, list_edit(t.identifiers -> key, NULL, value)) FROM jsonb_each(s.identifiers)
@@ -69,8 +70,15 @@ UNION ALL SELECT replace(profile_id::text, '-', ''), place IS NULL, 0 FROM compu
 A row is found again by its place, which is safe under the lock of its slice.
 """
 
-LIST: Final = """ || CASE WHEN s.added ? {name} OR s.removed ? {name} THEN jsonb_strip_nulls(jsonb_build_object(
-    {name}, list_edit(t.attributes -> {name}, s.removed -> {name}, s.added -> {name}))) ELSE '{{}}' END"""
+ASSIGNED: Final = """
+CASE WHEN s.deleted IS NULL THEN t.attributes || s.assigned ELSE (t.attributes || s.assigned) - s.deleted END
+"""
+
+EDITED: Final = """
+jsonb_set_lax({attributes}, ARRAY[{name}], CASE WHEN s.added ? {name} OR s.removed ? {name}
+    THEN list_edit(t.attributes -> {name}, s.removed -> {name}, s.added -> {name}) END, true, 'return_target')
+"""
+"""One attribute after the other is set in the `attributes` that came before; what stays absent is not set."""
 
 ORIGIN: Final = "CASE WHEN c.attributes -> {name} IS DISTINCT FROM t.attributes -> {name} THEN {entry} END"
 
@@ -134,11 +142,13 @@ def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tu
     deleted = pl.concat_str(pl.lit("{"), pl.col("deleted").str.strip_prefix("[").str.strip_suffix("]"), pl.lit("}"))
     staged = changes.select(pl.col("id").alias("profile_id"), "ts", *TEXTS).with_columns(deleted=deleted)
     copy(cur, sql.Identifier("stage"), staged)
-    lists = [sql.SQL(LIST).format(name=_text(f"list{n}")) for n in range(len(names.lists))]
+    edited: sql.Composable = sql.SQL(ASSIGNED)
+    for n in range(len(names.lists)):
+        edited = sql.SQL(EDITED).format(attributes=edited, name=_text(f"list{n}"))
     origins = [
         sql.SQL(ORIGIN).format(name=_text(f"name{n}"), entry=_text(f"entry{n}")) for n in range(len(names.attributes))
     ]
-    parts = {"lists": sql.SQL("'{}'::jsonb") + sql.Composed(lists), "origins": sql.SQL(", ").join(origins)}
+    parts = {"assigned": sql.SQL(ASSIGNED), "edited": edited, "origins": sql.SQL(", ").join(origins)}
     parameters: dict[str, object] = {"account": load.account_id, "now": load.now}
     parameters |= {f"list{n}": name for n, name in enumerate(names.lists)}
     parameters |= {f"name{n}": name for n, name in enumerate(names.attributes)}
@@ -191,13 +201,21 @@ def _add_names(cur: Cursors, identifiers: pl.DataFrame, *, new: pl.Series, named
     itself = pl.col("hash") == pl.col("id")
     identifiers = identifiers.filter(pl.col("id").is_in(ids.implode()))
     aliases = identifiers.filter(~itself).sort("hash")
-    if aliases.height:
-        cur.execute("CREATE TEMP TABLE alias (LIKE profile_aliases) ON COMMIT DROP")
-        account = pl.lit(str(load.account_id)).alias("account_id")
-        copy(cur, sql.Identifier("alias"), aliases.select(account, "kind", "hash", pl.col("id").alias("profile_id")))
-        cur.execute("INSERT INTO profile_aliases SELECT * FROM alias ON CONFLICT DO NOTHING")
+    account = pl.lit(str(load.account_id)).alias("account_id")
+    _add_aliases(cur, aliases.select(account, "kind", "hash", pl.col("id").alias("profile_id")), fresh=named.is_empty())
     kinds = identifiers.filter(itself & (pl.col("kind") > 1) & pl.col("id").is_in(new.implode()))["kind"].unique()
     cur.execute(
         "INSERT INTO profile_kinds SELECT %s, unnest(%s::smallint[]) ON CONFLICT DO NOTHING",
         (load.account_id, kinds.to_list()),
     )
+
+
+def _add_aliases(cur: Cursors, aliases: pl.DataFrame, *, fresh: bool) -> None:
+    """Add those aliases that are not there. Of people who are all new none is, so they go straight in by COPY."""
+    if fresh:
+        with suppress(UniqueViolation), cur.connection.transaction():
+            copy(cur, sql.Identifier("profile_aliases"), aliases)
+            return
+    cur.execute("CREATE TEMP TABLE alias (LIKE profile_aliases) ON COMMIT DROP")
+    copy(cur, sql.Identifier("alias"), aliases)
+    cur.execute("INSERT INTO profile_aliases SELECT * FROM alias ON CONFLICT DO NOTHING")
