@@ -1,0 +1,64 @@
+"""Parts: every row once, under the hash of its best identifier, in the range of that hash; links beside them."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.store.load.world import KEY, Memory, frame
+
+from ingestd.pipeline.parts import PartWriter, bucket_count, hashed, read, rewrite
+from ingestd.store.base import SLICES
+from ingestd.store.profiles import identifier_hash
+
+MIB = 1024 * 1024
+
+
+def write(rows, *, buckets=16, looked_up=()):
+    folder = Memory()
+    writer = PartWriter(folder, buckets=buckets, index_key=KEY, looked_up=looked_up)
+    writer.write(rows)
+    return folder, writer.close()
+
+
+@pytest.mark.rule("D54")
+@given(st.text(min_size=1), st.integers(1, 200))
+def test_the_hash_of_a_column_is_that_of_plain_python(value, kind):
+    column = pl.DataFrame({f"k{kind}": [value]}).select(hashed(kind, KEY))
+    assert column.item() == identifier_hash(KEY, kind, value).hex
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, 1), (16 * MIB - 1, 1), (16 * MIB, 16), (5120 * MIB, 80)])
+def test_a_file_is_cut_into_one_part_or_a_multiple_of_the_slices(size, count):
+    assert bucket_count(size, 64 * MIB) == count
+    assert count == 1 or count % SLICES == 0
+
+
+def test_every_row_stands_once_in_the_part_of_its_range():
+    rows = frame([{"k1": f"user {number}" if number % 3 else None, "k2": f"x{number}"} for number in range(200)])
+    folder, parts = write(rows)
+    assert sum(parts.rows.values()) == 200
+    stored = []
+    for name, height in parts.rows.items():
+        part = read(folder, name)
+        assert part.height == height
+        assert {int(id_[0], 16) for id_ in part["id"]} == {int(name.removeprefix("part-"))}
+        stored.append(part)
+    assert pl.concat(stored).sort("row_no").drop("id").equals(rows)
+
+
+def test_a_file_with_one_identifier_column_has_no_links():
+    rows = frame([{"k1": "A"}, {"k1": "B"}]).drop("k2", "k3")
+    assert write(rows)[1].links == ()
+    assert write(rows, looked_up={1})[1].links != ()
+
+
+def test_rewritten_parts_hold_each_row_under_its_person_and_not_the_rejected():
+    folder, parts = write(frame([{"k1": "A"}, {"k2": "u"}, {"k1": "B"}]))
+    ann, u = (identifier_hash(KEY, kind, value).hex for kind, value in ((1, "A"), (2, "u")))
+    moved = pl.DataFrame({"hash": [u], "id": [ann]})
+    new = Memory()
+    parts = rewrite(parts, folder, new, moved=moved, rejected=[3])
+    rows = pl.concat([read(new, name) for name in parts.rows]).sort("row_no")
+    assert rows.select("row_no", "id").rows() == [(1, ann), (2, ann)]
