@@ -13,15 +13,19 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
 from typing import Final, ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from ingestd.domain.errors import IngestdError
+from ingestd.domain.errors import IngestdError, Unavailable
 
 TASKS_BEFORE_REPLACED: Final = 64
 NICENESS: Final = 10
 """The API's process goes first: its answers stay quick while a file is being loaded."""
+
+ALLOCATION: Final = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+"""The buffers of a chunk are kept for the next one, rather than asked of the system anew, page by page."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,30 +47,36 @@ class Pool:
     """A small pool of processes; `run` may be called from any thread."""
 
     def __init__(self, processes: int, *, threads: int) -> None:
-        os.environ["POLARS_MAX_THREADS"] = str(threads)
-        self._pool = ProcessPool(
-            max_workers=processes,
-            max_tasks=TASKS_BEFORE_REPLACED,
-            initializer=_prepare,
-            initargs=(os.getpid(),),
-            context=multiprocessing.get_context("spawn"),
-        )
+        os.environ |= ALLOCATION | {"POLARS_MAX_THREADS": str(threads)}
         self._processes = processes
         self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._pool = _new(processes)
 
     def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a function in one of the processes and wait; WorkerDied if it died, PoolClosed on shutdown."""
-        if self._closed.is_set():
-            raise PoolClosed
+        """Run a function in one of the processes and wait.
+
+        Raises WorkerDied if that process died, Unavailable if the task was not at fault, PoolClosed on shutdown.
+        """
         try:
-            result: R = self._pool.schedule(function, args=list(args), kwargs=dict(kwargs)).result()
-        except (Exception, CancelledError) as error:
+            result: R = self._whole().schedule(function, args=list(args), kwargs=dict(kwargs)).result()
+        except Exception as error:
             if self._closed.is_set():
                 raise PoolClosed from None
             if isinstance(error, ProcessExpired):
                 raise WorkerDied(f"A data-plane process ended with exit code {error.exitcode}.") from None
+            if isinstance(error, BrokenProcessPool | CancelledError):
+                raise Unavailable("The data-plane processes are being replaced.") from None
             raise
         return result
+
+    def _whole(self) -> ProcessPool:
+        """The processes; new ones where Pebble has given the pool up, as it does when an idle one dies."""
+        with self._lock:
+            if not self._closed.is_set() and not self._pool.active:
+                _end(self._pool)
+                self._pool = _new(self._processes)
+            return self._pool
 
     def warm(self, function: Callable[[], None]) -> None:
         """Start the processes and let each import what it needs, so that the first file does not wait for it."""
@@ -75,9 +85,24 @@ class Pool:
 
     def close(self) -> None:
         """Kill the processes: tasks change nothing until they commit, and are taken up again."""
-        self._closed.set()
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        with self._lock:
+            self._closed.set()
+            _end(self._pool)
+
+
+def _new(processes: int) -> ProcessPool:
+    return ProcessPool(
+        max_workers=processes,
+        max_tasks=TASKS_BEFORE_REPLACED,
+        initializer=_prepare,
+        initargs=(os.getpid(),),
+        context=multiprocessing.get_context("spawn"),
+    )
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]
+    pool.join()
 
 
 def _prepare(parent: int) -> None:

@@ -257,9 +257,12 @@ def report_lost(job: Job, checked: Checked, lost: Sequence[str]) -> Checked:
 
 
 def discard(job: Job) -> None:
-    """Remove the parts of an ingestion that has ended, of all its attempts."""
+    """Remove what an ingestion that has ended leaves, of all its attempts: parts, and error files it does not name."""
     blobs, _ = _means(job)
-    blobs.delete([stored.name for stored in blobs.list(f"parts/{job.ingestion_id.hex}")])
+    with _engine(job.place.database_url).connect() as connection:
+        row = ingestions.peek(connection, job.ingestion_id)
+    left = [*blobs.list(f"parts/{job.ingestion_id.hex}"), *blobs.list(f"errors/{job.ingestion_id.hex}")]
+    blobs.delete({stored.name for stored in left} - {row.error_blob, row.rejects_blob})
 
 
 def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:
@@ -275,12 +278,13 @@ def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:
     if part == MERGE:
         return {"merged": apply_merges(raw, rows, load=load)}
     named = identifiers(rows, keys.index_key)
+    started = int(job.started_at.timestamp())
     if job.plan.target is Target.EVENTS:
-        events, people = fold_events(rows, int(job.started_at.timestamp()))
+        events, people = fold_events(rows, started)
         applied = apply_events(raw, events, people, named, load=load)
     else:
         names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
-        applied = apply_profiles(raw, fold(rows), named, names=names, load=load)
+        applied = apply_profiles(raw, fold(rows, started), named, names=names, load=load)
     return {name: count for name, count in asdict(applied).items() if count}
 
 
@@ -333,4 +337,4 @@ def _blobs(place: str) -> BlobStore:
 @cache
 def _engine(url: str) -> Engine:
     """This process's own connections, kept over its tasks."""
-    return store.engine(url, pool_size=2)
+    return store.engine(url, pool_size=2, settings=store.BULK)

@@ -149,7 +149,7 @@ def _marks(data: bytes, delimiter: int, limits: Limits) -> _Marks:
         marked |= octets == QUOTE
     # What is looked at is always more than a record left open may hold, so that every call decides something.
     most = max(MOST_MARKS, 2 * (limits.line_bytes + limits.open_quote_bytes))
-    share = most / max(np.count_nonzero(marked), most)
+    share = most / max(int(np.count_nonzero(marked)), most)
     crowded = share < 1
     if crowded:
         octets = octets[: data.find(LF, int(share * len(octets))) + 1]
@@ -199,13 +199,14 @@ def _quotes(marks: _Marks) -> _Quotes:
 def _can_open(marks: _Marks, at: Integers) -> Flags:
     """Tell which quotes stand where a cell begins, or behind a quote, which makes of the two one quote in a cell."""
     before = marks.octets[at - 1]  # before the first byte comes the last, an LF
-    return (before == marks.delimiter) | (before == LF) | (before == QUOTE)
+    opens: Flags = (before == marks.delimiter) | (before == LF) | (before == QUOTE)
+    return opens
 
 
 def _can_close(marks: _Marks, at: Integers) -> Flags:
     """Tell which quotes stand where a cell ends, or before another quote."""
     after = marks.octets[at + 1]
-    closes = (after == marks.delimiter) | (after == LF) | (after == QUOTE)
+    closes: Flags = (after == marks.delimiter) | (after == LF) | (after == QUOTE)
     returns = np.flatnonzero(after == CR)
     closes[returns] = marks.octets[at[returns] + 2] == LF
     return closes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,23 +39,24 @@ def check_file(
     pass writes the error file anew.
     """
     counts = Counts()
-    for batch in scan.batches():
-        checked = check.batch(batch.rows)
-        accepted, rejected = checked.accepted, checked.rejected
-        if late:
-            accepted, rejected = _without_late(batch.rows, accepted, rejected, late)
-        if sinks.parts is not None:
-            sinks.parts.write(accepted)
-        sinks.errors.write(rejected, batch.broken)
-        sinks.rejects.write(rejected, batch.broken)
-        bad = rejected.height + len(batch.broken)
-        counts = Counts(
-            read=counts.read + accepted.height + bad + batch.blank,
-            accepted=counts.accepted + accepted.height,
-            rejected=counts.rejected + bad,
-            blank=counts.blank + batch.blank,
-        )
-        progress(counts, batch.bytes_read)
+    with closing(scan.batches()) as batches:
+        for batch in batches:
+            checked = check.batch(batch.rows)
+            accepted, rejected = checked.accepted, checked.rejected
+            if late:
+                accepted, rejected = _without_late(batch.rows, accepted, rejected, late)
+            if sinks.parts is not None:
+                sinks.parts.write(accepted)
+            sinks.errors.write(rejected, batch.broken)
+            sinks.rejects.write(rejected, batch.broken)
+            bad = rejected.height + len(batch.broken)
+            counts = Counts(
+                read=counts.read + accepted.height + bad + batch.blank,
+                accepted=counts.accepted + accepted.height,
+                rejected=counts.rejected + bad,
+                blank=counts.blank + batch.blank,
+            )
+            progress(counts, batch.bytes_read)
     return counts
 
 

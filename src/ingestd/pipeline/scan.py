@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -112,7 +112,7 @@ class Scan:
         self._row_no = 0  # the last record's
         self._line_no = 1  # the last line's
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Generator[Batch, None, None]:
         """Read on, a chunk at a time, and yield what is decided; the next chunk is read and cut meanwhile."""
         for piece in _ahead(self._pieces()):
             if piece.records:

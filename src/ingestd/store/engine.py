@@ -5,10 +5,10 @@ The doors and the notices use the asynchronous engine, the flow of an ingestion 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -96,10 +96,16 @@ async def transaction(maker: Sessions) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-def engine(url: str, *, pool_size: int = 5) -> Engine:
-    """Open the synchronous pool of the flow, or of one data-plane process."""
+BULK: Final = {"work_mem": "64MB", "temp_buffers": "64MB"}
+"""Settings of a data-plane process's connections: what a part stages stays in memory."""
+
+
+def engine(url: str, *, pool_size: int = 5, settings: Mapping[str, str] | None = None) -> Engine:
+    """Open the synchronous pool of the flow, or, with the settings BULK, of one data-plane process."""
+    options = " ".join(f"-c {name}={value}" for name, value in (settings or {}).items())
     return create_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
+        connect_args={"options": options} if options else {},
         pool_size=pool_size,
         max_overflow=10,
         pool_pre_ping=True,

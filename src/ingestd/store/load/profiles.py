@@ -75,10 +75,19 @@ CASE WHEN s.deleted IS NULL THEN t.attributes || s.assigned ELSE (t.attributes |
 """
 
 EDITED: Final = """
-jsonb_set_lax({attributes}, ARRAY[{name}], CASE WHEN s.added ? {name} OR s.removed ? {name}
-    THEN list_edit(t.attributes -> {name}, s.removed -> {name}, s.added -> {name}) END, true, 'return_target')
+jsonb_set_lax({attributes}, ARRAY[{name}], CASE
+    WHEN s.removed ? {name} THEN list_edit(t.attributes -> {name}, s.removed -> {name}, s.added -> {name})
+    WHEN NOT s.added ? {name} OR s.added IS NULL THEN NULL
+    WHEN jsonb_typeof(t.attributes -> {name}) IS DISTINCT FROM 'array'
+        THEN list_edit(t.attributes -> {name}, NULL, s.added -> {name})
+    WHEN t.attributes -> {name} @> (s.added -> {name}) THEN NULL
+    WHEN jsonb_array_length(s.added -> {name}) = 1 THEN (t.attributes -> {name}) || (s.added -> {name})
+    ELSE list_edit(t.attributes -> {name}, NULL, s.added -> {name}) END, true, 'return_target')
 """
-"""One attribute after the other is set in the `attributes` that came before; what stays absent is not set."""
+"""One attribute after the other is set in the `attributes` that came before; what is null stays as it is.
+
+What `list_edit` would do to a list with one value to add, the usual case, is done here: a call costs ten times as much.
+"""
 
 ORIGIN: Final = "CASE WHEN c.attributes -> {name} IS DISTINCT FROM t.attributes -> {name} THEN {entry} END"
 
