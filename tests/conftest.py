@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncssh
 import httpx
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -23,6 +24,11 @@ from ingestd.cli import accounts
 from ingestd.cli.receiver import Receiver
 from ingestd.settings import HttpSettings, Settings, SftpSettings, WorkerSettings
 from ingestd.store import embedded
+
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 SAMPLES = resources.files("ingestd.cli") / "samples"
 TERMINAL = {"completed", "failed", "cancelled"}

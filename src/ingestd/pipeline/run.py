@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
@@ -10,10 +10,11 @@ from typing import Final
 import polars as pl
 
 from ingestd.domain.ingestion import Counts
-from ingestd.pipeline.check import Check
+from ingestd.pipeline.ahead import ahead
+from ingestd.pipeline.check import Check, Checked
 from ingestd.pipeline.parts import PartWriter
 from ingestd.pipeline.report import ErrorFile, RejectLog, reject
-from ingestd.pipeline.scan import Scan
+from ingestd.pipeline.scan import Batch, Scan
 
 NOTHING_LATE: Final[Mapping[int, str]] = {}
 
@@ -39,25 +40,29 @@ def check_file(
     pass writes the error file anew.
     """
     counts = Counts()
+    for batch, checked in ahead(_checked(scan, check)):
+        accepted, rejected = checked.accepted, checked.rejected
+        if late:
+            accepted, rejected = _without_late(batch.rows, accepted, rejected, late)
+        if sinks.parts is not None:
+            sinks.parts.write(accepted)
+        sinks.errors.write(rejected, batch.broken)
+        sinks.rejects.write(rejected, batch.broken)
+        bad = rejected.height + len(batch.broken)
+        counts = Counts(
+            read=counts.read + accepted.height + bad + batch.blank,
+            accepted=counts.accepted + accepted.height,
+            rejected=counts.rejected + bad,
+            blank=counts.blank + batch.blank,
+        )
+        progress(counts, batch.bytes_read)
+    return counts
+
+
+def _checked(scan: Scan, check: Check) -> Iterator[tuple[Batch, Checked]]:
     with closing(scan.batches()) as batches:
         for batch in batches:
-            checked = check.batch(batch.rows)
-            accepted, rejected = checked.accepted, checked.rejected
-            if late:
-                accepted, rejected = _without_late(batch.rows, accepted, rejected, late)
-            if sinks.parts is not None:
-                sinks.parts.write(accepted)
-            sinks.errors.write(rejected, batch.broken)
-            sinks.rejects.write(rejected, batch.broken)
-            bad = rejected.height + len(batch.broken)
-            counts = Counts(
-                read=counts.read + accepted.height + bad + batch.blank,
-                accepted=counts.accepted + accepted.height,
-                rejected=counts.rejected + bad,
-                blank=counts.blank + batch.blank,
-            )
-            progress(counts, batch.bytes_read)
-    return counts
+            yield batch, check.batch(batch.rows)
 
 
 def _without_late(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -19,6 +18,7 @@ import polars as pl
 
 from ingestd.domain.column import FAILURE_COLUMN
 from ingestd.domain.errors import IngestdError
+from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.grammar import BLANK, CELL_TOO_LONG, GOOD, LINE_TOO_LONG, VERDICTS, Flags, Integers, Records, cut
 from ingestd.pipeline.sniff import BOM, SNIFFED, refused, sniff
 
@@ -114,7 +114,7 @@ class Scan:
 
     def batches(self) -> Generator[Batch, None, None]:
         """Read on, a chunk at a time, and yield what is decided; the next chunk is read and cut meanwhile."""
-        for piece in _ahead(self._pieces()):
+        for piece in ahead(self._pieces()):
             if piece.records:
                 yield self._batch(piece.data, piece.records, piece.bytes_read)
             else:
@@ -221,15 +221,6 @@ class Scan:
 
 
 _NO_NUMBERS: Final = (pl.Series("row_no", [], pl.Int64), pl.Series("line_no", [], pl.Int64))
-
-
-def _ahead(pieces: Iterator[_Piece]) -> Iterator[_Piece]:
-    """Yield what `pieces` yields, while a thread makes the next one."""
-    with ThreadPoolExecutor(1, "scan") as pool:
-        coming = pool.submit(next, pieces, None)
-        while piece := coming.result():
-            coming = pool.submit(next, pieces, None)
-            yield piece
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:
