@@ -1,0 +1,90 @@
+"""`python -m benchmarks`: measure the service on this machine."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import latency, profiles, small
+from benchmarks.machine import Measured
+
+app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console(highlight=False)
+
+Mb = Annotated[float, typer.Option(help="Size of the generated file in million bytes.")]
+Runs = Annotated[int, typer.Option(min=1, help="How often to measure; each time on a new service.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Where to write all figures, as a JSON list.")]
+Folder = Annotated[Path | None, typer.Option(help="Where to keep files and the database meanwhile.")]
+
+PROFILES: Final = (
+    "mb", "seconds", "mb_per_s", "rows_per_s", "raw_copy_seconds", "ratio_raw_copy", "peak_pss_mb",
+    "rows_rejected", "truth_rejected", "rejected_as_truth",
+)  # fmt: skip
+LATENCY: Final = ("mb", "seconds", "requests", "api_p50_ms", "api_p99_ms", "api_p50_idle_ms", "api_p99_idle_ms",
+                  "api_p50_upload_ms", "api_p99_upload_ms")  # fmt: skip
+M = TypeVar("M", bound=Measured)
+
+SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
+
+
+@app.command("profiles")
+def measure_profiles(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Folder = None) -> None:
+    """Load a file of profiles into an empty account, then all of them again with other values."""
+    measured = _shown(profiles.measure(mb=mb, runs=runs, parent=folder), PROFILES)
+    _write(measured, out)
+    if not all(load.rejected_as_truth for load in measured):
+        raise SystemExit("What was rejected is not what is wrong with the file.")
+
+
+@app.command("latency")
+def measure_latency(
+    mb: Mb = 200,
+    runs: Runs = 1,
+    idle_seconds: Annotated[float, typer.Option(help="How long to ask the idle service.")] = 10,
+    out: Json = None,
+    folder: Folder = None,
+) -> None:
+    """Ask the API while a file of profiles is loaded, and while nothing is."""
+    _write(_shown(latency.measure(mb=mb, idle_seconds=idle_seconds, runs=runs, parent=folder), LATENCY), out)
+
+
+@app.command("small")
+def measure_small(
+    runs: Annotated[int, typer.Option(min=1, help="How many files, one after the other.")] = 10,
+    out: Json = None,
+    folder: Folder = None,
+) -> None:
+    """Push files of 100 rows to an idle service."""
+    _write(_shown(small.measure(runs=runs, parent=folder), SMALL), out)
+
+
+def _shown(measured: Iterable[M], names: Sequence[str]) -> list[M]:
+    """Collect what is measured and print it: a line for each figure, a column for each measurement."""
+    found = list(measured)
+    table = Table("", title=f"{found[0].work} on {found[0].machine.cores} cores of {found[0].machine.processor}")
+    for each in found:
+        table.add_column(f"{each.variant} {each.run}", justify="right")
+    figures = [asdict(each) for each in found]
+    for name in names:
+        table.add_row(name, *(str(each[name]) for each in figures))
+    console.print(table)
+    return found
+
+
+def _write(measured: Sequence[Measured], out: Path | None) -> None:
+    if out is not None:
+        out.write_text(json.dumps([asdict(each) for each in measured], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the service ends and its folder goes
+    app()

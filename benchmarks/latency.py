@@ -1,0 +1,122 @@
+"""How soon the API answers while a file is loaded, beside how soon it answers when idle."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import numpy as np
+import polars as pl
+
+from benchmarks import generate
+from benchmarks.generate import Generated
+from benchmarks.machine import Measured, circumstances
+from benchmarks.service import Client, Service, client, serving, workshop
+
+RATE: Final = 50
+"""Requests a second, half of them `GET /v1/ingestions`, half `POST /v1/profiles/lookup`."""
+
+KNOWN_MB: Final = 1
+FLOOR_MS: Final = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency(Measured):
+    """Milliseconds to an answer: idle, while the data file comes in over SFTP, and while it is loaded.
+
+    Counted from when a request was due, whether or not earlier ones had been answered.
+    """
+
+    seconds: float
+    requests: int
+    api_p50_ms: float
+    api_p99_ms: float
+    api_p50_idle_ms: float
+    api_p99_idle_ms: float
+    api_p50_upload_ms: float
+    api_p99_upload_ms: float
+
+
+def measure(*, mb: float, idle_seconds: float, runs: int, parent: Path | None) -> Iterator[Latency]:
+    """Load a file of `mb` into a new service in each run, a small one having brought some people to look up."""
+    with workshop(parent) as folder:
+        known = generate.profiles(folder / "known.csv", mb=KNOWN_MB)
+        made = generate.profiles(folder / "load.csv", mb=mb)
+        for run in range(1, runs + 1):
+            with serving(folder) as service:
+                yield asyncio.run(_measure(service, known, made, idle_seconds=idle_seconds, run=run))
+
+
+async def _measure(service: Service, known: Generated, made: Generated, *, idle_seconds: float, run: int) -> Latency:
+    on_what = circumstances(service.url)
+    async with client(service) as connected:
+        await connected.put(known.data)
+        await connected.walk(known.data.with_suffix(".manifest"))
+        asked = _Asked(connected, _identities(known))
+        idle, _ = await asked.during(asyncio.sleep(idle_seconds))
+        upload, _ = await asked.during(connected.put(made.data))
+        load, walk = await asked.during(connected.walk(made.data.with_suffix(".manifest")))
+    return Latency(
+        work="latency",
+        variant="first",
+        mb=round(made.data.stat().st_size / 1e6, 1),
+        run=run,
+        seconds=round(walk.seconds, 3),
+        requests=len(load),
+        api_p50_ms=_percentile(load, 50),
+        api_p99_ms=_percentile(load, 99),
+        api_p50_idle_ms=_percentile(idle, 50),
+        api_p99_idle_ms=_percentile(idle, 99),
+        api_p50_upload_ms=_percentile(upload, 50),
+        api_p99_upload_ms=_percentile(upload, 99),
+        **on_what,
+    )
+
+
+class _Asked:
+    """Asks the API `RATE` times a second, in turn for the ingestions and for a person."""
+
+    def __init__(self, connected: Client, identities: list[str]) -> None:
+        self._http = connected.http
+        self._identities = identities
+        self._turn = 0
+
+    async def during(self, work: Any) -> tuple[list[float], Any]:
+        """Ask until an awaitable is done; gives the seconds to each answer, and what the awaitable gave."""
+        working = asyncio.ensure_future(work)
+        began, asking = time.perf_counter(), list[asyncio.Task[float]]()
+        while not working.done():
+            due = began + len(asking) / RATE
+            await asyncio.wait([working], timeout=max(0, due - time.perf_counter()))
+            asking.append(asyncio.create_task(self._ask(due)))
+        return await asyncio.gather(*asking), await working
+
+    async def _ask(self, due: float) -> float:
+        self._turn += 1
+        answer = await (self._list() if self._turn % 2 else self._look_up(self._turn // 2))
+        seconds = time.perf_counter() - due
+        answer.raise_for_status()
+        return seconds
+
+    async def _list(self) -> httpx.Response:
+        return await self._http.get("/v1/ingestions")
+
+    async def _look_up(self, turn: int) -> httpx.Response:
+        identity = self._identities[turn % len(self._identities)]
+        return await self._http.post(
+            "/v1/profiles/lookup", json={"identifiers": [{"kind": "identity", "value": identity}]}
+        )
+
+
+def _identities(made: Generated) -> list[str]:
+    """Identities of people in a file."""
+    return pl.read_csv(made.clean, columns=["identity"])["identity"].unique(maintain_order=True).to_list()
+
+
+def _percentile(seconds: list[float], share: float) -> float:
+    return round(1000 * float(np.percentile(seconds, share)), 1)

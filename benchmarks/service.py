@@ -1,0 +1,210 @@
+"""The real service in a process of its own, and a client that uses its doors as a customer does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import asyncssh
+import httpx
+import polars as pl
+import psycopg
+
+from benchmarks.generate import Generated
+from ingestd.blobs.store import open_store
+from ingestd.cli.receiver import Receiver
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+from ingestd.keyring import Keyring, SealedKeys, master_from_file
+from ingestd.store import embedded
+
+POSTGRES: Final = {
+    "shared_buffers": "1GB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "30min",
+}
+"""Fit for bulk loads on a small machine. What concerns durability stays at PostgreSQL's default: full."""
+
+START_SECONDS: Final = 120
+LOOK_SECONDS: Final = 0.1
+
+_WELCOME: Final = re.compile(
+    r"HTTP on (?P<http>\S+), SFTP on (?P<host>\S+):(?P<port>\d+)\n"
+    r"(?s:.*)account +(?P<account>\S+)\n +API key +(?P<key>\S+)\n(?s:.*)/v1/ingestions"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running service with one account, its state in `data`; `url` is that of its embedded PostgreSQL."""
+
+    pid: int
+    data: Path
+    url: str = field(repr=False)
+    http: str
+    sftp: tuple[str, int]
+    account: str
+    key: str = field(repr=False)
+
+    def rejected(self, ingestion: str) -> pl.DataFrame:
+        """Which records of an ingestion were rejected: `row_no`, `line_no` and `codes`, from the log it kept sealed."""
+        with psycopg.connect(self.url) as connection:
+            account, blob, *sealed = connection.execute(
+                "SELECT a.id, i.rejects_blob, a.data_keys, a.index_key FROM ingestions i"
+                " JOIN accounts a ON a.id = i.account_id WHERE i.id = %s",
+                (ids.read(Prefix.INGESTION, ingestion),),
+            ).fetchall()[0]
+        keys = Keyring.load(master_from_file(self.data / "master.key")).open(account, SealedKeys(*sealed))
+        with closing(open_store(self.data / "blobs").open(blob, keys)) as log:
+            return pl.read_ipc_stream(log)
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One file's way: from the CLOSE of its manifest to the webhook `ingestion.completed`, and where the time went."""
+
+    seconds: float
+    stages: dict[str, float]
+    ingestion: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An SFTP session, an HTTP client and a webhook receiver of the service's account."""
+
+    http: httpx.AsyncClient
+    sftp: asyncssh.SFTPClient
+    receiver: Receiver
+
+    async def put(self, path: Path) -> None:
+        """Put a data file."""
+        await self.sftp.put(str(path), f"/{path.name}")
+
+    async def walk(self, manifest: Path) -> Walk:
+        """Put the manifest of a file that was put before, and follow the ingestion to its end."""
+        text = await asyncio.to_thread(manifest.read_bytes)
+        file = await self.sftp.open(f"/{manifest.name}", "wb")
+        await file.write(text)
+        began = time.perf_counter()
+        await file.close()
+        newest = (await self.http.get("/v1/ingestions", params={"limit": 1})).raise_for_status().json()["data"][0]
+        told = asyncio.create_task(self._told(newest["id"]))
+        stages: dict[str, float] = {}
+        last = began
+        while not told.done():
+            shown = (await self.http.get(f"/v1/ingestions/{newest['id']}")).raise_for_status().json()
+            if shown["status"] == "failed":
+                raise RuntimeError(f"The ingestion failed: {shown['error']}")
+            now = time.perf_counter()
+            stages[shown["stage"]] = stages.get(shown["stage"], 0) + now - last
+            last = now
+            await asyncio.wait([told], timeout=LOOK_SECONDS)
+        ended, ingestion = await told
+        return Walk(ended - began, {stage: round(seconds, 2) for stage, seconds in stages.items()}, ingestion)
+
+    async def _told(self, ingestion: str) -> tuple[float, dict[str, Any]]:
+        data = await self.receiver.until("ingestion.completed", ingestion)
+        return time.perf_counter(), data
+
+
+@contextmanager
+def workshop(parent: Path | None) -> Iterator[Path]:
+    """A new folder, gone afterwards, whose files the embedded server's user can read."""
+    folder = Path(tempfile.mkdtemp(prefix="ingestd-bench-", dir=parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Service]:
+    """Run `python -m ingestd serve` on a new data folder, and remove that in the end."""
+    data, output = folder / "data", folder / "service.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("INGESTD_")} | {
+        "INGESTD_DATA_DIR": str(data),
+        "INGESTD_HTTP__PORT": "0",
+        "INGESTD_SFTP__PORT": "0",
+        "INGESTD_EGRESS_ALLOW": json.dumps(["127.0.0.0/8:*"]),
+        "INGESTD_DATABASE_SETTINGS": json.dumps(POSTGRES),
+        "INGESTD_LOG_LEVEL": "warning",
+    }
+    with output.open("wb") as log:
+        command = [sys.executable, "-m", "ingestd", "serve"]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        welcome = _await_welcome(process, output)
+        url = embedded.find(data / "postgres")
+        assert url is not None  # the service runs on it
+        yield Service(
+            pid=process.pid,
+            data=data,
+            url=url,
+            http=welcome["http"],
+            sftp=(welcome["host"], int(welcome["port"])),
+            account=welcome["account"],
+            key=welcome["key"],
+        )
+    except Exception as failure:
+        failure.add_note(f"The end of what the service said:\n{output.read_text()[-4000:]}")
+        raise
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        embedded.remove(data / "postgres")
+        shutil.rmtree(data)
+
+
+def _await_welcome(process: subprocess.Popen[bytes], output: Path) -> re.Match[str]:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        if welcome := _WELCOME.search(output.read_text()):
+            return welcome
+        time.sleep(LOOK_SECONDS)
+    raise RuntimeError("The service did not start.")
+
+
+@asynccontextmanager
+async def client(service: Service) -> AsyncIterator[Client]:
+    """Connect to all doors of a service and register a webhook."""
+    host, port = service.sftp
+    async with (
+        Receiver() as receiver,
+        httpx.AsyncClient(
+            base_url=service.http, headers={"Authorization": f"Bearer {service.key}"}, trust_env=False, timeout=30
+        ) as http,
+        asyncssh.connect(
+            host,
+            port,
+            username=service.account,
+            client_keys=[str(service.data / "import_key")],
+            known_hosts=str(service.data / "known_hosts"),
+            config=None,
+            agent_path=None,
+        ) as connection,
+        connection.start_sftp_client() as sftp,
+    ):
+        made = await http.post("/v1/webhooks", json={"name": "benchmark", "url": receiver.url})
+        receiver.secret = made.raise_for_status().json()["secret"]
+        yield Client(http, sftp, receiver)
+
+
+def as_truth(rejected: pl.DataFrame, made: Generated) -> bool:
+    """Whether exactly the records that the generator spoilt were rejected: by record, line and reason."""
+    truth = pl.read_csv(made.truth).select("record", "line", codes=pl.concat_list("kind"))
+    found = rejected.select(record="row_no", line="line_no", codes="codes")
+    return truth.sort("record").equals(found.sort("record"))

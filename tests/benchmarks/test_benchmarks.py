@@ -1,0 +1,56 @@
+"""The measurements run, and what they write is whole; how fast it was is not judged here."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.timeout(300)
+
+
+async def measured(out, *arguments):
+    command = [sys.executable, "-m", "benchmarks", *arguments, "--json", str(out)]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    table, _ = await process.communicate()
+    assert process.returncode == 0
+    figures = json.loads(out.read_text())
+    assert all(figure in table.decode() for figure in (f"{figures[0]['seconds']}", figures[0]["machine"]["processor"]))
+    for each in figures:
+        assert each["machine"].keys() == {"processor", "cores", "memory_gb", "system", "load"}
+        assert each["postgres_settings"]["fsync"] == each["postgres_settings"]["synchronous_commit"] == "on"
+        assert each["postgres_settings"]["full_page_writes"] == "on"
+        assert {"python", "postgresql", "ingestd"} <= each["versions"].keys()
+    return figures
+
+
+async def test_loads_of_profiles_are_measured_and_their_rejected_rows_compared_with_the_truth(tmp_path):
+    first, updates = await measured(tmp_path / "out.json", "profiles", "--mb", "0.5")
+    assert (first["work"], first["variant"], updates["variant"]) == ("profiles", "first", "updates")
+    for load in (first, updates):
+        assert load["mb"] == pytest.approx(0.5, rel=0.1)
+        assert load["rows_rejected"] == load["truth_rejected"] > 0
+        assert load["rejected_as_truth"]
+        assert load["rows_accepted"] > 50 * load["rows_rejected"]
+        assert load["mb_per_s"] == pytest.approx(load["mb"] / load["seconds"], rel=0.2)
+        assert load["ratio_raw_copy"] == pytest.approx(load["raw_copy_seconds"] / load["seconds"], rel=0.2)
+        assert load["peak_pss_mb"] > 100
+
+
+async def test_the_api_is_asked_when_idle_and_while_a_file_is_loaded(tmp_path):
+    [latency] = await measured(tmp_path / "out.json", "latency", "--mb", "0.5", "--idle-seconds", "1")
+    assert latency["requests"] > 0
+    for which in ("", "_idle", "_upload"):
+        assert 0 < latency[f"api_p50{which}_ms"] <= latency[f"api_p99{which}_ms"]
+
+
+async def test_small_files_are_timed_one_after_the_other(tmp_path):
+    first, second = await measured(tmp_path / "out.json", "small", "--runs", "2")
+    assert (first["variant"], second["variant"]) == ("first", "next")
+    for small in (first, second):
+        assert small["rows_accepted"] + small["rows_rejected"] == 100
+        assert small["rows_rejected"] == small["truth_rejected"]
+        assert small["seconds"] > 0
