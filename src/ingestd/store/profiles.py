@@ -134,9 +134,17 @@ BEGIN
 END $$
 """
 
+UNSAMPLED: Final = [
+    f"ALTER TABLE profiles_p_{number:02d} "
+    + ", ".join(f"ALTER {name} SET STATISTICS 0" for name in ("attributes", "preferences", "identifiers", "origins"))
+    for number in range(SLICES)
+]
+"""No plan needs statistics of these, and sorting JSON for them would cost every load some seconds afterwards."""
+
 PARTITION_DDL: Final = [
     *partitions("profiles", f" WITH (fillfactor = {FILL})"),
     *partitions("profile_aliases"),
+    *UNSAMPLED,
     LIST_EDIT,
 ]
 """What the migration and the tests run after the tables of this module are made."""
