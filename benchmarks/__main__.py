@@ -29,7 +29,7 @@ PROFILES: Final = (
     "mb", "seconds", "mb_per_s", "rows_per_s", "raw_copy_seconds", "ratio_raw_copy", "peak_pss_mb",
     "rows_rejected", "truth_rejected", "rejected_as_truth",
 )  # fmt: skip
-LATENCY: Final = ("mb", "seconds", "requests", "api_p50_ms", "api_p99_ms", "api_p50_idle_ms", "api_p99_idle_ms",
+LATENCY: Final = ("mb", "rate", "seconds", "requests", "api_p50_ms", "api_p99_ms", "api_p50_idle_ms", "api_p99_idle_ms",
                   "api_p50_upload_ms", "api_p99_upload_ms")  # fmt: skip
 M = TypeVar("M", bound=Measured)
 
@@ -49,12 +49,14 @@ def measure_profiles(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Fol
 def measure_latency(
     mb: Mb = 200,
     runs: Runs = 1,
+    rate: Annotated[float, typer.Option(help="Requests a second.")] = latency.RATE,
     idle_seconds: Annotated[float, typer.Option(help="How long to ask the idle service.")] = 10,
     out: Json = None,
     folder: Folder = None,
 ) -> None:
     """Ask the API while a file of profiles is loaded, and while nothing is."""
-    _write(_shown(latency.measure(mb=mb, idle_seconds=idle_seconds, runs=runs, parent=folder), LATENCY), out)
+    measured = latency.measure(mb=mb, rate=rate, idle_seconds=idle_seconds, runs=runs, parent=folder)
+    _write(_shown(measured, LATENCY), out)
 
 
 @app.command("small")

@@ -9,11 +9,11 @@ from typing import Final, Self
 
 import psutil  # type: ignore[import-untyped]
 
-SAMPLE_SECONDS: Final = 0.2
+SAMPLE_SECONDS: Final = 1.0
 
 
 class PeakPss:
-    """While entered, looks every 0.2 s at a process and its children that run the same program; `mb` is the most seen.
+    """While entered, looks every second at a process and its children that run the same program; `mb` is the most seen.
 
     For the service these are its own process and its data-plane processes; PostgreSQL is another program.
     """

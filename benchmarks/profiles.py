@@ -16,8 +16,6 @@ from benchmarks.raw_copy import raw_copy
 from benchmarks.service import Service, Walk, as_truth, client, serving, workshop
 
 VARIANTS: Final[tuple[Variant, ...]] = ("first", "updates")
-FLOORS: Final = {"first": 0.10, "updates": 0.06}
-"""The least ratio to the raw COPY that a machine of two cores must reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

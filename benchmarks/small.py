@@ -13,7 +13,6 @@ from benchmarks.machine import Measured, circumstances
 from benchmarks.service import Service, client, serving, workshop
 
 ROWS: Final = 100
-FLOOR_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

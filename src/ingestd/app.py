@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
@@ -16,6 +17,7 @@ from ingestd import egress, telemetry
 from ingestd.api.app import create_api
 from ingestd.api.context import Parts, SftpAddress
 from ingestd.blobs.store import BlobStore, open_store
+from ingestd.domain.errors import Unavailable
 from ingestd.ingest import engine as jobs
 from ingestd.ingest import work
 from ingestd.ingest.engine import Engine
@@ -65,17 +67,17 @@ class Base:
 
 
 @contextmanager
-def base(settings: Settings) -> Iterator[Base]:
+def base(settings: Settings, *, serving: bool = False) -> Iterator[Base]:
     """Open what everything stands on.
 
-    The embedded database is started here and migrated, and ends with it; where the service is running already, its
-    database is used.
+    The embedded database is started here and migrated, and ends with it; a command uses that of the running service.
+    For `serving` it must be ours, or Conflict: two services on one data folder are one too many.
     """
     folder = settings.data_dir.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     blob_place = settings.blob_url or str(folder / "blobs")
-    master = settings.master_key.get_secret_value() if settings.master_key else master_from_file(folder / "master.key")
-    with _database(settings, folder) as (url, alone):
+    master = settings.master_key.get_secret_value() if settings.master_key else _master_of(folder)
+    with _database(settings, folder, serving=serving) as (url, alone):
         yield Base(
             settings=settings,
             database_url=url,
@@ -86,12 +88,23 @@ def base(settings: Settings) -> Iterator[Base]:
         )
 
 
+def _master_of(folder: Path) -> str:
+    """The master key of a data folder, made at its first start; a lost one is never replaced by another."""
+    if (folder / "postgres").exists() and not (folder / "master.key").exists():
+        raise Unavailable(
+            f"{folder / 'master.key'} is missing, and what is stored was sealed with it. Put it back, or set "
+            "INGESTD_MASTER_KEY.",
+            code="master_key_missing",
+        )
+    return master_from_file(folder / "master.key")
+
+
 def _place(place: str) -> str | Path:
     return place if "://" in place else Path(place)
 
 
 @contextmanager
-def _database(settings: Settings, folder: Path) -> Iterator[tuple[str, bool]]:
+def _database(settings: Settings, folder: Path, *, serving: bool) -> Iterator[tuple[str, bool]]:
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
         engine = store.engine(url)
@@ -100,7 +113,7 @@ def _database(settings: Settings, folder: Path) -> Iterator[tuple[str, bool]]:
         yield url, False
         return
     place = folder / "postgres"
-    running_url = embedded.find(place)
+    running_url = None if serving else embedded.find(place)
     if running_url is not None:
         yield running_url, False
         return
@@ -133,6 +146,8 @@ async def running(ground: Base) -> AsyncIterator[App]:
         sessions = store.sessions(doors)
         engine = Engine(ground.database_url, sql, replica=store.new_id().hex)
         stack.push_async_callback(asyncio.to_thread, engine.close)
+        unfinished = timedelta(0) if ground.alone else timedelta(days=1)
+        await asyncio.to_thread(ground.blobs.sweep_parts, store.utc_now() - unfinished)
         intake = Intake(sessions, engine, ground.blobs, ground.keyring, settings.limits)
 
         outbox = Outbox(

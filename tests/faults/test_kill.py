@@ -1,64 +1,88 @@
-"""`kill -9` anywhere: counts and effects are exact, the order is kept, one completion is told (P3, P4, P6)."""
+"""`kill -9` of the service anywhere: counts and effects are exact, the order is kept, one completion is told."""
 
 import asyncio
+import os
+import signal
 
+import psutil
 import pytest
+from tests.faults.program import ATTEMPTS, PATIENCE, POINTS
+from tests.faults.world import PARTS, adding, attempts_of, exact
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
-
-PEOPLE = 300
-POINTS = {
-    "before checking": ("ingestd.ingest.work", "check", 1, "service"),
-    "while checking": ("ingestd.pipeline.check", "bind", 1, "service"),
-    "between two parts": ("ingestd.ingest.work", "apply_part", 3, "service"),
-    "in a part, before its commit": ("ingestd.store.ingestions", "close_part", 2, "service"),
-    "between apply and report": ("ingestd.ingest.tell", "tell_ingestion", 3, "service"),
-}
-
-
-def adding(song):
-    """A file in which everyone adds a song, twice in two rows."""
-    rows = "".join(f"person-{n},{song},$add\n" * 2 for n in range(PEOPLE))
-    return ("identity,Playlist,Playlist.operation\n" + rows).encode()
-
-
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(("point", "call"), [(point, 1 + (" part" in point) * PARTS // 4) for point in POINTS])
 @pytest.mark.rule("S103", "S135")
-async def test_a_killed_service_finishes_what_it_began_exactly_once(program, point):
-    await program.start(kill=POINTS[point])
-    async with program.told() as receiver:
-        await program.push("first", adding("Rock"))
-        await program.dead()
+async def test_a_killed_service_finishes_what_it_began_exactly_once(program, client, point, call):
+    async with client.told() as receiver:
+        program.arm(point, call=call)
+        await client.push("first", adding("Rock"))
+        await program.held()
+        await client.push("second", adding("Jazz"))
+        await program.kill()
         await program.start()
-        await program.push("second", adding("Jazz"))
-        first, second = await program.ended()
-        completed = [each for each in receiver.told if each["type"] == "ingestion.completed"]
-    for ended, created in ((first, PEOPLE), (second, 0)):
-        assert ended["status"] == "completed"
-        assert ended["counts"] | {"accepted": 2 * PEOPLE, "rejected": 0, "created": created} == ended["counts"]
-    assert first["finished_at"] <= second["started_at"]
-    for n in (0, PEOPLE - 1):
-        profile = await program.profile(f"person-{n}")
-        assert profile["attributes"]["Playlist"] == ["Rock", "Jazz"]
-    assert {each["data"]["id"] for each in completed} >= {first["id"]}
-    told_of_first = {each["id"] for each in completed if each["data"]["id"] == first["id"]}
-    assert len(told_of_first) == 1
+        first, second = await exact(client, ["Rock", "Jazz"])
+        for each in (first, second):
+            await asyncio.wait_for(receiver.until("ingestion.completed", each["id"]), PATIENCE)
+        told = {(each["data"]["id"], each["id"]) for each in receiver.told if each["type"] == "ingestion.completed"}
+    assert len(told) == 2
 
 
-async def test_a_dead_worker_costs_only_its_own_ingestion_a_repeat(program):
-    await program.start(kill=("ingestd.store.ingestions", "close_part", 1, "worker"))
-    await asyncio.gather(program.push("one", adding("Rock")), program.push("two", adding("Jazz")))
-    ended = await program.ended()
-    assert [each["status"] for each in ended] == ["completed", "completed"]
-    assert sorted((await program.profile("person-7"))["attributes"]["Playlist"]) == ["Jazz", "Rock"]
+@pytest.mark.parametrize("point", ["in the check, rows read", "in a part, all written"])
+async def test_a_killed_worker_costs_only_its_own_ingestion_a_repeat(program, client, other, point):
+    program.arm(point)
+    await client.push("one", adding("Rock"))
+    worker = await program.held()
+    await other.push("two", adding("Jazz"))
+    os.kill(worker, signal.SIGKILL)
+    program.release()
+    await exact(client, ["Rock"])
+    await exact(other, ["Jazz"])
+    assert attempts_of(program) == [1, 1 + ("check" in point)]
 
 
-async def test_a_stopped_service_leaves_its_work_for_the_next_start(program):
+async def test_idle_workers_that_die_are_replaced(program, client):
+    workers = [psutil.Process(pid) for pid in program.workers()]
+    for each in workers:
+        each.kill()
+    await client.push("one", adding("Rock"))
+    await exact(client, ["Rock"])
+    assert attempts_of(program, 1) == [1]
+
+
+async def test_a_stopped_service_leaves_its_work_for_the_next_start_and_counts_no_crash(program, client):
+    for song in range(ATTEMPTS + 1):
+        program.arm("in a part, all written", call=song + 1)
+        if not song:
+            await client.push("first", adding("Rock"))
+        await program.held()
+        async with client.sftp() as sftp:
+            upload = await sftp.open("/half.csv", "wb")
+            await upload.write(b"identity\nann\n")
+            assert await program.stop() == 0
+        program.release()
+        await program.start()
+    await exact(client, ["Rock"])
+    assert attempts_of(program, 1) == [1]
+    async with client.sftp() as sftp:
+        assert "half.csv" not in await sftp.listdir("/")
+
+
+async def test_a_second_service_on_the_same_folder_is_refused_with_a_clear_line(program):
+    before = program.log.stat().st_size
+    second = await program.spawn()
+    async with asyncio.timeout(PATIENCE):
+        assert await second.wait() == 1
+    said = program.log.read_bytes()[before:].decode()
+    assert f"in use by process {program.process.pid}" in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+async def test_an_upload_that_a_kill_cut_short_leaves_nothing(program, client):
+    async with client.sftp() as sftp:
+        upload = await sftp.open("/half.csv", "wb")
+        await upload.write(b"identity\nann\n")
+        await program.kill()
     await program.start()
-    await program.push("first", adding("Rock"))
-    await program.stop()
-    assert program.process.returncode == 0
-    await program.start()
-    (ended,) = await program.ended()
-    assert ended["counts"]["created"] == PEOPLE
+    assert [each.name for each in (program.folder / "data" / "blobs").glob(".part-*")] == []

@@ -25,7 +25,7 @@ def serve() -> None:
     """
     settings = Settings()
     telemetry.configure(level=settings.log_level.upper())
-    with base(settings) as ground:
+    with base(settings, serving=True) as ground:
         first = _first_account(ground) if ground.alone and not accounts.any_account(ground) else None
         asyncio.run(_run(ground, first))
 

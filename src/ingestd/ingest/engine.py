@@ -24,8 +24,11 @@ from dbos import (
 from sqlalchemy import Engine as SqlEngine
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ingestd import telemetry
 from ingestd.settings import WorkerSettings
-from ingestd.store import replicas
+from ingestd.store import ingestions, replicas
+
+log = telemetry.logger(__name__)
 
 APPLICATION: Final = "ingestd"
 VERSION: Final = "1"
@@ -92,6 +95,7 @@ class Engine:
             "run_migrations": False,
             "log_level": "WARNING",
         }
+        self._beat(alone=alone)  # first: what this replica begins is found should it die at once
         DBOS(config=config)
         DBOS.workflow(name="ingest")(_ingest(walk))
         DBOS.workflow(name="apply_part")(_apply(apply_part))
@@ -103,7 +107,6 @@ class Engine:
             polling_interval_sec=POLL_SECONDS,
         )
         DBOS.register_queue(PARTS, worker_concurrency=settings.processes, polling_interval_sec=POLL_SECONDS)
-        self._beat(alone=alone)
         self._heart = threading.Thread(target=self._live, name="engine-heartbeat", daemon=True)
         self._heart.start()
 
@@ -119,12 +122,15 @@ class Engine:
             self._client.enqueue(options, str(ingestion_id), part)
 
     def stop(self) -> None:
-        """Stop running workflows; those still open go back to their queues at once."""
+        """Stop running workflows; those still open go back to their queues at once, as if they had not been begun."""
         self._stopped.set()
         if self._heart is not None:
             self._heart.join()
         DBOS.destroy(destroy_registry=True)
-        self._hand_over(self._replica)
+        try:
+            self._hand_over(self._replica, orderly=True)
+        except Exception as fault:  # then the others, or the next start, find that we have gone silent
+            log.warning("hand_over_failed", exc_info=fault)
 
     def close(self) -> None:
         """Give back the connections for enqueuing."""
@@ -132,7 +138,10 @@ class Engine:
 
     def _live(self) -> None:
         while not self._stopped.wait(HEARTBEAT_SECONDS):
-            self._beat(alone=False)
+            try:
+                self._beat(alone=False)
+            except Exception as fault:  # the database will be back, and must find us alive
+                log.warning("heartbeat_failed", exc_info=fault)
 
     def _beat(self, *, alone: bool) -> None:
         """Say that this replica lives, and take over from those that have gone silent."""
@@ -142,8 +151,11 @@ class Engine:
         for replica in silent:
             self._hand_over(replica)
 
-    def _hand_over(self, replica: str) -> None:
-        """Give the open workflows of a dead replica back to their queues; under a lock, so one process does it."""
+    def _hand_over(self, replica: str, *, orderly: bool = False) -> None:
+        """Give the open workflows of a replica back to their queues; under a lock, so one process does it.
+
+        After an `orderly` stop the attempts it broke off do not count as crashes (P6).
+        """
         with self._sql.begin() as connection:
             if not replicas.bury(connection, replica):
                 return
@@ -152,6 +164,8 @@ class Engine:
                 ids = [workflow.workflow_id for workflow in left if workflow.queue_name == queue]
                 if ids:
                     self._client.resume_workflows(ids, queue_name=queue)
+                if queue == INGESTIONS and orderly:
+                    ingestions.forget_attempt(connection, [UUID(each) for each in ids])
 
 
 def _ingest(walk: Walk) -> Callable[[str], None]:

@@ -80,13 +80,14 @@ class Flow:
         """Apply one part of an ingestion; a repeat does nothing, and a part that kills its process is given up (P6)."""
         deaths = 0
         for pause in self._pauses():
-            with self.sql.connect() as connection:
-                row = ingestions.peek(connection, ingestion_id)
-            if row.status != Status.IN_PROGRESS:
-                return
-            checked = Checked.model_validate(row.checked)
             try:
-                self.pool.run(work.apply_part, self._job(row), checked, part, lost=deaths >= self.settings.attempts)
+                with self.sql.connect() as connection:
+                    row = ingestions.peek(connection, ingestion_id)
+                if row.status != Status.IN_PROGRESS:
+                    return
+                checked = Checked.model_validate(row.checked)
+                lost = deaths >= self.settings.attempts or row.attempts > self.settings.attempts
+                self.pool.run(work.apply_part, self._job(row), checked, part, lost=lost)
             except PoolClosed:
                 raise Stopping from None
             except Exception as fault:
@@ -111,13 +112,17 @@ class Flow:
     def _attempt(self, ingestion_id: UUID, *, crashed: bool) -> None:
         with self.sql.begin() as connection:
             row = ingestions.claim(connection, ingestion_id, crashed=crashed)
-            if row.status != Status.IN_PROGRESS:
-                return
-            if row.fence == 1:
+            if row.status == Status.IN_PROGRESS and row.fence == 1:
                 tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_PICKED_UP, now=utc_now())
         job = self._job(row)
-        if row.attempts > self.settings.attempts:
-            self._give_up(job, Checked.model_validate(row.checked) if row.checked else None)
+        if row.status == Status.IN_PROGRESS:
+            self._take_to_its_end(job, row)
+        self.pool.run(work.discard, job)
+
+    def _take_to_its_end(self, job: Job, row: Row[Any]) -> None:
+        """Do what is left to do; after too many crashes without checking, or without applying any more part (P6)."""
+        if row.checked is None and row.attempts > self.settings.attempts:
+            self._fail(job, Counts(), error("infrastructure", "The service failed at this file again and again."))
             return
         try:
             checked = Checked.model_validate(row.checked) if row.checked else self._check(job)
@@ -128,19 +133,7 @@ class Flow:
             detail = f"All {checked.counts.rejected} rows were rejected; the error file says why."
             self._fail(job, checked.counts, error("nothing_applied", detail), checked)
             return
-        self._complete(job, self._apply(job, checked))
-
-    def _give_up(self, job: Job, checked: Checked | None) -> None:
-        """End an ingestion that crashed again and again: failed, unless a part of it has been applied (P6)."""
-        with self.sql.connect() as connection:
-            applied = ingestions.applied(connection, job.ingestion_id)
-        if checked is None or all("lost" in figures for figures in applied.values()):
-            self._fail(job, Counts(), error("infrastructure", "The service failed at this file again and again."))
-            return
-        lost = sum(rows for part, rows in checked.parts.items() if "lost" in applied.get(part, {"lost": 1}))
-        counts = checked.with_applied(applied.values()).counts
-        counts = counts.model_copy(update={"accepted": counts.accepted - lost, "rejected": counts.rejected + lost})
-        self._complete(job, checked.model_copy(update={"counts": counts}))
+        self._complete(job, self._apply(job, checked, attempts=row.attempts))
 
     def _job(self, row: Row[Any]) -> Job:
         keys = self.keyring.open(row.account_id, SealedKeys(row.data_keys, row.index_key))
@@ -173,7 +166,7 @@ class Flow:
             )
         return checked
 
-    def _apply(self, job: Job, checked: Checked) -> Checked:
+    def _apply(self, job: Job, checked: Checked, *, attempts: int) -> Checked:
         """Apply every part; the rows of those given up become rejected rows of the error file (P6)."""
         if len(checked.parts) > 1:
             self.jobs.fan_out(job.ingestion_id, list(checked.parts))
@@ -187,7 +180,9 @@ class Flow:
             ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
             applied = ingestions.applied(connection, job.ingestion_id)
         lost = [part for part in checked.parts if "lost" in applied[part]]
-        if lost:
+        if lost and attempts > 2 * self.settings.attempts:
+            checked = checked.without(lost)
+        elif lost:
             checked = self.pool.run(work.report_lost, job, checked, lost)
         return checked.with_applied(applied.values())
 
@@ -216,7 +211,7 @@ class Flow:
         self._finish(job, NoticeType.INGESTION_FAILED, checked, **changed)
 
     def _finish(self, job: Job, notice: NoticeType, checked: Checked | None, **values: Any) -> None:
-        """Say how it ended, in one transaction: status, counts, error file and notices (P4); then drop the parts."""
+        """Say how it ended, in one transaction: status, counts, error file and notices (P4)."""
         now = utc_now()
         if checked is not None:
             values |= checked.model_dump(include={"error_blob", "error_size_bytes", "rejects_blob"})
@@ -225,4 +220,3 @@ class Flow:
             warnings = checked.warnings if checked else []
             ingestions.finish(connection, job.ingestion_id, job.fence, warnings=warnings, **values)
             tell_ingestion(connection, job.ingestion_id, notice, now=now)
-        self.pool.run(work.discard, job)

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final, ParamSpec, TypeVar
 
@@ -21,6 +21,9 @@ from pebble import ProcessExpired, ProcessPool
 from ingestd.domain.errors import IngestdError, Unavailable
 
 TASKS_BEFORE_REPLACED: Final = 64
+LOOK_SECONDS: Final = 1.0
+"""How often to look whether a pool still works: Pebble leaves running tasks without an answer when it stops."""
+
 NICENESS: Final = 10
 """The API's process goes first: its answers stay quick while a file is being loaded."""
 
@@ -58,8 +61,13 @@ class Pool:
 
         Raises WorkerDied if that process died, Unavailable if the task was not at fault, PoolClosed on shutdown.
         """
+        pool = self._whole()
         try:
-            result: R = self._whole().schedule(function, args=list(args), kwargs=dict(kwargs)).result()
+            future = pool.schedule(function, args=list(args), kwargs=dict(kwargs))
+            while not wait([future], LOOK_SECONDS).done:
+                if not pool.active:
+                    raise CancelledError  # noqa: TRY301 -- as Pebble should have done
+            result: R = future.result()
         except Exception as error:
             if self._closed.is_set():
                 raise PoolClosed from None

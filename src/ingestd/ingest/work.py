@@ -47,6 +47,7 @@ MERGE: Final = "merge"
 
 TWO_PEOPLE: Final = "identifiers_of_two_people"
 INTERNAL: Final = "internal"
+UNREPORTED: Final = "Rows that could not be stored are not in the error file."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,13 @@ class Checked(BaseModel):
             for name in ("created", "updated", "unchanged", "merged", "erased"):
                 figures[name] += part.get(name, 0)
         return self.model_copy(update={"counts": Counts(**figures)})
+
+    def without(self, lost: Iterable[str]) -> Checked:
+        """The same with the rows of lost parts rejected, where not even their error file could be written (P6)."""
+        rows = sum(self.parts[part] for part in lost)
+        accepted, rejected = self.counts.accepted - rows, self.counts.rejected + rows
+        counts = self.counts.model_copy(update={"accepted": accepted, "rejected": rejected})
+        return self.model_copy(update={"counts": counts, "warnings": [*self.warnings, UNREPORTED]})
 
 
 class Scratch:

@@ -16,7 +16,6 @@ SLICES = 16
 Key = Annotated[UUID, mapped_column(Uuid, primary_key=True)]
 
 
-
 class Base(DeclarativeBase):
     """The declarative base; every constraint gets a stable name."""
 

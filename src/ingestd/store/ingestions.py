@@ -184,6 +184,15 @@ def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[A
     return peek(connection, ingestion_id)
 
 
+def forget_attempt(connection: Connection, ingestion_ids: Sequence[UUID]) -> None:
+    """Do not count the last attempt of these ingestions, which was broken off in order."""
+    connection.execute(
+        update(Ingestion)
+        .where(Ingestion.id.in_(ingestion_ids), Ingestion.status == Status.IN_PROGRESS)
+        .values(attempts=Ingestion.attempts - 1)
+    )
+
+
 def peek(connection: Connection, ingestion_id: UUID) -> Row[Any]:
     """The row as it is now, with its file's blob and its account's sealed keys, or NotFound."""
     row: Row[Any] | None = connection.execute(_with_means().where(Ingestion.id == ingestion_id)).one_or_none()

@@ -1,0 +1,111 @@
+"""What holds whenever nothing is being done, whatever was broken before: one function for all fault tests."""
+
+import csv
+import hashlib
+import io
+import time
+from itertools import pairwise
+
+import psycopg
+from psycopg.rows import namedtuple_row
+
+from ingestd.ingest.work import UNREPORTED, Checked
+from ingestd.keyring import SealedKeys
+
+SETTLED = 60  # seconds within which everything has come to its end
+
+
+def check_invariants(ground):
+    """Wait until nothing is being done, then assert what must hold; `ground` has the database, the blobs, the keys."""
+    with psycopg.connect(ground.database_url, autocommit=True, row_factory=namedtuple_row) as sql:
+        _everything_ends(sql)
+        _files_are_their_blobs(ground, sql)
+        _outcomes_agree(ground, sql)
+        _accounts_are_in_order(sql)
+        _notices_are_told(sql)
+
+
+def _everything_ends(sql):
+    """I10, I11: no ingestion, no workflow, no transaction and no lock stays open."""
+    leader = "'SELECT pg_try_advisory_xact_lock%'"  # by which one DBOS of all does the chores; held while it lives
+    open_things = f"""
+        SELECT 'ingestion', id::text FROM ingestions WHERE status IN ('scheduled', 'in_progress')
+        UNION ALL SELECT 'workflow', workflow_uuid FROM dbos.workflow_status WHERE status <> 'SUCCESS'
+        UNION ALL SELECT 'transaction', query FROM pg_stat_activity
+            WHERE xact_start < now() - interval '5 seconds' AND datname IS NOT NULL AND query NOT LIKE {leader}
+        UNION ALL SELECT 'lock', query FROM pg_locks JOIN pg_stat_activity USING (pid)
+            WHERE locktype = 'advisory' AND query NOT LIKE {leader}
+    """
+    deadline = time.monotonic() + SETTLED
+    while found := sql.execute(open_things).fetchall():
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def _files_are_their_blobs(ground, sql):
+    """I1, I2, I8: every file is there with its hash, every error file that is named, and nothing else."""
+    keys = {
+        row.id: ground.keyring.open(row.id, SealedKeys(row.data_keys, row.index_key))
+        for row in sql.execute("SELECT id, data_keys, index_key FROM accounts")
+    }
+    named = set()
+    files = "SELECT account_id, blob, size_bytes, sha256 FROM files"
+    manifests = "SELECT account_id, blob, size_bytes, sha256 FROM manifests"
+    for row in sql.execute(f"{files} UNION ALL {manifests}"):
+        with ground.blobs.open(row.blob, keys[row.account_id]) as stream:
+            data = stream.read()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (row.size_bytes, row.sha256)
+        named.add(row.blob)
+    for row in sql.execute("SELECT account_id, error_blob, rejects_blob, counts, warnings FROM ingestions"):
+        if UNREPORTED not in row.warnings:
+            assert (row.error_blob is None, row.rejects_blob is None) == (not row.counts["rejected"],) * 2
+        if row.error_blob is not None:
+            with ground.blobs.open(row.error_blob, keys[row.account_id]) as stream:
+                rows = list(csv.reader(io.StringIO(stream.read().decode())))
+            assert len(rows) == row.counts["rejected"] + 1
+            named |= {row.error_blob, row.rejects_blob}
+    deadline = time.monotonic() + SETTLED  # blobs are removed after the end was told
+    while {stored.name for stored in ground.blobs.list()} != named:
+        assert time.monotonic() < deadline, {stored.name for stored in ground.blobs.list()} ^ named
+        time.sleep(0.05)
+
+
+def _outcomes_agree(ground, sql):
+    """I3, I4: status, counts, ledger and notices say the same of every ingestion."""
+    for row in sql.execute("SELECT * FROM ingestions").fetchall():
+        counts, part = row.counts, {}
+        ledger = sql.execute("SELECT part, counts FROM ledger WHERE ingestion_id = %s", [row.id]).fetchall()
+        types = [n.type for n in sql.execute("SELECT type FROM notices WHERE subject_id = %s", [row.id])]
+        assert counts["read"] == counts["accepted"] + counts["rejected"] + counts["blank"]
+        assert sorted(types) == sorted(["ingestion.scheduled", "ingestion.picked_up", f"ingestion.{row.status}"]), (
+            row.status
+        )
+        assert (row.finished_at is not None, row.stage, row.progress["percent"]) == (True, "done", 100)
+        for entry in ledger:
+            for name, count in entry.counts.items():
+                part[name] = part.get(name, 0) + count
+        lost = part.pop("lost", 0)
+        if row.status == "completed":
+            checked = Checked.model_validate(row.checked)
+            assert {entry.part for entry in ledger} == checked.parts.keys() | {checked.merges} - {None}
+            assert {name: counts[name] for name in part} == part
+            assert sum(counts.values()) - 2 * (counts["read"]) == sum(part.values())
+            assert counts["rejected"] >= lost
+        else:
+            assert part == {}
+            assert counts["accepted"] == 0
+            assert row.error is not None
+
+
+def _accounts_are_in_order(sql):
+    """I6: an account's files were walked one after the other, in the order of their numbers."""
+    rows = sql.execute("SELECT account_id, started_at, finished_at FROM ingestions ORDER BY account_id, seq").fetchall()
+    for before, after in pairwise(rows):
+        if before.account_id == after.account_id:
+            assert before.finished_at <= after.started_at
+
+
+def _notices_are_told(sql):
+    """I7: each notice reached its sink, or waits for its next attempt and is visible."""
+    rows = sql.execute("SELECT state, attempts, next_attempt_at FROM deliveries").fetchall()
+    assert all(row.state != "pending" or row.next_attempt_at is not None for row in rows)

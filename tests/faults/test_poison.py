@@ -1,0 +1,68 @@
+"""What crashes again and again is given up after a few attempts, and what comes after it is served (P6)."""
+
+import csv
+
+import pytest
+from tests.faults.program import ATTEMPTS, NEW_ERROR_FILE
+from tests.faults.world import PEOPLE, adding
+
+from ingestd.ingest.work import UNREPORTED
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
+
+PART = "part-0003"
+
+
+async def test_a_file_that_kills_every_worker_fails_and_the_next_one_is_walked(program, client):
+    program.arm("before the check", act="die", always=True)
+    await client.push("first", adding("Rock"))
+    (poison,) = await client.ended()
+    assert (poison["status"], poison["error"]["code"]) == ("failed", "infrastructure")
+    assert await client.playlist("person-0") is None
+    program.release()
+    await client.push("second", adding("Jazz"))
+    assert [each["status"] for each in await client.ended()] == ["failed", "completed"]
+    assert await client.playlist("person-0") == ["Jazz"]
+
+
+async def test_a_part_that_kills_every_worker_comes_back_as_rejected_rows(program, client):
+    program.arm("in a part, nothing written", act="die", always=True, only=PART)
+    await client.push("first", adding("Rock"))
+    await all_but_a_part(client)
+
+
+async def test_a_part_that_kills_the_service_comes_back_as_rejected_rows(program, client):
+    program.arm("in a part, nothing written", only=PART)
+    await client.push("first", adding("Rock"))
+    for _ in range(ATTEMPTS):
+        await program.held()
+        await program.kill()
+        program.arm("in a part, nothing written", only=PART)
+        await program.start()
+    await all_but_a_part(client)
+
+
+async def test_an_error_file_that_cannot_be_written_does_not_keep_an_ingestion_open(program, client):
+    program.arm("in a part, nothing written", NEW_ERROR_FILE, act="die", always=True, only=PART)
+    await client.push("first", adding("Rock"))
+    (poison,) = await client.ended()
+    assert poison["status"] == "completed"
+    assert poison["counts"]["accepted"] + poison["counts"]["rejected"] == 2 * PEOPLE
+    assert poison["counts"]["rejected"] > 0
+    assert poison["warnings"] == [UNREPORTED]
+
+
+async def all_but_a_part(client):
+    """Assert that the first file completed without one part, whose rows are in its error file; the next is walked."""
+    (poison,) = await client.ended()
+    _, *rows = csv.reader(await client.error_file(poison))
+    lost = {row[0] for row in rows}
+    assert {row[-1] for row in rows} == {"[Internal error] Error while importing data"}
+    assert (len(rows), 0 < len(lost) < PEOPLE) == (2 * len(lost), True)
+    counts = poison["counts"]
+    assert (poison["status"], counts["created"]) == ("completed", PEOPLE - len(lost))
+    assert (counts["accepted"], counts["rejected"]) == (2 * PEOPLE - len(rows), len(rows))
+    assert await client.playlist(lost.pop()) is None
+    client.program.release()
+    await client.push("second", adding("Jazz"))
+    assert (await client.ended())[1]["counts"]["created"] == len(lost) + 1

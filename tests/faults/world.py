@@ -1,0 +1,28 @@
+"""The file of the fault tests, whose effect shows every repeat, and what must have come of it."""
+
+PEOPLE = 300
+PARTS = 16
+
+
+def adding(song):
+    """A file in which everyone adds a song, in two rows each."""
+    rows = "".join(f"person-{n},{song},$add\n" * 2 for n in range(PEOPLE))
+    return ("identity,Playlist,Playlist.operation\n" + rows).encode()
+
+
+async def exact(client, songs):
+    """Assert that the files took effect once each, and in their order."""
+    ended = await client.ended()
+    for n, each in enumerate(ended):
+        assert each["status"] == "completed"
+        assert (each["counts"]["accepted"], each["counts"]["rejected"]) == (2 * PEOPLE, 0)
+        assert (each["counts"]["created"], each["counts"]["updated"]) == ((0, PEOPLE) if n else (PEOPLE, 0))
+    for n in (0, PEOPLE // 2, PEOPLE - 1):
+        assert await client.playlist(f"person-{n}") == songs
+    return ended
+
+
+def attempts_of(program, newest=2):
+    """How often each of the newest ingestions was begun, newest first."""
+    with program.sql() as sql:
+        return [row[0] for row in sql.execute("SELECT attempts FROM ingestions ORDER BY id DESC LIMIT %s", [newest])]
