@@ -141,7 +141,7 @@ async def running(ground: Base) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         doors = store.async_engine(ground.database_url)
         stack.push_async_callback(doors.dispose)
-        sql = store.engine(ground.database_url)
+        sql = store.engine(ground.database_url, settings=work.FROZEN)
         stack.callback(sql.dispose)
         sessions = store.sessions(doors)
         engine = Engine(ground.database_url, sql, replica=store.new_id().hex)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from dbos import DBOSClient
 from tests.faults.program import HEARTBEAT, PATIENCE, until
-from tests.faults.world import adding, attempts_of, exact
+from tests.faults.world import adding, crashes, exact
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
@@ -23,7 +23,7 @@ async def test_a_lost_connection_is_no_crash_and_repeats_nothing(program, client
         program.release()
         (ended,) = await exact(client, ["Rock"])
         await asyncio.wait_for(receiver.until("ingestion.completed", ended["id"]), PATIENCE)
-    assert attempts_of(program, 1) == [1]
+    assert crashes(program, newest=1) == [0]
 
 
 async def test_a_heartbeat_that_failed_is_followed_by_the_next(program):

@@ -22,7 +22,7 @@ async def exact(client, songs):
     return ended
 
 
-def attempts_of(program, newest=2):
-    """How often each of the newest ingestions was begun, newest first."""
+def crashes(program, *, newest=2):
+    """How often each of the newest ingestions crashed, newest first."""
     with program.sql() as sql:
         return [row[0] for row in sql.execute("SELECT attempts FROM ingestions ORDER BY id DESC LIMIT %s", [newest])]

@@ -122,7 +122,7 @@ class Engine:
             self._client.enqueue(options, str(ingestion_id), part)
 
     def stop(self) -> None:
-        """Stop running workflows; those still open go back to their queues at once, as if they had not been begun."""
+        """Stop running workflows; those still open go back to their queues at once, and count no crash (P6)."""
         self._stopped.set()
         if self._heart is not None:
             self._heart.join()
@@ -154,18 +154,23 @@ class Engine:
     def _hand_over(self, replica: str, *, orderly: bool = False) -> None:
         """Give the open workflows of a replica back to their queues; under a lock, so one process does it.
 
-        After an `orderly` stop the attempts it broke off do not count as crashes (P6).
+        Unless it stopped in an `orderly` way, their ingestions count a crash (P6), before any part can crash again.
         """
         with self._sql.begin() as connection:
             if not replicas.bury(connection, replica):
                 return
             left = self._client.list_workflows(status="PENDING", executor_id=replica, load_input=False)
+            if left and not orderly:
+                ingestions.count_crash(connection, {_ingestion_of(workflow.workflow_id) for workflow in left})
             for queue in (INGESTIONS, PARTS):
                 ids = [workflow.workflow_id for workflow in left if workflow.queue_name == queue]
                 if ids:
                     self._client.resume_workflows(ids, queue_name=queue)
-                if queue == INGESTIONS and orderly:
-                    ingestions.forget_attempt(connection, [UUID(each) for each in ids])
+
+
+def _ingestion_of(workflow_id: str) -> UUID:
+    """The ingestion of a workflow of either queue."""
+    return UUID(workflow_id.partition(":")[0])
 
 
 def _ingest(walk: Walk) -> Callable[[str], None]:

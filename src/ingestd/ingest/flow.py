@@ -59,7 +59,7 @@ class Flow:
 
     def walk(self, ingestion_id: UUID) -> None:
         """Take one ingestion to its end; raise Stopping where the process goes down before that."""
-        crashed = True
+        crashed = False
         for pause in self._pauses():
             try:
                 with telemetry.context(ingestion=str(ingestion_id)):
@@ -86,7 +86,7 @@ class Flow:
                 if row.status != Status.IN_PROGRESS:
                     return
                 checked = Checked.model_validate(row.checked)
-                lost = deaths >= self.settings.attempts or row.attempts > self.settings.attempts
+                lost = max(deaths, row.attempts) >= self.settings.attempts
                 self.pool.run(work.apply_part, self._job(row), checked, part, lost=lost)
             except PoolClosed:
                 raise Stopping from None
@@ -121,7 +121,7 @@ class Flow:
 
     def _take_to_its_end(self, job: Job, row: Row[Any]) -> None:
         """Do what is left to do; after too many crashes without checking, or without applying any more part (P6)."""
-        if row.checked is None and row.attempts > self.settings.attempts:
+        if row.checked is None and row.attempts >= self.settings.attempts:
             self._fail(job, Counts(), error("infrastructure", "The service failed at this file again and again."))
             return
         try:
@@ -180,7 +180,7 @@ class Flow:
             ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
             applied = ingestions.applied(connection, job.ingestion_id)
         lost = [part for part in checked.parts if "lost" in applied[part]]
-        if lost and attempts > 2 * self.settings.attempts:
+        if lost and attempts >= 2 * self.settings.attempts:
             checked = checked.without(lost)
         elif lost:
             checked = self.pool.run(work.report_lost, job, checked, lost)

@@ -42,6 +42,9 @@ from ingestd.store.load.stage import Load
 PROGRESS_SECONDS: Final = 0.3
 """How often the row is told how far the check is."""
 
+FROZEN: Final = {"idle_in_transaction_session_timeout": "5min"}
+"""The locks of a process that was frozen in a transaction are freed after that; no sound one is idle so long."""
+
 MERGE: Final = "merge"
 """The part that makes two stored people one; applied after the others."""
 
@@ -345,4 +348,4 @@ def _blobs(place: str) -> BlobStore:
 @cache
 def _engine(url: str) -> Engine:
     """This process's own connections, kept over its tasks."""
-    return store.engine(url, pool_size=2, settings=store.BULK)
+    return store.engine(url, pool_size=2, settings=store.BULK | FROZEN)

@@ -6,7 +6,7 @@ present owner knows, and a ledger row is written in the transaction that applies
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -42,8 +42,8 @@ from ingestd.store.manifests import Manifest
 class Ingestion(Base):
     """One file's way through the service.
 
-    `seq` is null where a manifest was refused before it got a number; `checked` is what checking found
-    (`ingest.work.Checked`), once it is whole.
+    `seq` is null where a manifest was refused before it got a number; `attempts` counts those that crashed; `checked`
+    is what checking found (`ingest.work.Checked`), once it is whole.
     """
 
     __tablename__ = "ingestions"
@@ -169,7 +169,7 @@ _SHOWN_AS_THEY_ARE = (
 def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[Any]:
     """Take an ingestion over with a new fence, and give its row as it is now; a terminal one is given unchanged.
 
-    `crashed` counts an attempt: the first one, and each after a process has died on it.
+    `crashed` says that this process's last attempt has crashed; those of dead processes are counted by who finds them.
     """
     connection.execute(
         update(Ingestion)
@@ -184,13 +184,10 @@ def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[A
     return peek(connection, ingestion_id)
 
 
-def forget_attempt(connection: Connection, ingestion_ids: Sequence[UUID]) -> None:
-    """Do not count the last attempt of these ingestions, which was broken off in order."""
-    connection.execute(
-        update(Ingestion)
-        .where(Ingestion.id.in_(ingestion_ids), Ingestion.status == Status.IN_PROGRESS)
-        .values(attempts=Ingestion.attempts - 1)
-    )
+def count_crash(connection: Connection, ingestion_ids: Collection[UUID]) -> None:
+    """Count an attempt that crashed for each of these ingestions; for none whose row a process holds just now."""
+    free = select(Ingestion.id).where(Ingestion.id.in_(ingestion_ids)).with_for_update(skip_locked=True)
+    connection.execute(update(Ingestion).where(Ingestion.id.in_(free)).values(attempts=Ingestion.attempts + 1))
 
 
 def peek(connection: Connection, ingestion_id: UUID) -> Row[Any]:
