@@ -181,12 +181,23 @@ def _await_welcome(process: subprocess.Popen[bytes], output: Path) -> re.Match[s
 @asynccontextmanager
 async def client(service: Service) -> AsyncIterator[Client]:
     """Connect to all doors of a service and register a webhook."""
-    host, port = service.sftp
     async with (
         Receiver() as receiver,
         httpx.AsyncClient(
             base_url=service.http, headers={"Authorization": f"Bearer {service.key}"}, trust_env=False, timeout=30
         ) as http,
+        sftp_session(service) as sftp,
+    ):
+        made = await http.post("/v1/webhooks", json={"name": "benchmark", "url": receiver.url})
+        receiver.secret = made.raise_for_status().json()["secret"]
+        yield Client(http, sftp, receiver)
+
+
+@asynccontextmanager
+async def sftp_session(service: Service) -> AsyncIterator[asyncssh.SFTPClient]:
+    """Connect to the SFTP server."""
+    host, port = service.sftp
+    async with (
         asyncssh.connect(
             host,
             port,
@@ -198,9 +209,7 @@ async def client(service: Service) -> AsyncIterator[Client]:
         ) as connection,
         connection.start_sftp_client() as sftp,
     ):
-        made = await http.post("/v1/webhooks", json={"name": "benchmark", "url": receiver.url})
-        receiver.secret = made.raise_for_status().json()["secret"]
-        yield Client(http, sftp, receiver)
+        yield sftp
 
 
 def as_truth(rejected: pl.DataFrame, made: Generated) -> bool:
