@@ -198,6 +198,7 @@ class _HttpServer(uvicorn.Server):
 async def _serving(api: object, settings: HttpSettings) -> AsyncIterator[int]:
     """Serve HTTP on the set address, or on a free port where it is 0; gives the port."""
     listener = socket.create_server((settings.host, settings.port), reuse_port=False)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it only where the protocol is named
     config = uvicorn.Config(
         api,  # type: ignore[arg-type]
         log_config=None,
