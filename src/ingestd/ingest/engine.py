@@ -106,7 +106,8 @@ class Engine:
             worker_concurrency=settings.concurrent_ingestions,
             polling_interval_sec=POLL_SECONDS,
         )
-        DBOS.register_queue(PARTS, worker_concurrency=settings.processes, polling_interval_sec=POLL_SECONDS)
+        in_hand = 2 * settings.processes  # while one part is applied the next one waits here, not for the next look
+        DBOS.register_queue(PARTS, worker_concurrency=in_hand, polling_interval_sec=POLL_SECONDS)
         self._heart = threading.Thread(target=self._live, name="engine-heartbeat", daemon=True)
         self._heart.start()
 

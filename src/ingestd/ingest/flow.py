@@ -41,7 +41,7 @@ FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 30.0
 """Seconds between two tries while the database, a disk or a worker fails; doubled each time, with jitter."""
 
-LOOK_SECONDS: Final = 0.05
+LOOK_SECONDS: Final = 0.2
 """Seconds between two looks at which parts other replicas have applied."""
 
 
