@@ -52,9 +52,9 @@ async def test_idle_workers_that_die_are_replaced(program, client):
 
 
 async def test_a_stopped_service_leaves_its_work_for_the_next_start_and_counts_no_crash(program, client):
-    for song in range(ATTEMPTS + 1):
-        program.arm("in a part, all written", call=song + 1)
-        if not song:
+    for stop in range(ATTEMPTS):
+        program.arm("in a part, all written", call=stop + 1)
+        if not stop:
             await client.push("first", adding("Rock"))
         await program.held()
         async with client.sftp() as sftp:
