@@ -6,7 +6,6 @@ transaction under the account's row lock, so that the order of an account is the
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -22,7 +21,7 @@ from ingestd.ingest.engine import Engine
 from ingestd.ingest.tell import tell
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.store import accounts
-from ingestd.store.engine import Sessions, new_id, transaction, utc_now
+from ingestd.store.engine import Sessions, new_id
 from ingestd.store.files import File, FileState
 from ingestd.store.ingestions import Ingestion
 
@@ -47,15 +46,9 @@ class Intake:
         return self._keys[account_id]
 
     async def begin(self, account_id: UUID) -> BlobWriter:
-        """Begin to receive a file of an account; `publish` or `abort` the writer."""
+        """Begin to receive a file of an account: `commit` the writer and `add_file`, or `abort` it."""
         keys = await self.keys(account_id)
         return self.blobs.create(f"files/{new_id().hex}", keys)
-
-    async def publish(self, account_id: UUID, writer: BlobWriter, *, name: str, actor: Actor) -> File:
-        """Make a received file durable, then known: when this returns, exactly those bytes survive (P1)."""
-        info = await asyncio.to_thread(writer.commit)
-        async with transaction(self.sessions) as session:
-            return await add_file(session, account_id, info, name=name, actor=actor, now=utc_now())
 
 
 async def add_file(
