@@ -159,6 +159,19 @@ async def test_an_account_s_files_are_walked_in_the_order_of_their_manifests(ten
     assert (await tenant.profile("ann"))["attributes"]["Turn"] == "11"
 
 
+@pytest.mark.rule("S142")
+async def test_a_script_sends_a_file_of_one_name_again_and_again(tenant):
+    for day in range(3):
+        await tenant.put("daily.csv", f"identity,Day\nann,{day}\n".encode())
+        text = '{"fileName": "daily.csv", "type": "profile", "clientEmail": "data@example.org"}'
+        await tenant.put(f"daily-{day}.manifest", text.encode())
+    await tenant.ended()
+    shown = (await tenant.http.get("/v1/ingestions")).json()["data"]
+    assert [each["manifest"]["name"] for each in shown] == [f"daily-{day}.manifest" for day in (2, 1, 0)]
+    assert {each["status"] for each in shown} == {"completed"}
+    assert (await tenant.profile("ann"))["attributes"] == {"Day": "2"}
+
+
 @pytest.mark.rule("S50", "S91", "S92")
 async def test_one_person_named_by_different_identifiers_is_one_profile(tenant):
     first = await tenant.push(b"identity,objectId,fbId,A\nann,cookie-1,,1\nann,,fb-1,2\n,cookie-1,,3\n")

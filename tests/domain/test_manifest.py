@@ -53,6 +53,23 @@ def test_three_keys_are_enough_and_unknown_ones_warn():
     assert made.warnings == ("The key 'note' is unknown and was ignored.",)
 
 
+@pytest.mark.rule("D26")
+def test_unknown_keys_of_columns_warn_once_each():
+    made = parse(columns={"x": {"ctName": "A", "datatype": "LONG"}, "y": {"datatype": "LONG"}, "z": {"k" * 99: ""}})
+    assert made.warnings == (
+        "The key 'datatype' of a column is unknown and was ignored.",
+        f"The key '{'k' * 60}' of a column is unknown and was ignored.",
+    )
+
+
+@pytest.mark.threat("T90")
+def test_of_very_many_problems_the_first_hundred_are_told():
+    columns = {f"x{number}": {"dataType": "DATE"} for number in range(4000)}
+    found = problems(GOOD | {"columns": columns})
+    assert len(found) == 101
+    assert found[-1] == ("", "too_many")
+
+
 @pytest.mark.rule("S86", "D36")
 def test_the_plan_is_a_csv_plan_with_the_accounts_limits_and_events():
     plan = parse(type="event").plan(Limits(columns=3), ("Mine",))

@@ -13,11 +13,14 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 PART = "part-0003"
 
 
+@pytest.mark.rule("S121")
 async def test_a_file_that_kills_every_worker_fails_and_the_next_one_is_walked(program, client):
     program.arm("before the check", act="die", always=True)
     await client.push("first", adding("Rock"))
     (poison,) = await client.ended()
     assert (poison["status"], poison["error"]["code"]) == ("failed", "infrastructure")
+    assert poison["error"]["message"] == "Internal infra error"
+    assert poison["error"]["remedy"] == "Upload the file again followed by a new manifest file."
     assert await client.playlist("person-0") is None
     program.release()
     await client.push("second", adding("Jazz"))
@@ -25,6 +28,7 @@ async def test_a_file_that_kills_every_worker_fails_and_the_next_one_is_walked(p
     assert await client.playlist("person-0") == ["Jazz"]
 
 
+@pytest.mark.rule("S123", "D37")
 async def test_a_part_that_kills_every_worker_comes_back_as_rejected_rows(program, client):
     program.arm("in a part, nothing written", act="die", always=True, only=PART)
     await client.push("first", adding("Rock"))

@@ -259,6 +259,25 @@ def test_an_event_has_at_most_a_hundred_properties_that_are_not_blank():
     assert checked.rejected["failure"].to_list() == ["Cannot have more than 100 event properties"]
 
 
+@pytest.mark.rule("S114", "S104")
+def test_a_preference_of_an_event_is_a_property_of_its_own_name():
+    assert event(**{"msg-SMS": "perhaps"})["a:msg-SMS"] == '"perhaps"'
+
+
+@pytest.mark.rule("S118")
+@pytest.mark.parametrize(
+    ("name", "cell", "warned"), [("Charged", '["ring","box"]', True), ("Charged", "", False), ("Bought", "ring", False)]
+)
+def test_the_items_of_a_charged_event_are_text_and_worth_a_warning(name, cell, warned):
+    plan = Plan(format=Format.CSV, target=Target.EVENTS)
+    check = Check(bind(plan, ("evtName", "identity", "Items")), plan, NOW)
+    checked = check.batch(frame([["Viewed", "p", "x"], [name, "p", cell], ["Charged", "", "x"]]))
+    assert checked.accepted["a:Items"].to_list()[1] == (json.dumps(cell) if cell else None)
+    assert check.warnings == (
+        ["Items: the items of Charged events are kept as text; a list of items cannot be imported."] if warned else []
+    )
+
+
 @pytest.mark.rule("D23")
 def test_an_events_property_takes_no_operation():
     headers = ["evtName", "identity", "x", "x.operation"]

@@ -11,6 +11,7 @@ import pytest
 from asyncssh import FXF_WRITE, SFTPAttrs, SFTPServer
 from tests.sftpd.world import LIMIT, put
 
+from ingestd.domain.plan import Limits
 from ingestd.sftpd.inbox import Inbox
 from ingestd.sftpd.session import EXTENSIONS
 from ingestd.store.files import File
@@ -130,7 +131,7 @@ async def test_renaming_or_removing_leaves_no_older_version_in_its_place(world, 
     ]
 
 
-@pytest.mark.rule("S86")
+@pytest.mark.rule("S86", "S138", "D10")
 async def test_the_largest_file_is_accepted_and_one_byte_more_is_not(world, client):
     async with client.sftp() as sftp:
         await put(sftp, "x.csv", bytes(LIMIT))
@@ -142,6 +143,7 @@ async def test_the_largest_file_is_accepted_and_one_byte_more_is_not(world, clie
             await file.close()
     assert await world.files() == [("x.csv", LIMIT, "available")]
     assert len(world.stored()) == 1
+    assert Limits().file_bytes == 5 * 1024**3
 
 
 @pytest.mark.threat("T26")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from sqlalchemy import text
@@ -34,6 +35,16 @@ async def test_what_is_submitted_is_queued_and_told(world, client):
     ]
     assert accepted.recipients == ["a@example.org"]
     assert accepted.uploaded_by["type"] == "import_key"
+
+
+@pytest.mark.threat("T103")
+async def test_a_notice_stays_small_however_much_is_wrong_with_a_manifest(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.manifest", manifest(columns={f"x{n}": {"dataType": "DATE"} for n in range(4000)}))
+    (row,), (notice,) = await world.rows(Ingestion), await world.rows(Notice)
+    assert len(row.error["problems"]) == 101
+    assert len(notice.data["error"]["problems"]) == 10
+    assert len(json.dumps(notice.data)) < 20_000
 
 
 @pytest.mark.rule("S87", "D17")

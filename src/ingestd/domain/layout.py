@@ -10,6 +10,7 @@ from typing import Final
 from ingestd.domain.column import OPERATION_SUFFIX, PREFERENCES, DataType, name_problem
 from ingestd.domain.errors import FileRefused
 from ingestd.domain.identity import KIND_OF_WORD, MANIFEST_KINDS, IdentifierKind
+from ingestd.domain.notice import few
 from ingestd.domain.plan import ColumnRule, Plan, Target
 from ingestd.domain.rejection import FILE_REASONS
 
@@ -65,17 +66,17 @@ class Layout:
 def bind(plan: Plan, headers: tuple[str, ...]) -> Layout:
     """Say what each column of a file is, or raise FileRefused with everything that is wrong with the header."""
     names = tuple(unicodedata.normalize("NFC", header) for header in headers)
-    _refuse_names(names)
+    _refuse_names(names, plan)
     rules = {unicodedata.normalize("NFC", header): rule for header, rule in plan.columns.items()}
     absent = [header for header in rules if header not in names]
     if absent:
         raise FileRefused(
             f"The manifest names columns that the file does not have: {_listed(absent)}", code="manifest_incorrect"
         )
-    columns = _bind_all(names, rules)
+    columns = _bind_all(names, rules, plan.target)
     _refuse_clashes(columns)
     _require(columns, plan, names)
-    return Layout(tuple(columns), _warnings(names))
+    return Layout(tuple(columns), (*_twins(names), *_idle(columns, plan.target)))
 
 
 def _listed(names: list[str]) -> str:
@@ -83,7 +84,9 @@ def _listed(names: list[str]) -> str:
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _refuse_names(names: tuple[str, ...]) -> None:
+def _refuse_names(names: tuple[str, ...], plan: Plan) -> None:
+    if len(names) == 1 and "\t" in names[0]:  # no name has a tab: of the two things that are wrong, the telling one
+        raise _nobody(plan, names)
     for position, name in enumerate(names, start=1):
         if problem := name_problem(name):
             raise FileRefused(f"The name of column {position} {problem}. Give every column a plain name (first line).")
@@ -94,7 +97,7 @@ def _refuse_names(names: tuple[str, ...]) -> None:
         seen.add(name)
 
 
-def _bind_all(names: tuple[str, ...], rules: dict[str, ColumnRule]) -> list[Column]:
+def _bind_all(names: tuple[str, ...], rules: dict[str, ColumnRule], target: Target) -> list[Column]:
     positions = {name: position for position, name in enumerate(names)}
     columns = []
     for position, header in enumerate(names):
@@ -107,11 +110,11 @@ def _bind_all(names: tuple[str, ...], rules: dict[str, ColumnRule]) -> list[Colu
             columns.append(Column(position, header, Role.OPERATION, base))
             continue
         rule = rules.get(header, ColumnRule())
-        columns.append(_bind_one(position, header, rule, positions.get(header + OPERATION_SUFFIX)))
+        columns.append(_bind_one(position, header, rule, target, operation=positions.get(header + OPERATION_SUFFIX)))
     return columns
 
 
-def _bind_one(position: int, header: str, rule: ColumnRule, operation: int | None) -> Column:
+def _bind_one(position: int, header: str, rule: ColumnRule, target: Target, *, operation: int | None) -> Column:
     name = unicodedata.normalize("NFC", rule.name or header)
     word = name.casefold()
     if word == "ts":
@@ -121,7 +124,7 @@ def _bind_one(position: int, header: str, rule: ColumnRule, operation: int | Non
     kind = KIND_OF_WORD.get(word)
     if kind in MANIFEST_KINDS:
         return Column(position, header, Role.IDENTIFIER, kind.word, kind=kind, operation=operation)
-    if word in PREFERENCES:
+    if word in PREFERENCES and target is not Target.EVENTS:  # there it is a property like any other
         return Column(position, header, Role.PREFERENCE, PREFERENCES[word], DataType.BOOLEAN, operation=operation)
     data_type = rule.type
     if data_type is DataType.STRING:
@@ -152,9 +155,12 @@ def _require(columns: list[Column], plan: Plan, names: tuple[str, ...]) -> None:
             f"{FILE_REASONS['event_name_missing'].sentence}. No column is evtName.", code="event_name_missing"
         )
     if not any(column.role is Role.IDENTIFIER for column in columns):
-        raise FileRefused(
-            f"{FILE_REASONS['identifier_missing'].sentence}.{_delimiter_hint(plan, names)}", code="identifier_missing"
-        )
+        raise _nobody(plan, names)
+
+
+def _nobody(plan: Plan, names: tuple[str, ...]) -> FileRefused:
+    sentence = FILE_REASONS["identifier_missing"].sentence
+    return FileRefused(f"{sentence}.{_delimiter_hint(plan, names)}", code="identifier_missing")
 
 
 def _delimiter_hint(plan: Plan, names: tuple[str, ...]) -> str:
@@ -166,11 +172,19 @@ def _delimiter_hint(plan: Plan, names: tuple[str, ...]) -> str:
     return " The header has one column, and it is none."
 
 
-def _warnings(names: tuple[str, ...]) -> tuple[str, ...]:
+def _idle(columns: list[Column], target: Target) -> tuple[str, ...]:
+    """Columns of events that mean nothing in a file of profiles."""
+    idle = [column.position + 1 for column in columns if column.role is Role.EVENT_NAME]
+    if target is Target.EVENTS or not idle:
+        return ()
+    return (f"Column {idle[0]} names events, but the file's type is profile: it was ignored.",)
+
+
+def _twins(names: tuple[str, ...]) -> tuple[str, ...]:
     seen: dict[str, str] = {}
     pairs = []
     for name in names:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
             pairs.append(f"Columns {other!r} and {name!r} differ only in case; they are two properties.")
-    return tuple(pairs)
+    return few(pairs)

@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ingestd.domain.column import MANIFEST_TYPES, OPERATION_SUFFIX, DataType, name_problem
+from ingestd.domain.column import MANIFEST_TYPES, MAX_NAME_LENGTH, OPERATION_SUFFIX, DataType, name_problem
 from ingestd.domain.errors import Invalid, Problem
+from ingestd.domain.notice import few
 from ingestd.domain.plan import RESTRICTED_EVENTS, ColumnRule, Format, Limits, Plan, Target
 
 SUFFIX: Final = ".manifest"
 MAX_BYTES: Final = 256 * 1024
 MAX_DEPTH: Final = 8
 MAX_COLUMNS: Final = 5000
+MOST_TOLD: Final = 100
+"""Problems of one manifest that are told; whoever has more needs another generator, not a longer list."""
 
 _TARGETS: Final = {"profile": Target.PROFILES, "event": Target.EVENTS}
 """The types of a manifest (S109); a further type is one more entry."""
@@ -55,15 +58,17 @@ def parse(text: bytes) -> Manifest:
     file_name = _text(document, "fileName", problems)
     client_email = _text(document, "clientEmail", problems)
     columns = _columns(document.get("columns", {}), problems)
-    warnings = [f"The key {key!r} is unknown and was ignored." for key in document if key not in _KEYS]
     if problems:
         raise _incorrect(problems)
     assert target is not None
-    return Manifest(unicodedata.normalize("NFC", file_name), client_email, target, columns, tuple(warnings))
+    return Manifest(unicodedata.normalize("NFC", file_name), client_email, target, columns, _unknown_keys(document))
 
 
 def _incorrect(problems: list[Problem]) -> Invalid:
-    return Invalid("Incorrect details in manifest file", code="manifest_incorrect", problems=tuple(problems))
+    told = problems[:MOST_TOLD]
+    if rest := len(problems) - len(told):
+        told.append(Problem("", "too_many", f"There are {rest} more problems."))
+    return Invalid("Incorrect details in manifest file", code="manifest_incorrect", problems=tuple(told))
 
 
 def _refuse(code: str, detail: str) -> Invalid:
@@ -132,6 +137,15 @@ def _no_number(word: str) -> Any:
     raise _refuse("type", f"A manifest holds no numbers, but {word[:20]} stands in it.")
 
 
+def _unknown_keys(document: dict[str, Any]) -> tuple[str, ...]:
+    """A warning for each key that means nothing (D26)."""
+    keys = [f"The key {key[:60]!r} is unknown and was ignored." for key in document if key not in _KEYS]
+    entries = document.get("columns", {})
+    inner = (key for entry in entries.values() if isinstance(entry, dict) for key in entry if key not in _COLUMN_KEYS)
+    keys += [f"The key {key[:60]!r} of a column is unknown and was ignored." for key in dict.fromkeys(inner)]
+    return few(keys)
+
+
 def _text(document: dict[str, Any], key: str, problems: list[Problem]) -> str:
     value = document.get(key)
     if key not in document:
@@ -166,7 +180,7 @@ def _columns(value: Any, problems: list[Problem]) -> dict[str, ColumnRule]:
     targets: dict[str, str] = {}
     for raw, entry in value.items():
         header = unicodedata.normalize("NFC", raw)
-        pointer = "/columns/" + raw.replace("~", "~0").replace("/", "~1")
+        pointer = "/columns/" + raw[:MAX_NAME_LENGTH].replace("~", "~0").replace("/", "~1")
         rule = _column(entry, pointer, problems)
         if rule is None:
             continue
@@ -174,7 +188,9 @@ def _columns(value: Any, problems: list[Problem]) -> dict[str, ColumnRule]:
             problems.append(Problem(pointer, "duplicate_key", "Two entries name the same header."))
         target = rule.name or header
         if target in targets:
-            problems.append(Problem(pointer, "duplicate_target", f"{target!r} is the target of two columns."))
+            problems.append(
+                Problem(pointer, "duplicate_target", f"{target[:MAX_NAME_LENGTH]!r} is the target of two columns.")
+            )
         targets[target] = header
         rules[header] = rule
     return rules

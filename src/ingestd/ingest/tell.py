@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestd.domain.notice import NoticeType
+from ingestd.domain.notice import NoticeType, thin
 from ingestd.store import ingestions, notices
 from ingestd.store.engine import new_id
 from ingestd.store.ingestions import Ingestion
@@ -25,7 +25,7 @@ def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeTyp
                 account_id=row.account_id,
                 type=notice,
                 subject_id=ingestion_id,
-                data=ingestions.view(row).model_dump(mode="json"),
+                data=thin(ingestions.view(row)).model_dump(mode="json"),
                 created_at=now,
             )
         )

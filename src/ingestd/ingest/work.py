@@ -219,7 +219,8 @@ def check(job: Job) -> Checked:
                 index_key=keys.index_key,
                 looked_up=known.kinds(column.kind for column in layout.of(Role.IDENTIFIER) if column.kind),
             )
-            counts = check_file(scan, _checker(job, layout), report.sinks(writer), _Teller(job))
+            checker = _checker(job, layout)
+            counts = check_file(scan, checker, report.sinks(writer), _Teller(job))
             parts = writer.close()
         resolution = resolve(parts, scratch, known if known.any else None, keys.index_key)
     if resolution.rejected:
@@ -235,7 +236,7 @@ def check(job: Job) -> Checked:
         parts=parts.rows,
         merges=_keep_merges(Scratch(blobs, keys, folder), resolution),
         counts=counts,
-        warnings=_warnings(layout, counts),
+        warnings=[*_warnings(layout, counts), *checker.warnings],
         **kept,
     )
 

@@ -29,6 +29,11 @@ _BY_TYPE: Final = {
 }
 _WRONG: Final = "wrong"
 
+CHARGED: Final = "Charged"
+CHARGED_ITEMS: Final = "items"
+ITEMS_AS_TEXT: Final = "{column}: the items of Charged events are kept as text; a list of items cannot be imported."
+"""S118: the event's items are a list elsewhere, but a cell of a file is one value."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -68,6 +73,13 @@ class Check:
         self._plan = plan
         self._now = now
         self._phones = Phones()
+        self._items = [column for column in layout.of(Role.ATTRIBUTE) if column.name.casefold() == CHARGED_ITEMS]
+        self._saw_items = False
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is worth a warning in the batches that were checked."""
+        return [ITEMS_AS_TEXT.format(column=self._items[0].header)] if self._saw_items else []
 
     def batch(self, rows: pl.DataFrame) -> Checked:
         """Check one batch: String columns "0", "1", … by position in the file, `row_no` and `line_no`."""
@@ -79,7 +91,11 @@ class Check:
         if events:
             batch.read_event(self._plan.restricted_events)
         batch.read_cells(with_operations=not events)
-        return batch.checked()
+        checked = batch.checked()
+        if events and self._items and not self._saw_items:
+            items = pl.any_horizontal(pl.col(f"a:{column.name}").is_not_null() for column in self._items)
+            self._saw_items = not checked.accepted.filter(items & (pl.col("event_name") == CHARGED)).is_empty()
+        return checked
 
 
 class _Batch:
