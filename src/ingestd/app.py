@@ -148,7 +148,8 @@ async def running(ground: Base) -> AsyncIterator[App]:
         stack.push_async_callback(asyncio.to_thread, engine.close)
         unfinished = timedelta(0) if ground.alone else timedelta(days=1)
         await asyncio.to_thread(ground.blobs.sweep_parts, store.utc_now() - unfinished)
-        intake = Intake(sessions, engine, ground.blobs, ground.keyring, settings.limits)
+        intake = Intake(sessions, engine, ground.blobs, ground.keyring, settings.limits, settings.quota)
+        stack.push_async_callback(intake.close)
 
         outbox = Outbox(
             url=ground.database_url,

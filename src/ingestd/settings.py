@@ -48,6 +48,13 @@ class WorkerSettings(_Part):
     attempts: int = Field(5, ge=1, description="Crashed attempts after which an ingestion is given up (P6).")
 
 
+class QuotaSettings(_Part):
+    """What one account may take up."""
+
+    stored_bytes: int = Field(100 * 1024 * MIB, ge=0, description="Bytes of files that are kept.")
+    open_ingestions: int = Field(10_000, ge=1, description="Ingestions that wait or run.")
+
+
 class Settings(BaseSettings):
     """All settings. `INGESTD_SFTP__PORT=2022` sets `sftp.port`."""
 
@@ -65,3 +72,4 @@ class Settings(BaseSettings):
     sftp: SftpSettings = SftpSettings()
     worker: WorkerSettings = WorkerSettings()
     limits: Limits = Limits()
+    quota: QuotaSettings = QuotaSettings()

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from ingestd.blobs.store import open_store
 from ingestd.domain.errors import Invalid
+from ingestd.ingest.incoming import Incoming, Room
 from ingestd.keyring import Keyring, new_master
 from ingestd.sftpd.upload import EARLY_PIECES, PASS_ON, WINDOW, Upload
+from ingestd.store.engine import async_engine, sessions
 
+ACCOUNT = UUID(int=1)
 KEYRING = Keyring.load(new_master())
-KEYS = KEYRING.open(UUID(int=1), KEYRING.new_account_keys(UUID(int=1)))
+KEYS = KEYRING.open(ACCOUNT, KEYRING.new_account_keys(ACCOUNT))
 LIMIT = 2 * WINDOW
 
 
@@ -28,7 +31,13 @@ def store(tmp_path_factory):
 def begin(store):
     """Begin uploads, each with a blob of its own."""
     numbers = itertools.count()
-    return lambda: Upload("x.csv", store.create(f"files/{next(numbers)}", KEYS), limit=LIMIT)
+    room = Room(sessions(async_engine("postgresql:///never_asked")), store, LIMIT)
+
+    def begin():
+        incoming = Incoming(ACCOUNT, store.create(f"files/{next(numbers)}", KEYS), room)
+        return Upload("x.csv", incoming, limit=LIMIT)
+
+    return begin
 
 
 def content(store, name):
@@ -87,10 +96,10 @@ async def test_a_piece_that_breaks_a_rule_ends_the_upload(begin, store, pieces, 
     with pytest.raises(Invalid) as refused:
         await upload.write(*pieces[-1])
     assert refused.value.code == code
-    for again in (upload.write(upload.size, b"more"), upload.commit()):
+    for again, told in ((upload.write(upload.size, b"more"), "upload_failed"), (upload.commit(), code)):
         with pytest.raises(Invalid) as refused:
             await again
-        assert refused.value.code == "upload_failed"
+        assert refused.value.code == told
 
 
 @pytest.mark.threat("T26")

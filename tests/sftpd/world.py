@@ -25,7 +25,7 @@ from ingestd.ingest.accounts import new_account
 from ingestd.ingest.engine import Engine
 from ingestd.ingest.intake import Intake
 from ingestd.keyring import Keyring, new_master
-from ingestd.settings import SftpSettings
+from ingestd.settings import QuotaSettings, SftpSettings
 from ingestd.sftpd.server import Server, listen
 from ingestd.store import engine, import_keys
 from ingestd.store.engine import Sessions, new_id, transaction
@@ -143,16 +143,25 @@ class World:
 
 
 @asynccontextmanager
-async def opened(doors: AsyncEngine, job_engine: Engine, folder: Path, **settings: Any) -> AsyncIterator[World]:
+async def opened(
+    doors: AsyncEngine,
+    job_engine: Engine,
+    folder: Path,
+    *,
+    quota: QuotaSettings = QuotaSettings(),  # noqa: B008 -- frozen
+    file_bytes: int = LIMIT,
+    **settings: Any,
+) -> AsyncIterator[World]:
     async with doors.begin() as connection:
         await connection.execute(text("TRUNCATE accounts CASCADE"))
     sessions = engine.sessions(doors)
     blobs = folder / "blobs"
     keyring = Keyring.load(new_master())
-    intake = Intake(sessions, job_engine, open_store(blobs), keyring, Limits(file_bytes=LIMIT))
+    intake = Intake(sessions, job_engine, open_store(blobs), keyring, Limits(file_bytes=file_bytes), quota)
     server = await listen(intake, SftpSettings(port=0, **settings), folder=folder)
     yield World(server, intake, sessions, blobs, folder)
     await server.close()
+    await intake.close()
     assert not [name for name in blobs.iterdir() if name.name.startswith(".")], "a part was left behind"
 
 

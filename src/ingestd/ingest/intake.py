@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestd.blobs.store import BlobInfo, BlobStore, BlobWriter
+from ingestd.blobs.store import BlobInfo, BlobStore
+from ingestd.domain.errors import Conflict
 from ingestd.domain.ingestion import NO_PROGRESS, Counts, Stage, Status
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Limits
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.engine import Engine
+from ingestd.ingest.incoming import Incoming, Room
 from ingestd.ingest.tell import tell
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
-from ingestd.store import accounts
+from ingestd.settings import QuotaSettings
+from ingestd.store import accounts, ingestions
 from ingestd.store.engine import Sessions, new_id
 from ingestd.store.files import File, FileState
 from ingestd.store.ingestions import Ingestion
@@ -35,6 +39,7 @@ class Intake:
     blobs: BlobStore
     keyring: Keyring
     limits: Limits
+    quota: QuotaSettings
     _keys: dict[UUID, AccountKeys] = field(default_factory=dict, repr=False)
 
     async def keys(self, account_id: UUID) -> AccountKeys:
@@ -45,19 +50,28 @@ class Intake:
             self._keys[account_id] = self.keyring.open(account_id, SealedKeys(account.data_keys, account.index_key))
         return self._keys[account_id]
 
-    async def begin(self, account_id: UUID) -> BlobWriter:
-        """Begin to receive a file of an account: `commit` the writer and `add_file`, or `abort` it."""
+    @cached_property
+    def room(self) -> Room:
+        """Where uploads take their room."""
+        return Room(self.sessions, self.blobs, self.quota.stored_bytes)
+
+    async def begin(self, account_id: UUID) -> Incoming:
+        """Begin to receive a file of an account, for whatever door."""
         keys = await self.keys(account_id)
-        return self.blobs.create(f"files/{new_id().hex}", keys)
+        return Incoming(account_id, self.blobs.create(f"files/{new_id().hex}", keys), self.room)
+
+    async def close(self) -> None:
+        """Finish what uploads that ended have left to do."""
+        await self.room.close()
 
 
 async def add_file(
-    session: AsyncSession, account_id: UUID, info: BlobInfo, *, name: str, actor: Actor, now: datetime
+    session: AsyncSession, incoming: Incoming, info: BlobInfo, *, name: str, actor: Actor, now: datetime
 ) -> File:
-    """Write the row of a file whose blob is durable."""
+    """Write the row of a file whose blob is durable, or raise Conflict where its account has no room for it (T42)."""
     file = File(
         id=new_id(),
-        account_id=account_id,
+        account_id=incoming.account_id,
         name=name,
         size_bytes=info.size,
         sha256=info.sha256,
@@ -68,12 +82,23 @@ async def add_file(
     )
     session.add(file)
     await session.flush()
+    await incoming.settle(session, info)
     return file
 
 
-async def submit(session: AsyncSession, engine: Engine, submission: Submission, *, now: datetime) -> Ingestion:
-    """Write one ingestion with its number in the account's order and enqueue it, in the caller's transaction."""
+async def submit(
+    session: AsyncSession, engine: Engine, submission: Submission, quota: QuotaSettings, *, now: datetime
+) -> Ingestion:
+    """Write one ingestion with its number in the account's order and enqueue it, in the caller's transaction.
+
+    Conflict where the account has as many open ones as it may have.
+    """
     seq = await accounts.take_seq(session, submission.account_id)
+    if await ingestions.open_count(session, submission.account_id, at_most=quota.open_ingestions) is None:
+        raise Conflict(
+            f"{quota.open_ingestions} ingestions of the account are still open. Try again when some have ended.",
+            code="too_many_open_ingestions",
+        )
     ingestion = new_ingestion(submission, now=now)
     ingestion.seq = seq
     session.add(ingestion)

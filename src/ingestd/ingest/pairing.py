@@ -22,6 +22,7 @@ from ingestd.ingest.engine import Engine
 from ingestd.ingest.intake import new_ingestion, submit
 from ingestd.ingest.refusal import error_of
 from ingestd.ingest.tell import tell
+from ingestd.settings import QuotaSettings
 from ingestd.store import accounts, files, ingestions, manifests
 from ingestd.store.accounts import Account
 from ingestd.store.engine import new_id
@@ -45,7 +46,7 @@ class Arrival:
 
 
 async def submit_manifest(
-    session: AsyncSession, engine: Engine, arrival: Arrival, limits: Limits, *, now: datetime
+    session: AsyncSession, engine: Engine, arrival: Arrival, limits: Limits, *, quota: QuotaSettings, now: datetime
 ) -> UUID:
     """Pair a manifest with its data file and submit it, in the caller's transaction; gives the ingestion's id.
 
@@ -89,7 +90,7 @@ async def submit_manifest(
         recipients=(parsed.client_email,),
         warnings=parsed.warnings,
     )
-    return (await submit(session, engine, submission, now=now)).id
+    return (await submit(session, engine, submission, quota, now=now)).id
 
 
 async def _again(session: AsyncSession, arrival: Arrival, earlier: Manifest, *, now: datetime) -> UUID:

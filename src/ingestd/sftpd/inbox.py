@@ -46,7 +46,7 @@ from ingestd.domain.submission import Actor
 from ingestd.ingest.intake import Intake, add_file
 from ingestd.ingest.pairing import Arrival, submit_manifest
 from ingestd.sftpd.upload import Upload
-from ingestd.store import accounts, files, import_keys, manifests
+from ingestd.store import accounts, files, import_keys, manifests, usage
 from ingestd.store.engine import transaction, utc_now
 from ingestd.store.files import File
 from ingestd.store.import_keys import ImportKey
@@ -115,8 +115,8 @@ class Inbox(SFTPServer):
         async with self._begin() as session:
             if pflags & FXF_EXCL and await files.find_available(session, self._key.account_id, name):
                 raise Conflict("There is a file of this name.", code="file_exists")
-        writer = await self._intake.begin(self._key.account_id)
-        upload = Upload(name, writer, limit=self._intake.limits.file_bytes)
+        incoming = await self._intake.begin(self._key.account_id)
+        upload = Upload(name, incoming, limit=self._intake.limits.file_bytes)
         self._uploads.add(upload)
         return upload
 
@@ -228,18 +228,18 @@ class Inbox(SFTPServer):
             async with self._begin():  # nothing becomes durable for a key that was revoked
                 pass
             blob = await upload.commit()
+            if upload.name.endswith(SUFFIX):
+                text = await self._text(blob.name)
+                async with self._begin() as session:
+                    await self._submit(session, upload.name, text, blob)
+                return
+            async with self._begin() as session:
+                file = await add_file(
+                    session, upload.incoming, blob, name=upload.name, actor=self._actor, now=utc_now()
+                )
+            self._log.info("File received", file=file.id, bytes=file.size_bytes)
         finally:
             upload.abort()
-        if upload.name.endswith(SUFFIX):
-            text = await self._text(blob.name)
-            async with self._begin() as session:
-                await self._submit(session, upload.name, text, blob)
-            return
-        async with self._begin() as session:
-            file = await add_file(
-                session, self._key.account_id, blob, name=upload.name, actor=self._actor, now=utc_now()
-            )
-        self._log.info("File received", file=file.id, bytes=file.size_bytes)
 
     async def _submit_waiting(self, old: str, new: str) -> None:
         """Submit a file as the manifest that its new name makes it; the manifest takes over its blob."""
@@ -253,11 +253,14 @@ class Inbox(SFTPServer):
                 raise Conflict("A newer upload of this name came meanwhile.")
             await files.rename(session, file, new, now=utc_now())
             await session.delete(file)
+            await usage.give_back(session, file.account_id, file.size_bytes)
             await self._submit(session, new, text, BlobInfo(file.blob, file.size_bytes, file.sha256))
 
     async def _submit(self, session: AsyncSession, name: str, text: bytes, blob: BlobInfo) -> None:
         arrival = Arrival(Channel.SFTP, self._key.account_id, name, text, blob, self._actor)
-        ingestion = await submit_manifest(session, self._intake.engine, arrival, self._intake.limits, now=utc_now())
+        ingestion = await submit_manifest(
+            session, self._intake.engine, arrival, self._intake.limits, quota=self._intake.quota, now=utc_now()
+        )
         self._log.info("Manifest received", ingestion=ingestion)
 
     async def _text(self, blob: str) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
-from ingestd.blobs.store import BlobInfo, BlobWriter
-from ingestd.domain.errors import Invalid
+from ingestd.blobs.store import BlobInfo
+from ingestd.domain.errors import IngestdError, Invalid
 from ingestd.domain.plan import MIB
+from ingestd.ingest.incoming import Incoming
 
 WINDOW: Final = 4 * MIB
 """How many bytes may wait for an earlier piece: some clients send several pieces at once, in any order."""
@@ -19,19 +19,20 @@ PASS_ON: Final = MIB
 class Upload:
     """A file being received. After any error it is lost: what came is forgotten and `commit` refuses.
 
-    One call at a time. Sealing and storing happen in a thread, 1 MiB at a time: on object storage they wait for the
-    network.
+    One call at a time. Bytes are passed on 1 MiB at a time: to seal and store them a thread is needed, since on object
+    storage they wait for the network.
     """
 
-    def __init__(self, name: str, writer: BlobWriter, *, limit: int) -> None:
+    def __init__(self, name: str, incoming: Incoming, *, limit: int) -> None:
         self.name = name
         self.size = 0
-        self._writer = writer
+        self.incoming = incoming
         self._limit = limit
         self._ready: list[bytes] = []
         self._ready_bytes = 0
         self._early: dict[int, bytes] = {}
         self._early_bytes = 0
+        self._refusal: IngestdError | None = None
 
     async def write(self, offset: int, data: bytes) -> None:
         """Take a piece, or raise Invalid where it is beyond the limit, leaves too wide a hole or rewrites (T26)."""
@@ -46,28 +47,31 @@ class Upload:
                 self._early_bytes -= len(early)
                 self._append(early)
             if self._ready_bytes >= PASS_ON:
-                await asyncio.to_thread(self._writer.write, self._take())
-        except BaseException:
+                await self.incoming.write(self._take())
+        except BaseException as fault:
             self.abort()
+            if isinstance(fault, IngestdError):
+                self._refusal = self._refusal or fault
             raise
 
     async def commit(self) -> BlobInfo:
         """Make the bytes durable (P1), or raise Invalid where some are missing."""
-        if self._writer.closed:
-            raise Invalid("The upload failed before it was closed.", code="upload_failed")
+        if self.incoming.closed:
+            raise self._refusal or Invalid("The upload failed before it was closed.", code="upload_failed")
         if self._early:
             self.abort()
             raise Invalid("The upload has a hole: send the whole file, from its first byte.", code="upload_hole")
-        return await asyncio.to_thread(self._finish)
+        await self.incoming.write(self._take())
+        return await self.incoming.commit()
 
     def abort(self) -> None:
         """Forget the upload; no effect after `commit`."""
-        self._writer.abort()
+        self.incoming.abort()
         self._ready.clear()
         self._early.clear()
 
     def _check(self, offset: int, data: bytes) -> None:
-        if self._writer.closed:
+        if self.incoming.closed:
             raise Invalid("The upload has failed; begin it again.", code="upload_failed")
         if offset + len(data) > self._limit:
             raise Invalid(f"The file is larger than {self._limit} bytes.", code="file_too_large")
@@ -87,7 +91,3 @@ class Upload:
         self._ready.clear()
         self._ready_bytes = 0
         return data
-
-    def _finish(self) -> BlobInfo:
-        self._writer.write(self._take())
-        return self._writer.commit()

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.store import usage
 from ingestd.store.base import Base, Key
 
 
@@ -111,11 +112,13 @@ async def rename(session: AsyncSession, file: File, name: str, *, now: datetime)
 
 
 async def remove(session: AsyncSession, account_id: UUID, name: str) -> bool:
-    """Remove every available upload of a name; whether there was one."""
-    result = await session.execute(
+    """Remove every available upload of a name; whether there was one. The upkeep deletes their blobs."""
+    removed = await session.scalars(
         update(File)
         .where(File.account_id == account_id, File.name == name, File.state == FileState.AVAILABLE)
         .values(state=FileState.REMOVED)
-        .returning(File.id)
+        .returning(File.size_bytes)
     )
-    return result.first() is not None
+    sizes = removed.all()
+    await usage.give_back(session, account_id, sum(sizes))
+    return bool(sizes)

@@ -50,7 +50,7 @@ class Ingestion(Base):
     __table_args__ = (
         UniqueConstraint("account_id", "seq"),
         Index("ix_ingestions_account_id_id", "account_id", "id"),
-        Index("ix_ingestions_open", "status", postgresql_where=text("status IN ('scheduled', 'in_progress')")),
+        Index("ix_ingestions_open", "account_id", postgresql_where=text("status IN ('scheduled', 'in_progress')")),
     )
 
     id: Mapped[Key]
@@ -117,6 +117,17 @@ async def page(
     found = await session.execute(statement.order_by(Ingestion.id.desc()).limit(limit + 1))
     rows: Sequence[Row[Any]] = found.all()
     return rows
+
+
+_OPEN = text("status IN ('scheduled', 'in_progress')")
+"""As the index `ix_ingestions_open` says it."""
+
+
+async def open_count(session: AsyncSession, account_id: UUID, *, at_most: int) -> int | None:
+    """How many ingestions of the account wait or run, or None where those are `at_most` or more."""
+    found = select(Ingestion.id).where(Ingestion.account_id == account_id, _OPEN).limit(at_most)
+    count = await session.scalar(select(func.count()).select_from(found.subquery())) or 0
+    return count if count < at_most else None
 
 
 async def find_of_manifest(session: AsyncSession, manifest_id: UUID) -> UUID | None:

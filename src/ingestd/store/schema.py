@@ -24,6 +24,7 @@ from ingestd.store import (  # noqa: F401 -- importing a table declares it
     notices,
     profiles,
     replicas,
+    usage,
     webhooks,
 )
 from ingestd.store.base import Base
