@@ -30,7 +30,7 @@ HOMES = {
     "psutil": {"store.embedded"},
     "psycopg": {"store"},
     "pyarrow": {"pipeline", "store.load"},
-    "pydantic": {"domain", "settings", "api", "ingest.work"},
+    "pydantic": {"domain", "settings", "api", "ingest.work", "cli.check"},
     "pydantic_settings": {"settings"},
     "rich": {"cli"},
     "sqlalchemy": {"store"},

@@ -87,6 +87,15 @@ def test_each_mandatory_key_is_missed_and_must_be_a_text_that_is_not_blank(key):
     assert problems(GOOD | {key: "a\nb"}) == [(f"/{key}", "characters")]
 
 
+@pytest.mark.rule("S111")
+@pytest.mark.threat("T94", "T104")
+@pytest.mark.parametrize(
+    "address", ["team", "a@x.org,b@x.org", "a@x.org b@x.org", "Team <a@x.org>", "a" * 1024 + "@x.org", "ä@x.org", "a@b"]
+)
+def test_the_client_s_address_is_one_address(address):
+    assert problems(GOOD | {"clientEmail": address}) == [("/clientEmail", "address")]
+
+
 @pytest.mark.rule("S108")
 def test_all_problems_are_told_at_once():
     text = {"type": "other", "columns": {"a/b": {"dataType": "DATE"}, "c": True}}

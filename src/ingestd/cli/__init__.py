@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from ingestd.cli import accounts, demo, keys, migrate, openapi, serve
+from ingestd.cli import accounts, check, demo, keys, migrate, openapi, serve
 from ingestd.domain.errors import IngestdError, Invalid
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(demo.demo)
+app.command()(check.check)
 app.command()(migrate.migrate)
 app.command()(openapi.openapi)
 app.add_typer(accounts.app, name="accounts")

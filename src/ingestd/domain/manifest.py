@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from email_validator import EmailNotValidError, validate_email
+
 from ingestd.domain.column import MANIFEST_TYPES, MAX_NAME_LENGTH, OPERATION_SUFFIX, DataType, name_problem
 from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.notice import few
@@ -56,7 +58,7 @@ def parse(text: bytes) -> Manifest:
         raise _incorrect([Problem("", "type", "The manifest must be one JSON object.")])
     target = _target(document, problems)
     file_name = _text(document, "fileName", problems)
-    client_email = _text(document, "clientEmail", problems)
+    client_email = _address(document, problems)
     columns = _columns(document.get("columns", {}), problems)
     if problems:
         raise _incorrect(problems)
@@ -157,6 +159,16 @@ def _text(document: dict[str, Any], key: str, problems: list[Problem]) -> str:
     else:
         return value
     return ""
+
+
+def _address(document: dict[str, Any], problems: list[Problem]) -> str:
+    value = _text(document, "clientEmail", problems)
+    try:
+        if value:
+            validate_email(value, check_deliverability=False, allow_smtputf8=False)
+    except EmailNotValidError:
+        problems.append(Problem("/clientEmail", "address", "'clientEmail' must be one e-mail address."))
+    return value
 
 
 def _target(document: dict[str, Any], problems: list[Problem]) -> Target | None:

@@ -26,7 +26,7 @@ from ingestd.ingest import work
 from ingestd.ingest.engine import Engine as Jobs
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.pool import Pool, PoolClosed
-from ingestd.ingest.refusal import error, error_of
+from ingestd.ingest.refusal import error, error_of, nothing_applied
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import Checked, Job, Place
 from ingestd.keyring import Keyring, SealedKeys
@@ -130,8 +130,7 @@ class Flow:
             self._fail(job, Counts(), error_of(refusal))
             return
         if outcome(checked.counts) is Status.FAILED:
-            detail = f"All {checked.counts.rejected} rows were rejected; the error file says why."
-            self._fail(job, checked.counts, error("nothing_applied", detail), checked)
+            self._fail(job, checked.counts, nothing_applied(checked.counts), checked)
             return
         self._complete(job, self._apply(job, checked, attempts=row.attempts))
 

@@ -158,8 +158,13 @@ async def _data_file(session: AsyncSession, account_id: UUID, parsed: Parsed, li
     file = await files.find_available(session, account_id, name) if name else None
     if file is None:
         raise FileRefused("No file of the name in 'fileName' waits for a manifest.", code="no_data_file")
-    if not file.name.endswith(DATA_SUFFIX):
-        raise FileRefused("A data file's name must end in .csv.")
-    if file.size_bytes > limits.file_bytes:
-        raise FileRefused(f"The file has {file.size_bytes} bytes; {limits.file_bytes} are allowed.")
+    refuse_unfit(file.name, file.size_bytes, limits)
     return file
+
+
+def refuse_unfit(name: str, size: int, limits: Limits) -> None:
+    """Raise FileRefused for what is no data file by its name or size (S86, S138)."""
+    if not name.endswith(DATA_SUFFIX):
+        raise FileRefused("A data file's name must end in .csv.")
+    if size > limits.file_bytes:
+        raise FileRefused(f"The file has {size} bytes; {limits.file_bytes} are allowed.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ingestd.domain.errors import FileRefused, Invalid
-from ingestd.domain.ingestion import ErrorView, ProblemView
+from ingestd.domain.ingestion import Counts, ErrorView, ProblemView
 from ingestd.domain.rejection import FILE_REASONS, REMEDIES
 
 
@@ -13,6 +13,11 @@ def error_of(refusal: Invalid | FileRefused) -> ErrorView:
     problems = refusal.problems if isinstance(refusal, Invalid) else ()
     shown = [ProblemView(pointer=each.pointer, code=each.code, detail=each.detail) for each in problems]
     return error(code, problems[0].detail if problems else refusal.detail, shown)
+
+
+def nothing_applied(counts: Counts) -> ErrorView:
+    """The error of a file that had rows of which not one could be applied (D30)."""
+    return error("nothing_applied", f"All {counts.rejected} rows were rejected; the error file says why.")
 
 
 def error(code: str, detail: str, problems: list[ProblemView] | None = None) -> ErrorView:

@@ -29,7 +29,7 @@ from ingestd.pipeline.fold import fold, fold_events
 from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, read, rewrite
 from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for
 from ingestd.pipeline.resolve import Resolution, resolve
-from ingestd.pipeline.run import Sinks, check_file
+from ingestd.pipeline.run import Sinks, check_file, warnings
 from ingestd.pipeline.scan import Scan, open_scan
 from ingestd.store import engine as store
 from ingestd.store import ingestions
@@ -236,7 +236,7 @@ def check(job: Job) -> Checked:
         parts=parts.rows,
         merges=_keep_merges(Scratch(blobs, keys, folder), resolution),
         counts=counts,
-        warnings=[*_warnings(layout, counts), *checker.warnings],
+        warnings=warnings(layout, checker, counts),
         **kept,
     )
 
@@ -330,11 +330,6 @@ def _keep_merges(scratch: Scratch, resolution: Resolution) -> str | None:
     with closing(scratch.create(MERGE)) as file:
         resolution.merges.write_ipc_stream(file)
     return MERGE
-
-
-def _warnings(layout: Layout, counts: Counts) -> list[str]:
-    empty = [] if counts.read > counts.blank else ["The file has a header and no rows."]
-    return [*layout.warnings, *empty]
 
 
 def _means(job: Job) -> tuple[BlobStore, AccountKeys]:

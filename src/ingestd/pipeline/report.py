@@ -114,6 +114,12 @@ def rejected_for(log: BinaryIO, code: str) -> list[int]:
     return records.filter(pl.col("codes").list.contains(code))["row_no"].to_list()
 
 
+def reject_counts(log: BinaryIO) -> dict[str, int]:
+    """How many records a log names with each code, most frequent first; a record with two reasons counts in both."""
+    codes = pl.read_ipc_stream(log, columns=["codes"])["codes"].explode().drop_nulls()
+    return dict(sorted(codes.value_counts().iter_rows(), key=lambda item: (-item[1], item[0])))
+
+
 def reject(rows: pl.DataFrame, code: str, **facts: object) -> pl.DataFrame:
     """Reject rows (`row_no`, `line_no` and the cells as they stood) for one reason found after the check.
 

@@ -10,6 +10,7 @@ from typing import Final
 import polars as pl
 
 from ingestd.domain.ingestion import Counts
+from ingestd.domain.layout import Layout
 from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.check import Check, Checked
 from ingestd.pipeline.parts import PartWriter
@@ -57,6 +58,12 @@ def check_file(
         )
         progress(counts, batch.bytes_read)
     return counts
+
+
+def warnings(layout: Layout, check: Check, counts: Counts) -> list[str]:
+    """What is worth a warning once a file was read to its end (D42)."""
+    empty = [] if counts.read > counts.blank else ["The file has a header and no rows."]
+    return [*layout.warnings, *check.warnings, *empty]
 
 
 def _checked(scan: Scan, check: Check) -> Iterator[tuple[Batch, Checked]]:
