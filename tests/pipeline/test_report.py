@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestd.pipeline.report import ErrorFile, reject
+from ingestd.pipeline import report
+from ingestd.pipeline.report import ErrorFile, RejectLog, reject
 from ingestd.pipeline.scan import Broken
 
 ACTIVE = ("'", "=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -118,3 +119,34 @@ def test_rows_rejected_later_take_the_same_way():
     assert late.schema == rejected(("p", "")).select(late.columns).schema
     records, _ = written(["identity"], [late])
     assert records[1:] == [["p", "identifiers belong to two people"]]
+
+
+def logged(*pieces):
+    """A log of rejects, to be read again and again; a row's reason is `integer_invalid` unless it says another."""
+    sink = io.BytesIO()
+    log = RejectLog(sink)
+    for rows, broken in pieces:
+        reasons = pl.when(pl.col("codes").list.len() == 0).then(pl.lit(["integer_invalid"])).otherwise("codes")
+        log.write(rows.with_columns(reasons.alias("codes")), broken)
+    log.close()
+    return lambda: io.BytesIO(sink.getvalue())
+
+
+@pytest.mark.rule("S128")
+def test_the_log_of_rejects_is_read_in_pages_and_counted_by_reason():
+    broken = Broken(row_no=2, line_no=3, code="field_count", text="a,b,c", facts={"found": 3, "expected": 2})
+    log = logged((rejected(("", "one"), first=1), [broken]), (rejected(("", "two"), ("", "three"), first=7), []))
+    read = [report.rejects(log(), after=after, limit=2) for after in (0, 2, 8)]
+    assert [page["row_no"].to_list() for page in read] == [[1, 2], [7, 8], []]
+    assert read[0]["failure"].to_list() == ["one", "The record has 3 fields, the header has 2 (line 3)"]
+    assert report.reject_counts(log()) == {"integer_invalid": 3, "field_count": 1}
+    assert report.reject_counts(logged()()) == {}
+
+
+@pytest.mark.rule("D44")
+def test_a_broken_record_and_a_cut_one_must_be_mended_before_they_are_read_again():
+    broken = Broken(row_no=2, line_no=3, code="quote_open", text='a,"b', facts={"line": 3})
+    cut = rejected(("", "too long"), first=5).with_columns(codes=pl.Series([["cell_too_long", "integer_invalid"]]))
+    log = logged((rejected(("", "one"), first=1), [broken]), (rejected(("", "two"), first=4), []), (cut, []))
+    assert report.unmended(log()) == [2, 4]
+    assert report.unmended(logged()()) == []

@@ -28,6 +28,7 @@ class Prefix(StrEnum):
     WEBHOOK = "whk"
     DELIVERY = "dlv"
     MESSAGE = "msg"
+    RECIPIENT = "rcp"
 
 
 def encode(value: UUID) -> str:

@@ -50,6 +50,10 @@ class Stage(StrEnum):
     DONE = "done"
 
 
+BEFORE_APPLYING: Final = frozenset({Stage.QUEUED, Stage.CHECKING, Stage.RESOLVING, Stage.HELD})
+"""The stages in which nothing has been applied, so that an ingestion can still be cancelled."""
+
+
 class Counts(BaseModel):
     """What became of a file: rows up to `blank`, people or events from `created` on (D45).
 
@@ -146,6 +150,7 @@ class IngestionView(BaseModel):
     error: ErrorView | None
     error_file: ErrorFileView | None
     warnings: list[str]
+    retry_of: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

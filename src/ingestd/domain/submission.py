@@ -32,7 +32,8 @@ class Actor:
 class Submission:
     """One file to ingest: which door, whose, how, where from, and who is told.
 
-    Plan and file are missing only where a manifest is refused.
+    Plan and file are missing only where a manifest is refused. A retry names the ingestion it is a `retry_of`, and the
+    one whose rejected `rows_of` it reads in place of the file.
     """
 
     channel: Channel
@@ -43,3 +44,5 @@ class Submission:
     manifest_id: UUID | None = None
     recipients: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    retry_of: UUID | None = None
+    rows_of: UUID | None = None

@@ -116,8 +116,16 @@ class Flow:
                 tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_PICKED_UP, now=utc_now())
         job = self._job(row)
         if row.status == Status.IN_PROGRESS:
-            self._take_to_its_end(job, row)
+            try:
+                self._take_to_its_end(job, row)
+            except FenceLost:
+                if not self._is_cancelled(ingestion_id):
+                    raise
         self.pool.run(work.discard, job)
+
+    def _is_cancelled(self, ingestion_id: UUID) -> bool:
+        with self.sql.connect() as connection:
+            return bool(ingestions.peek(connection, ingestion_id).status == Status.CANCELLED)
 
     def _take_to_its_end(self, job: Job, row: Row[Any]) -> None:
         """Do what is left to do; after too many crashes without checking, or without applying any more part (P6)."""
@@ -145,6 +153,7 @@ class Flow:
             fence=row.fence,
             plan=Plan.model_validate(row.plan),
             file_blob=row.blob,
+            log_blob=row.log_blob,
             file_bytes=row.size_bytes,
             received_at=row.received_at,
             started_at=row.started_at,

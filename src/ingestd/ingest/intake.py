@@ -129,5 +129,7 @@ def new_ingestion(submission: Submission, *, now: datetime) -> Ingestion:
         progress=NO_PROGRESS.model_dump(),
         counts=Counts().model_dump(),
         warnings=list(submission.warnings),
+        retry_of=submission.retry_of,
+        rows_of=submission.rows_of,
         created_at=now,
     )

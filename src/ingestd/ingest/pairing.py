@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.blobs.store import BlobInfo
-from ingestd.domain.errors import FileRefused, Invalid, Problem
+from ingestd.domain.errors import Conflict, FileRefused, Invalid, Problem
 from ingestd.domain.file_name import safe_name
 from ingestd.domain.ingestion import Channel, ErrorView, Stage, Status
 from ingestd.domain.manifest import Manifest as Parsed
 from ingestd.domain.manifest import parse
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Limits
+from ingestd.domain.recipient import normal_address
 from ingestd.domain.submission import Actor, Submission
-from ingestd.ingest.engine import Engine
-from ingestd.ingest.intake import new_ingestion, submit
+from ingestd.ingest.intake import Intake, new_ingestion, submit
 from ingestd.ingest.refusal import error_of
 from ingestd.ingest.tell import tell
-from ingestd.settings import QuotaSettings
-from ingestd.store import accounts, files, ingestions, manifests
+from ingestd.store import accounts, files, ingestions, manifests, recipients
 from ingestd.store.accounts import Account
 from ingestd.store.engine import new_id
-from ingestd.store.files import File
+from ingestd.store.files import File, FileState
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.manifests import Manifest, ManifestState
 
@@ -45,9 +43,7 @@ class Arrival:
     actor: Actor
 
 
-async def submit_manifest(
-    session: AsyncSession, engine: Engine, arrival: Arrival, limits: Limits, *, quota: QuotaSettings, now: datetime
-) -> UUID:
+async def submit_manifest(session: AsyncSession, intake: Intake, arrival: Arrival, *, now: datetime) -> UUID:
     """Pair a manifest with its data file and submit it, in the caller's transaction; gives the ingestion's id.
 
     A manifest that is refused is an ingestion that has failed, told like any other: nothing is ever dropped silently.
@@ -56,41 +52,106 @@ async def submit_manifest(
     earlier = await manifests.find(session, account.id, arrival.name)
     if earlier is not None:
         return await _again(session, arrival, earlier, now=now)
-    manifest = Manifest(
-        id=new_id(),
-        account_id=account.id,
-        name=arrival.name,
-        size_bytes=arrival.blob.size,
-        sha256=arrival.blob.sha256,
-        blob=arrival.blob.name,
-        state=ManifestState.ACCEPTED,
-        problems=[],
-        created_at=now,
-    )
-    session.add(manifest)
-    await session.flush()
+    manifest = await _add(session, arrival, ManifestState.ACCEPTED, now=now)
     try:
-        parsed = parse(arrival.text)
-        _check_recipient(account, parsed.client_email)
-        file = await _data_file(session, account.id, parsed, limits)
+        return (await _pair(session, intake, account, manifest, arrival, now=now)).id
     except (Invalid, FileRefused) as refusal:
         error = error_of(refusal)
         manifest.state = ManifestState.REFUSED
         manifest.problems = [problem.model_dump() for problem in error.problems]
         return await _refuse(session, arrival, manifest.id, error, now=now)
-    await files.take(session, file)
+
+
+async def add_draft(session: AsyncSession, arrival: Arrival, *, now: datetime) -> Manifest:
+    """Keep a manifest as a draft, which reserves its name, or raise Conflict where that is used (D18)."""
+    await accounts.lock(session, arrival.account_id)
+    if await manifests.find(session, arrival.account_id, arrival.name):
+        raise Conflict("A manifest of this name has been used before, or is a draft.", code="name_used")
+    return await _add(session, arrival, ManifestState.DRAFT, now=now)
+
+
+async def submit_draft(
+    session: AsyncSession, intake: Intake, manifest: Manifest, arrival: Arrival, *, now: datetime
+) -> Ingestion:
+    """Pair a draft with its data file and submit it; where it is refused (Invalid, FileRefused) it stays a draft."""
+    account = await accounts.lock(session, arrival.account_id)
+    ingestion = await _pair(session, intake, account, manifest, arrival, now=now)
+    manifest.state = ManifestState.ACCEPTED
+    return ingestion
+
+
+async def submit_file(  # noqa: PLR0913 -- a manifest without a name, and the file it is for
+    session: AsyncSession,
+    intake: Intake,
+    account_id: UUID,
+    file_id: UUID,
+    text: bytes,
+    *,
+    actor: Actor,
+    now: datetime,
+) -> Ingestion:
+    """Submit a file that waits with a manifest given beside it; raise Conflict where another has taken the file."""
+    account = await accounts.lock(session, account_id)
+    file = await files.get(session, account_id, file_id, lock=True)
+    if file.state != FileState.AVAILABLE:
+        raise Conflict("The file does not wait for a manifest any more. Upload it again.", code="file_taken")
+    parsed = await read_manifest(session, account, text)
+    if parsed.file_name != file.name:
+        problem = Problem("/fileName", "other_file", "'fileName' must be the name of the file.")
+        raise Invalid("Incorrect details in manifest file", code="manifest_incorrect", problems=(problem,))
+    refuse_unfit(file.name, file.size_bytes, intake.limits)
+    submission = await _claim(session, parsed, file, Channel.UPLOAD, actor, intake.limits)
+    return await submit(session, intake.engine, submission, intake.quota, now=now)
+
+
+async def read_manifest(session: AsyncSession, account: Account, text: bytes) -> Parsed:
+    """What a manifest says, or Invalid with every problem; its recipient is one of the account's."""
+    parsed = parse(text)
+    await _check_recipient(session, account, parsed.client_email)
+    return parsed
+
+
+async def _add(session: AsyncSession, arrival: Arrival, state: ManifestState, *, now: datetime) -> Manifest:
+    manifest = Manifest(
+        id=new_id(),
+        account_id=arrival.account_id,
+        name=arrival.name,
+        size_bytes=arrival.blob.size,
+        sha256=arrival.blob.sha256,
+        blob=arrival.blob.name,
+        state=state,
+        problems=[],
+        created_at=now,
+    )
+    session.add(manifest)
+    await session.flush()
+    return manifest
+
+
+async def _pair(
+    session: AsyncSession, intake: Intake, account: Account, manifest: Manifest, arrival: Arrival, *, now: datetime
+) -> Ingestion:
+    parsed = await read_manifest(session, account, arrival.text)
+    file = await _data_file(session, account.id, parsed, intake.limits)
+    submission = await _claim(session, parsed, file, arrival.channel, arrival.actor, intake.limits)
     manifest.file_id = file.id
-    submission = Submission(
-        channel=arrival.channel,
-        account_id=account.id,
+    return await submit(session, intake.engine, replace(submission, manifest_id=manifest.id), intake.quota, now=now)
+
+
+async def _claim(
+    session: AsyncSession, parsed: Parsed, file: File, channel: Channel, actor: Actor, limits: Limits
+) -> Submission:
+    """Take the file, and say what is to be done with it."""
+    await files.take(session, file)
+    return Submission(
+        channel=channel,
+        account_id=file.account_id,
         plan=parsed.plan(limits),
         file_id=file.id,
-        uploaded_by=arrival.actor,
-        manifest_id=manifest.id,
+        uploaded_by=actor,
         recipients=(parsed.client_email,),
         warnings=parsed.warnings,
     )
-    return (await submit(session, engine, submission, quota, now=now)).id
 
 
 async def _again(session: AsyncSession, arrival: Arrival, earlier: Manifest, *, now: datetime) -> UUID:
@@ -135,15 +196,14 @@ async def _refuse(
     return ingestion.id
 
 
-def _check_recipient(account: Account, address: str) -> None:
+async def _check_recipient(session: AsyncSession, account: Account, text: str) -> None:
     """Raise Invalid unless the account may send its error files, which hold personal data, to this address (D39)."""
-    try:
-        valid = validate_email(address, check_deliverability=False, allow_smtputf8=False)
-    except EmailNotValidError:
+    address = normal_address(text)
+    if address is None:
         problem = Problem("/clientEmail", "address", "'clientEmail' must be one e-mail address.")
+    elif address.rpartition("@")[2] in account.email_domains or await recipients.find(session, account.id, address):
+        return
     else:
-        if valid.domain in account.email_domains:
-            return
         problem = Problem(
             "/clientEmail",
             "recipient_unknown",

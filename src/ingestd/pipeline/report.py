@@ -7,6 +7,7 @@ begins with `'`, gets a leading `'`; the scanner takes exactly one off again whe
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from typing import BinaryIO, Final
 
@@ -16,11 +17,21 @@ from polars._typing import SchemaDict
 
 from ingestd.domain.column import FAILURE_COLUMN
 from ingestd.domain.plan import Limits
+from ingestd.pipeline.grammar import BLANK, VERDICTS
 from ingestd.pipeline.rules import rewrite, sentence
 from ingestd.pipeline.scan import Broken
 
-LOG_SCHEMA: Final[SchemaDict] = {"row_no": pl.Int64, "line_no": pl.Int64, "codes": pl.List(pl.String)}
-"""One rejected record: its number after the header, its line in the file, and the codes of its reasons."""
+LOG_SCHEMA: Final[SchemaDict] = {
+    "row_no": pl.Int64,
+    "line_no": pl.Int64,
+    "codes": pl.List(pl.String),
+    "failure": pl.String,
+}
+"""One rejected record: its number after the header, its line in the file, the codes of its reasons, their sentences."""
+
+UNMENDED: Final = "unmended"
+NOT_AS_THEY_WERE: Final = (*VERDICTS[BLANK + 1 :], UNMENDED)
+"""Reasons of records that an error file does not hold as they were: in one cell, or cut."""
 
 _ACTIVE: Final = r"^['=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # the last four are = + - @ in full width
 _CUT: Final = "; only the first {} bytes stand here"
@@ -54,7 +65,7 @@ class ErrorFile:
         records = []
         for each in broken:
             text = each.text.encode("utf-8", "replace")
-            failure = f"{sentence(each.code, **each.facts)} (line {each.line_no})"
+            failure = _failure(each)
             if len(text) > self._cell_bytes - 4:  # the scanner cut it there, between two characters
                 text = text[: self._cell_bytes]
                 failure += _CUT.format(self._cell_bytes)
@@ -98,7 +109,7 @@ class RejectLog:
         """Add a batch's rejected rows and broken records, in file order."""
         records = rejected.select(LOG_SCHEMA.keys())
         if broken:
-            found = [(each.row_no, each.line_no, [each.code]) for each in broken]
+            found = [(each.row_no, each.line_no, [each.code], _failure(each)) for each in broken]
             records = pl.concat([records, pl.DataFrame(found, schema=LOG_SCHEMA, orient="row")]).sort("row_no")
         if records.height:
             self._stream.write_table(records.to_arrow())
@@ -108,16 +119,49 @@ class RejectLog:
         self._stream.close()
 
 
+def _failure(broken: Broken) -> str:
+    return f"{sentence(broken.code, **broken.facts)} (line {broken.line_no})"
+
+
 def rejected_for(log: BinaryIO, code: str) -> list[int]:
     """The `row_no` of every record that a log names with a code."""
     records = pl.read_ipc_stream(log)
     return records.filter(pl.col("codes").list.contains(code))["row_no"].to_list()
 
 
+def unmended(log: BinaryIO) -> list[int]:
+    """The numbers, in the error file that a log belongs to, of records that must be mended before they are read."""
+    codes = pl.read_ipc_stream(log, columns=["codes"])["codes"]
+    broken = codes.list.eval(pl.element().is_in(NOT_AS_THEY_WERE).any()).list.first()
+    return (broken.arg_true() + 1).to_list()
+
+
+def rejects(log: BinaryIO, *, after: int, limit: int) -> pl.DataFrame:
+    """Up to `limit` records of a log, in file order, those whose `row_no` is greater than `after`."""
+    found = []
+    missing = limit
+    for batch in pa.ipc.open_stream(log):
+        if missing <= 0:
+            break
+        records = _records(batch).filter(pl.col("row_no") > after).head(missing)
+        found.append(records)
+        missing -= records.height
+    return pl.concat([pl.DataFrame(schema=LOG_SCHEMA), *found])
+
+
 def reject_counts(log: BinaryIO) -> dict[str, int]:
     """How many records a log names with each code, most frequent first; a record with two reasons counts in both."""
-    codes = pl.read_ipc_stream(log, columns=["codes"])["codes"].explode().drop_nulls()
-    return dict(sorted(codes.value_counts().iter_rows(), key=lambda item: (-item[1], item[0])))
+    counts: Counter[str] = Counter()
+    for batch in pa.ipc.open_stream(log):
+        codes = _records(batch)["codes"].explode().value_counts()
+        counts.update(dict(codes.iter_rows()))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _records(batch: pa.RecordBatch) -> pl.DataFrame:
+    records = pl.from_arrow(batch)
+    assert isinstance(records, pl.DataFrame)
+    return records
 
 
 def reject(rows: pl.DataFrame, code: str, **facts: object) -> pl.DataFrame:

@@ -258,9 +258,7 @@ class Inbox(SFTPServer):
 
     async def _submit(self, session: AsyncSession, name: str, text: bytes, blob: BlobInfo) -> None:
         arrival = Arrival(Channel.SFTP, self._key.account_id, name, text, blob, self._actor)
-        ingestion = await submit_manifest(
-            session, self._intake.engine, arrival, self._intake.limits, quota=self._intake.quota, now=utc_now()
-        )
+        ingestion = await submit_manifest(session, self._intake, arrival, now=utc_now())
         self._log.info("Manifest received", ingestion=ingestion)
 
     async def _text(self, blob: str) -> bytes:

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.domain.errors import NotFound
 from ingestd.store import usage
 from ingestd.store.base import Base, Key
 
@@ -41,6 +42,15 @@ class File(Base):
     state: Mapped[str]
     uploaded_by: Mapped[dict[str, Any]]
     received_at: Mapped[datetime]
+
+
+async def get(session: AsyncSession, account_id: UUID, file_id: UUID, *, lock: bool = False) -> File:
+    """A file of the account, if wanted held by this transaction, or NotFound."""
+    statement = select(File).where(File.account_id == account_id, File.id == file_id)
+    found: File | None = await session.scalar(statement.with_for_update() if lock else statement)
+    if found is None:
+        raise NotFound("There is no such file.")
+    return found
 
 
 async def find_available(session: AsyncSession, account_id: UUID, name: str) -> File | None:

@@ -27,12 +27,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from ingestd.domain import ids
 from ingestd.domain.errors import IngestdError, NotFound
 from ingestd.domain.ids import Prefix
-from ingestd.domain.ingestion import IngestionView, Status
+from ingestd.domain.ingestion import BEFORE_APPLYING, IngestionView, Stage, Status
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
 from ingestd.store.files import File
@@ -43,13 +43,15 @@ class Ingestion(Base):
     """One file's way through the service.
 
     `seq` is null where a manifest was refused before it got a number; `attempts` counts those that crashed; `checked`
-    is what checking found (`ingest.work.Checked`), once it is whole.
+    is what checking found (`ingest.work.Checked`), once it is whole. `rows_of` is the ingestion whose rejected rows
+    this one reads in place of the file.
     """
 
     __tablename__ = "ingestions"
     __table_args__ = (
         UniqueConstraint("account_id", "seq"),
-        Index("ix_ingestions_account_id_id", "account_id", "id"),
+        Index("ix_ingestions_account_id_created_at_id", "account_id", "created_at", "id"),
+        Index("ix_ingestions_account_id_status_created_at_id", "account_id", "status", "created_at", "id"),
         Index("ix_ingestions_open", "account_id", postgresql_where=text("status IN ('scheduled', 'in_progress')")),
     )
 
@@ -60,8 +62,10 @@ class Ingestion(Base):
     target: Mapped[str | None]
     mode: Mapped[str]
     plan: Mapped[dict[str, Any] | None]
-    file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"))
-    manifest_id: Mapped[UUID | None] = mapped_column(ForeignKey("manifests.id"))
+    file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"), index=True)
+    manifest_id: Mapped[UUID | None] = mapped_column(ForeignKey("manifests.id"), index=True)
+    retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
+    rows_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
     uploaded_by: Mapped[dict[str, Any]]
     recipients: Mapped[list[Any]]
     status: Mapped[str]
@@ -90,6 +94,9 @@ class LedgerEntry(Base):
     part: Mapped[str] = mapped_column(primary_key=True)
     counts: Mapped[dict[str, Any]]
     applied_at: Mapped[datetime]
+
+
+_Earlier = aliased(Ingestion)
 
 
 class FenceLost(IngestdError):
@@ -130,10 +137,33 @@ async def open_count(session: AsyncSession, account_id: UUID, *, at_most: int) -
     return count if count < at_most else None
 
 
-async def find_of_manifest(session: AsyncSession, manifest_id: UUID) -> UUID | None:
-    """The ingestion that a manifest became, or None."""
-    found: UUID | None = await session.scalar(select(Ingestion.id).where(Ingestion.manifest_id == manifest_id))
+async def row(session: AsyncSession, account_id: UUID, ingestion_id: UUID) -> Ingestion:
+    """The row of an ingestion of the account, or NotFound."""
+    found: Ingestion | None = await session.scalar(
+        select(Ingestion).where(Ingestion.account_id == account_id, Ingestion.id == ingestion_id)
+    )
+    if found is None:
+        raise NotFound("There is no such ingestion.")
     return found
+
+
+async def find_of_manifest(session: AsyncSession, manifest_id: UUID) -> UUID | None:
+    """The ingestion that a manifest became, or None; its retries have the same manifest."""
+    found: UUID | None = await session.scalar(
+        select(Ingestion.id).where(Ingestion.manifest_id == manifest_id, Ingestion.retry_of.is_(None))
+    )
+    return found
+
+
+async def cancel(session: AsyncSession, ingestion_id: UUID, *, now: datetime) -> bool:
+    """End an ingestion of which nothing has been applied yet; False where it is too late."""
+    changed = await session.execute(
+        update(Ingestion)
+        .where(Ingestion.id == ingestion_id, _OPEN, Ingestion.stage.in_(BEFORE_APPLYING))
+        .values(status=Status.CANCELLED, stage=Stage.DONE, finished_at=now)
+        .returning(Ingestion.id)
+    )
+    return changed.first() is not None
 
 
 def shown(*where: ColumnElement[bool]) -> Select[Any]:
@@ -167,6 +197,7 @@ def view(row: Row[Any]) -> IngestionView:
             "file": file,
             "manifest": manifest,
             "error_file": error_file,
+            "retry_of": found["retry_of"] and ids.show(Prefix.INGESTION, found["retry_of"]),
         }
     )
 
@@ -184,7 +215,7 @@ def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[A
     """
     connection.execute(
         update(Ingestion)
-        .where(Ingestion.id == ingestion_id, Ingestion.status.in_([Status.SCHEDULED, Status.IN_PROGRESS]))
+        .where(Ingestion.id == ingestion_id, _OPEN)
         .values(
             fence=Ingestion.fence + 1,
             attempts=Ingestion.attempts + int(crashed),
@@ -202,7 +233,10 @@ def count_crash(connection: Connection, ingestion_ids: Collection[UUID]) -> None
 
 
 def peek(connection: Connection, ingestion_id: UUID) -> Row[Any]:
-    """The row as it is now, with its file's blob and its account's sealed keys, or NotFound."""
+    """The row as it is now, with the blob it reads and its account's sealed keys, or NotFound.
+
+    The blob is its file's, or the error file whose rows it tries again; then `log_blob` says why they were rejected.
+    """
     row: Row[Any] | None = connection.execute(_with_means().where(Ingestion.id == ingestion_id)).one_or_none()
     if row is None:
         raise NotFound("There is no such ingestion.")
@@ -215,12 +249,14 @@ def _with_means() -> Select[Any]:
             Ingestion.__table__,
             Account.data_keys,
             Account.index_key,
-            File.blob,
-            File.size_bytes,
+            func.coalesce(_Earlier.error_blob, File.blob).label("blob"),
+            func.coalesce(_Earlier.error_size_bytes, File.size_bytes).label("size_bytes"),
+            _Earlier.rejects_blob.label("log_blob"),
             File.received_at,
         )
         .join(Account, Account.id == Ingestion.account_id)
         .outerjoin(File, File.id == Ingestion.file_id)
+        .outerjoin(_Earlier, _Earlier.id == Ingestion.rows_of)
     )
 
 

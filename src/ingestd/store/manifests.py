@@ -11,6 +11,7 @@ from sqlalchemy import ForeignKey, UniqueConstraint, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
 
 
@@ -38,6 +39,15 @@ class Manifest(Base):
     problems: Mapped[list[Any]]
     file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"))
     created_at: Mapped[datetime]
+
+
+async def get(session: AsyncSession, account_id: UUID, manifest_id: UUID, *, lock: bool = False) -> Manifest:
+    """A manifest of the account, if wanted held by this transaction, or NotFound."""
+    statement = select(Manifest).where(Manifest.account_id == account_id, Manifest.id == manifest_id)
+    found: Manifest | None = await session.scalar(statement.with_for_update() if lock else statement)
+    if found is None:
+        raise NotFound("There is no such manifest.")
+    return found
 
 
 async def find(session: AsyncSession, account_id: UUID, name: str) -> Manifest | None:

@@ -23,6 +23,7 @@ from ingestd.store import (  # noqa: F401 -- importing a table declares it
     manifests,
     notices,
     profiles,
+    recipients,
     replicas,
     usage,
     webhooks,

@@ -1,0 +1,77 @@
+"""What a caller does to an ingestion that is there: cancel it, or try its rows again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.domain.errors import Conflict
+from ingestd.domain.ingestion import Channel, Status
+from ingestd.domain.notice import NoticeType
+from ingestd.domain.plan import Plan
+from ingestd.domain.submission import Actor, Submission
+from ingestd.ingest.intake import Intake, submit
+from ingestd.ingest.tell import tell
+from ingestd.store import files, ingestions
+from ingestd.store.files import FileState
+from ingestd.store.ingestions import Ingestion
+
+
+class Rows(StrEnum):
+    """Which rows of an ingestion are tried again."""
+
+    ALL = "all"
+    REJECTED = "rejected"
+
+
+async def cancel(session: AsyncSession, account_id: UUID, ingestion_id: UUID, *, now: datetime) -> None:
+    """End an ingestion before anything of it is applied, or raise Conflict where it is too late."""
+    await ingestions.get(session, account_id, ingestion_id)
+    if not await ingestions.cancel(session, ingestion_id, now=now):
+        raise Conflict("It is too late: rows are being applied, or the ingestion has ended.", code="too_late")
+    await tell(session, NoticeType.INGESTION_CANCELLED, ingestion_id, now=now)
+
+
+async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
+    session: AsyncSession,
+    intake: Intake,
+    account_id: UUID,
+    ingestion_id: UUID,
+    *,
+    rows: Rows,
+    actor: Actor,
+    now: datetime,
+) -> Ingestion:
+    """Submit the rows of an ingestion that has ended anew, as the last of the account's order.
+
+    The rejected rows are read from its error file; they count as received when the file was, so that nobody who was
+    erased since comes back (T114).
+    """
+    earlier = await ingestions.row(session, account_id, ingestion_id)
+    if not Status(earlier.status).terminal:
+        raise Conflict("The ingestion has not ended yet; wait, or cancel it first.", code="not_ended")
+    if earlier.file_id is None or earlier.plan is None:
+        raise Conflict("There is nothing to try again: the manifest was refused.", code="nothing_to_retry")
+    file = await files.get(session, account_id, earlier.file_id)
+    rows_of = earlier.rows_of
+    if rows is Rows.REJECTED:
+        if earlier.error_blob is None:
+            raise Conflict("No row was rejected.", code="nothing_to_retry")
+        rows_of = earlier.id
+    if file.state == FileState.EXPIRED:
+        raise Conflict("The file has expired; upload it again.", code="file_expired")
+    submission = Submission(
+        channel=Channel(earlier.channel),
+        account_id=account_id,
+        plan=Plan.model_validate(earlier.plan),
+        file_id=file.id,
+        uploaded_by=actor,
+        manifest_id=earlier.manifest_id,
+        recipients=tuple(earlier.recipients),
+        retry_of=earlier.id,
+        rows_of=rows_of,
+    )
+    return await submit(session, intake.engine, submission, intake.quota, now=now)
