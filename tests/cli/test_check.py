@@ -138,7 +138,7 @@ def test_the_error_file_takes_no_input_s_place(check, tmp_path, errors):
 def test_nothing_else_is_left_behind(check, tmp_path):
     check(b"identity\nann\n\xff\n", "--errors", str(tmp_path / "errors.csv"))
     assert {path.name for path in tmp_path.iterdir()} == {"x.csv", "x.manifest", "errors.csv"}
-    check(b"", "--errors", str(tmp_path / "errors.csv"))
+    check(b"identity\n", "--errors", str(tmp_path / "errors.csv"), type="other")
     assert {path.name for path in tmp_path.iterdir()} == {"x.csv", "x.manifest"}
 
 

@@ -130,6 +130,8 @@ def check(
 
 def examine(file: Path, manifest: Path, errors: Path | None, told: Told) -> Verdict:
     """Check a file; where rows are rejected their error file is at `errors` afterwards, else nothing is."""
+    if errors is not None:
+        errors.unlink(missing_ok=True)
     settings = Settings()
     verdict = Verdict(file=file.name, manifest=manifest.name)
     try:
@@ -194,9 +196,7 @@ def _read(file: Path, plan: Plan, now: int, sink: Sink, *, late: Mapping[int, st
 
 @contextmanager
 def _part_of(errors: Path | None) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
-    """A file beside `errors`, gone afterwards unless it has taken its place, which an older one has left."""
-    if errors is not None:
-        errors.unlink(missing_ok=True)
+    """A file beside `errors`, gone afterwards unless it has taken its place."""
     with tempfile.NamedTemporaryFile(dir=errors and errors.parent, prefix=".errors-", delete=False) as part:
         try:
             yield part
