@@ -20,6 +20,7 @@ HOMES = {
     "email_validator": {"domain", "ingest"},
     "fastapi": {"api"},
     "httpx": {"notify", "cli"},
+    "limits": {"api"},
     "numpy": {"pipeline"},
     "obstore": {"blobs"},
     "pebble": {"ingest.pool"},
@@ -39,6 +40,7 @@ HOMES = {
     "structlog": {"telemetry"},
     "tink": {"keyring"},
     "typer": {"cli"},
+    "typing_extensions": {"api"},
     "uuid_utils": {"store"},
     "uvicorn": {"app"},
 }

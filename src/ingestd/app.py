@@ -16,6 +16,7 @@ import uvicorn
 from ingestd import egress, telemetry
 from ingestd.api.app import create_api
 from ingestd.api.context import Parts, SftpAddress
+from ingestd.api.rate import Rate
 from ingestd.blobs.store import BlobStore, open_store
 from ingestd.domain.errors import Unavailable
 from ingestd.ingest import engine as jobs
@@ -176,7 +177,8 @@ async def running(ground: Base) -> AsyncIterator[App]:
         stack.push_async_callback(door.close)
         sftp = SftpAddress(settings.sftp.host, door.port, door.fingerprints, door.host_keys)
 
-        api = create_api(Parts(intake, allow, sftp))
+        rate = Rate(per_key=settings.http.requests_per_minute, wrong_keys=settings.http.wrong_keys_per_minute)
+        api = create_api(Parts(intake, allow, sftp, rate))
         port = await stack.enter_async_context(_serving(api, settings.http))
         yield App(settings, ground.database_url, intake, port, sftp)
 
@@ -206,6 +208,8 @@ async def _serving(api: object, settings: HttpSettings) -> AsyncIterator[int]:
         access_log=False,
         server_header=False,
         lifespan="off",
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=10,
         ssl_certfile=settings.certificate,
         ssl_keyfile=settings.private_key,

@@ -22,6 +22,9 @@ class HttpSettings(_Part):
     port: int = 8080
     certificate: Path | None = None
     private_key: Path | None = None
+    trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded-For is believed.")
+    requests_per_minute: int = Field(6000, ge=1, description="Requests of one API key, on each replica.")
+    wrong_keys_per_minute: int = Field(60, ge=1, description="Wrong API keys from one address, on each replica.")
 
 
 class SftpSettings(_Part):

@@ -6,10 +6,10 @@ from datetime import datetime, time
 from typing import Annotated
 from zoneinfo import available_timezones
 
-from fastapi import APIRouter, Depends
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ingestd.api.context import Principal, Scope, Service, Tx, require
+from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.ingest.accounts import new_account
@@ -17,7 +17,7 @@ from ingestd.store import accounts
 from ingestd.store.accounts import Account
 from ingestd.store.engine import utc_now
 
-router = APIRouter(prefix="/v1", tags=["Accounts"])
+router = Router(prefix="/v1", tags=["Accounts"])
 
 
 def _known_zone(name: str) -> str:
@@ -74,10 +74,14 @@ def shown(account: Account) -> AccountOut:
     )
 
 
-@router.post("/accounts", status_code=201, operation_id="accounts_create", summary="Make an account")
-async def create(
-    body: AccountIn, tx: Tx, service: Service, _: Annotated[Principal, Depends(require(Scope.ADMIN))]
-) -> AccountOut:
+@router.post(
+    "/accounts",
+    status_code=201,
+    operation_id="accounts_create",
+    summary="Make an account",
+    dependencies=[needs(Scope.ADMIN)],
+)
+async def create(body: AccountIn, tx: Tx, service: Service, _: Caller) -> AccountOut:
     """Make an account with fresh keys of its own; needs the scope `admin`."""
     account = new_account(service.intake.keyring, **body.model_dump(), now=utc_now())
     tx.add(account)
@@ -85,7 +89,12 @@ async def create(
     return shown(account)
 
 
-@router.get("/account", operation_id="account_get", summary="Show the account of the key")
-async def get_own(tx: Tx, principal: Annotated[Principal, Depends(require(Scope.ACCOUNT_READ))]) -> AccountOut:
+@router.get(
+    "/account",
+    operation_id="account_get",
+    summary="Show the account of the key",
+    dependencies=[needs(Scope.ACCOUNT_READ)],
+)
+async def get_own(tx: Reading, caller: Caller) -> AccountOut:
     """The account that the key belongs to."""
-    return shown(await accounts.get(tx, principal.account_id))
+    return shown(await accounts.get(tx, caller.account_id))

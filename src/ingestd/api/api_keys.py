@@ -1,32 +1,55 @@
-"""API keys: a secret is shown once, when the key is made."""
+"""API keys: a secret is shown once, when the key is made or replaced by a new one."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Depends, Response
+from pydantic import BaseModel, Field, with_config
+from typing_extensions import TypedDict
 
-from ingestd.api.context import Principal, Scope, Tx, require
+from ingestd.api import audit
+from ingestd.api.context import NO_STORE, Caller, Principal, Reading, Scope, Tx, needs
+from ingestd.api.etags import IfMatch
+from ingestd.api.ids import ApiKeyId
+from ingestd.api.model import STRICT, In, Name
+from ingestd.api.pages import Asked, Page, listing
+from ingestd.api.routes import Router
 from ingestd.domain import ids
-from ingestd.domain.errors import Forbidden, NotFound
+from ingestd.domain.errors import Forbidden
 from ingestd.domain.ids import Prefix
+from ingestd.domain.moment import Moment
 from ingestd.store import api_keys
 from ingestd.store.api_keys import ApiKey
 from ingestd.store.engine import utc_now
 
-router = APIRouter(prefix="/v1/api-keys", tags=["API keys"])
+router = Router(prefix="/v1/api-keys", tags=["API keys"])
+
+_DAY: Final = 24 * 60 * 60
+_MAX_GRACE: Final = 7 * _DAY
 
 
-class ApiKeyIn(BaseModel):
+class ApiKeyIn(In):
     """A new API key."""
 
-    model_config = ConfigDict(extra="forbid")
+    name: Name
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope))]
+    expires_at: Moment | None = None
 
-    name: Annotated[str, Field(min_length=1, max_length=120)]
-    scopes: Annotated[list[Scope], Field(min_length=1)]
-    expires_at: datetime | None = None
+
+@with_config(STRICT)
+class ApiKeyPatch(TypedDict, total=False):
+    """A change of an API key; null in `expires_at` lets it live on."""
+
+    name: Name
+    expires_at: Moment | None
+
+
+class RotateIn(In):
+    """How long the old key stays in force beside the new one."""
+
+    grace_seconds: Annotated[int, Field(ge=0, le=_MAX_GRACE)] = _DAY
 
 
 class ApiKeyOut(BaseModel):
@@ -35,9 +58,9 @@ class ApiKeyOut(BaseModel):
     id: str
     name: str
     scopes: list[Scope]
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
 
 
 class ApiKeyMade(ApiKeyOut):
@@ -46,46 +69,114 @@ class ApiKeyMade(ApiKeyOut):
     key: str
 
 
-def _shown(key: ApiKey) -> dict[str, object]:
-    return {
-        "id": ids.show(Prefix.API_KEY, key.id),
-        "name": key.name,
-        "scopes": key.scopes,
-        "created_at": key.created_at,
-        "expires_at": key.expires_at,
-        "revoked_at": key.revoked_at,
-    }
+class ApiKeyPage(Page[ApiKeyOut]):
+    """API keys, those that are no longer in force too."""
 
 
-@router.post("", status_code=201, operation_id="api_keys_create", summary="Make an API key")
-async def create(
-    body: ApiKeyIn,
-    tx: Tx,
-    response: Response,
-    principal: Annotated[Principal, Depends(require(Scope.ACCOUNT_WRITE))],
-) -> ApiKeyMade:
+def _shown(key: ApiKey) -> ApiKeyOut:
+    return ApiKeyOut(
+        id=ids.show(Prefix.API_KEY, key.id),
+        name=key.name,
+        scopes=key.scopes,
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        revoked_at=key.revoked_at,
+    )
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="api_keys_create",
+    summary="Make an API key",
+    dependencies=[needs(Scope.ACCOUNT_WRITE), NO_STORE],
+)
+async def create(body: ApiKeyIn, tx: Tx, caller: Caller, response: Response) -> ApiKeyMade:
     """Make a key; it can have no scope that the caller's key has not. The secret is in this answer only."""
-    if Scope.ADMIN not in principal.scopes and not principal.scopes.issuperset(body.scopes):
-        raise Forbidden("A key cannot give scopes that it does not have.", code="scope_missing")
+    _check_scopes(caller, body.scopes)
     key, text = api_keys.issue(
-        principal.account_id, name=body.name, scopes=body.scopes, now=utc_now(), expires_at=body.expires_at
+        caller.account_id, name=body.name, scopes=body.scopes, now=utc_now(), expires_at=body.expires_at
     )
     tx.add(key)
-    await tx.flush()
-    response.headers["Cache-Control"] = "no-store"
-    return ApiKeyMade.model_validate(_shown(key) | {"key": text})
+    return _made(tx, caller, response, key, text)
 
 
-@router.get("", operation_id="api_keys_list", summary="List API keys")
-async def list_all(tx: Tx, principal: Annotated[Principal, Depends(require(Scope.ACCOUNT_READ))]) -> list[ApiKeyOut]:
+@router.get("", operation_id="api_keys_list", summary="List API keys", dependencies=[needs(Scope.ACCOUNT_READ)])
+async def list_all(
+    tx: Reading, caller: Caller, asked: Annotated[Asked, Depends(listing(api_keys.SORTS, "created_at"))]
+) -> ApiKeyPage:
     """The keys of the account, oldest first."""
-    return [ApiKeyOut.model_validate(_shown(key)) for key in await api_keys.page(tx, principal.account_id)]
+    return asked.page(ApiKeyPage, await api_keys.page(tx, caller.account_id, asked.cut), _shown)
 
 
-@router.delete("/{key_id}", status_code=204, operation_id="api_keys_revoke", summary="Revoke an API key")
-async def revoke(key_id: str, tx: Tx, principal: Annotated[Principal, Depends(require(Scope.ACCOUNT_WRITE))]) -> None:
+@router.get(
+    "/{key_id}", operation_id="api_keys_get", summary="Show an API key", dependencies=[needs(Scope.ACCOUNT_READ)]
+)
+async def get_one(key_id: ApiKeyId, tx: Reading, caller: Caller) -> ApiKeyOut:
+    """One key, in force or not."""
+    return _shown(await api_keys.get(tx, caller.account_id, key_id))
+
+
+@router.patch(
+    "/{key_id}", operation_id="api_keys_change", summary="Change an API key", dependencies=[needs(Scope.ACCOUNT_WRITE)]
+)
+async def change(key_id: ApiKeyId, body: ApiKeyPatch, tx: Tx, caller: Caller, match: IfMatch) -> ApiKeyOut:
+    """Rename a key, or set when it expires; its scopes stay what they are: make another key for others."""
+    key = await api_keys.lock(tx, caller.account_id, key_id)
+    before = _shown(key)
+    match.check(before)
+    key.name = body.get("name", key.name)
+    key.expires_at = body.get("expires_at", key.expires_at)
+    return _noted(tx, caller, "api_key.changed", before, _shown(key))
+
+
+@router.post(
+    "/{key_id}/rotate",
+    status_code=201,
+    operation_id="api_keys_rotate",
+    summary="Replace an API key",
+    dependencies=[needs(Scope.ACCOUNT_WRITE), NO_STORE],
+)
+async def rotate(key_id: ApiKeyId, body: RotateIn, tx: Tx, caller: Caller, response: Response) -> ApiKeyMade:
+    """Make a new key with the name and scopes of this one, which expires when the grace is over (a day, if unsaid)."""
+    old = await api_keys.lock(tx, caller.account_id, key_id)
+    _check_scopes(caller, old.scopes)
+    before, now = _shown(old), utc_now()
+    new, text = api_keys.replace(old, grace=timedelta(seconds=body.grace_seconds), now=now)
+    tx.add(new)
+    _noted(tx, caller, "api_key.changed", before, _shown(old))
+    return _made(tx, caller, response, new, text)
+
+
+@router.delete(
+    "/{key_id}",
+    status_code=204,
+    operation_id="api_keys_revoke",
+    summary="Revoke an API key",
+    dependencies=[needs(Scope.ACCOUNT_WRITE)],
+)
+async def revoke(key_id: ApiKeyId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Revoke a key: its next request is refused."""
-    key = await api_keys.find(tx, ids.read(Prefix.API_KEY, key_id))
-    if key is None or key.account_id != principal.account_id:
-        raise NotFound("There is no such API key.")
+    key = await api_keys.lock(tx, caller.account_id, key_id)
+    before = _shown(key)
+    match.check(before)
     key.revoked_at = key.revoked_at or utc_now()
+    _noted(tx, caller, "api_key.revoked", before, _shown(key))
+
+
+def _check_scopes(caller: Principal, scopes: list[Scope]) -> None:
+    """Refuse to give what the caller's key has not itself."""
+    if not all(caller.may(scope) for scope in scopes):
+        raise Forbidden("A key cannot give scopes that it does not have.", code="scope_missing")
+
+
+def _made(tx: Tx, caller: Principal, response: Response, key: ApiKey, text: str) -> ApiKeyMade:
+    shown = _shown(key)
+    audit.note(tx, caller, "api_key.created", shown.id, after=shown)
+    response.headers["Location"] = f"{router.prefix}/{shown.id}"
+    return ApiKeyMade(**shown.model_dump(), key=text)
+
+
+def _noted(tx: Tx, caller: Principal, action: str, before: ApiKeyOut, after: ApiKeyOut) -> ApiKeyOut:
+    audit.note(tx, caller, action, after.id, before=before, after=after)
+    return after

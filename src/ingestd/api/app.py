@@ -5,25 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from ingestd import __version__
-from ingestd.api import account, api_keys, import_keys, ingestions, problems, profiles, system, webhooks
+from ingestd.api import account, api_keys, audit, import_keys, ingestions, me, problems, profiles, system, webhooks
 from ingestd.api.context import Parts
+from ingestd.api.document import describe
+from ingestd.api.edge import Edge
+
+_RESOURCES = (system, me, account, api_keys, import_keys, ingestions, profiles, webhooks, audit)
 
 
 def document() -> dict[str, Any]:
     """The OpenAPI document of the API, which needs no running service."""
-    return _routes().openapi()
+    return routes().openapi()
 
 
-def create_api(parts: Parts) -> FastAPI:
+def create_api(parts: Parts) -> ASGIApp:
     """The application over the given parts of the service."""
-    api = _routes()
+    api = routes()
     api.state.parts = parts
-    return api
+    return Edge(api)
 
 
-def _routes() -> FastAPI:
+def routes() -> FastAPI:
+    """The application without the parts of a service and without its edge."""
     api = FastAPI(
         title="ingestd",
         version=__version__,
@@ -31,8 +37,11 @@ def _routes() -> FastAPI:
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the host that the caller claims (T58)
+        responses={"default": {"description": "A problem."}},  # keeps FastAPI's own form of 422 out of the document
     )
     problems.install(api)
-    for resource in (system, account, api_keys, import_keys, ingestions, profiles, webhooks):
+    for resource in _RESOURCES:
         api.include_router(resource.router)
+    describe(api)
     return api

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
-from ingestd.api.context import Principal, Scope, Service, SftpAddress, Tx, require
+from ingestd.api.context import Caller, Reading, Scope, Service, SftpAddress, Tx, needs
+from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.errors import Forbidden, Unavailable
 from ingestd.domain.ids import Prefix
@@ -17,7 +17,7 @@ from ingestd.store import accounts, import_keys
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.import_keys import ImportKey
 
-router = APIRouter(prefix="/v1", tags=["Import keys"])
+router = Router(prefix="/v1", tags=["Import keys"])
 
 
 class ImportKeyIn(BaseModel):
@@ -86,12 +86,16 @@ def _server(address: SftpAddress, username: str) -> SftpOut:
     )
 
 
-@router.post("/import-keys", status_code=201, operation_id="import_keys_create", summary="Register an import key")
-async def create(
-    body: ImportKeyIn, tx: Tx, principal: Annotated[Principal, Depends(require(Scope.ACCOUNT_WRITE))]
-) -> ImportKeyOut:
+@router.post(
+    "/import-keys",
+    status_code=201,
+    operation_id="import_keys_create",
+    summary="Register an import key",
+    dependencies=[needs(Scope.ACCOUNT_WRITE)],
+)
+async def create(body: ImportKeyIn, tx: Tx, caller: Caller) -> ImportKeyOut:
     """Register an SSH public key; its owner can log in at once. 403 where the account's plan has no SFTP (S79)."""
-    account = await accounts.get(tx, principal.account_id)
+    account = await accounts.get(tx, caller.account_id)
     if not account.allows("sftp"):
         raise Forbidden("The account's plan does not include SFTP.", code="feature_missing")
     public = parse_public_key(body.public_key)
@@ -106,28 +110,37 @@ async def create(
     return _shown(await tx.run_sync(import_keys.add, key))
 
 
-@router.get("/import-keys", operation_id="import_keys_list", summary="List import keys")
-async def list_all(
-    tx: Tx, service: Service, principal: Annotated[Principal, Depends(require(Scope.ACCOUNT_READ))]
-) -> ImportKeyList:
+@router.get(
+    "/import-keys",
+    operation_id="import_keys_list",
+    summary="List import keys",
+    dependencies=[needs(Scope.ACCOUNT_READ)],
+)
+async def list_all(tx: Reading, service: Service, caller: Caller) -> ImportKeyList:
     """The keys in force, oldest first, with the server's address."""
-    username = ids.show(Prefix.ACCOUNT, principal.account_id)
+    username = ids.show(Prefix.ACCOUNT, caller.account_id)
     return ImportKeyList(
-        data=[_shown(key) for key in await import_keys.page(tx, principal.account_id)],
+        data=[_shown(key) for key in await import_keys.page(tx, caller.account_id)],
         server=service.sftp and _server(service.sftp, username),
     )
 
 
-@router.delete("/import-keys/{key_id}", status_code=204, operation_id="import_keys_revoke", summary="Revoke a key")
-async def revoke(key_id: str, tx: Tx, principal: Annotated[Principal, Depends(require(Scope.ACCOUNT_WRITE))]) -> None:
+@router.delete(
+    "/import-keys/{key_id}",
+    status_code=204,
+    operation_id="import_keys_revoke",
+    summary="Revoke a key",
+    dependencies=[needs(Scope.ACCOUNT_WRITE)],
+)
+async def revoke(key_id: str, tx: Tx, caller: Caller) -> None:
     """Revoke a key: it opens no new session, and what an open one does next is refused."""
-    key = await import_keys.get(tx, principal.account_id, ids.read(Prefix.IMPORT_KEY, key_id))
+    key = await import_keys.get(tx, caller.account_id, ids.read(Prefix.IMPORT_KEY, key_id))
     key.revoked_at = utc_now()
 
 
-@router.get("/sftp", operation_id="sftp_get", summary="Show the SFTP server")
-async def sftp(service: Service, principal: Annotated[Principal, Depends(require(Scope.ACCOUNT_READ))]) -> SftpOut:
+@router.get("/sftp", operation_id="sftp_get", summary="Show the SFTP server", dependencies=[needs(Scope.ACCOUNT_READ)])
+async def sftp(service: Service, caller: Caller) -> SftpOut:
     """Host, port, user name, host-key fingerprints and ready-made commands."""
     if service.sftp is None:
         raise Unavailable("The SFTP server is not running here.")
-    return _server(service.sftp, ids.show(Prefix.ACCOUNT, principal.account_id))
+    return _server(service.sftp, ids.show(Prefix.ACCOUNT, caller.account_id))

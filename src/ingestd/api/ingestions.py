@@ -7,18 +7,19 @@ from collections.abc import AsyncIterator
 from typing import Annotated, BinaryIO, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from ingestd.api.context import Principal, Scope, Service, Tx, require
+from ingestd.api.context import Caller, Reading, Scope, Service, needs
+from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import IngestionView
 from ingestd.store import ingestions
 
-router = APIRouter(prefix="/v1/ingestions", tags=["Ingestions"])
+router = Router(prefix="/v1/ingestions", tags=["Ingestions"])
 
 _CHUNK: Final = 256 * 1024
 
@@ -30,26 +31,29 @@ class IngestionPage(BaseModel):
     next_cursor: str | None
 
 
-@router.get("", operation_id="ingestions_list", summary="List ingestions")
+@router.get("", operation_id="ingestions_list", summary="List ingestions", dependencies=[needs(Scope.INGESTIONS_READ)])
 async def list_all(
-    tx: Tx,
-    principal: Annotated[Principal, Depends(require(Scope.INGESTIONS_READ))],
+    tx: Reading,
+    caller: Caller,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: str | None = None,
 ) -> IngestionPage:
     """The account's ingestions, newest first."""
     before = ids.read(Prefix.INGESTION, cursor) if cursor else None
-    rows = await ingestions.page(tx, principal.account_id, before=before, limit=limit)
+    rows = await ingestions.page(tx, caller.account_id, before=before, limit=limit)
     shown = [ingestions.view(row) for row in rows[:limit]]
     return IngestionPage(data=shown, next_cursor=shown[-1].id if len(rows) > limit else None)
 
 
-@router.get("/{ingestion_id}", operation_id="ingestions_get", summary="Show an ingestion")
-async def get_one(
-    ingestion_id: str, tx: Tx, principal: Annotated[Principal, Depends(require(Scope.INGESTIONS_READ))]
-) -> IngestionView:
+@router.get(
+    "/{ingestion_id}",
+    operation_id="ingestions_get",
+    summary="Show an ingestion",
+    dependencies=[needs(Scope.INGESTIONS_READ)],
+)
+async def get_one(ingestion_id: str, tx: Reading, caller: Caller) -> IngestionView:
     """One ingestion as it stands."""
-    row = await ingestions.get(tx, principal.account_id, ids.read(Prefix.INGESTION, ingestion_id))
+    row = await ingestions.get(tx, caller.account_id, ids.read(Prefix.INGESTION, ingestion_id))
     return ingestions.view(row)
 
 
@@ -59,19 +63,20 @@ async def get_one(
     summary="Download the error file",
     response_class=StreamingResponse,
     responses={200: {"content": {"text/csv": {}}, "description": "The rejected rows and why, as CSV."}},
+    dependencies=[needs(Scope.INGESTIONS_READ)],
 )
 async def error_file(
     ingestion_id: str,
     service: Service,
-    principal: Annotated[Principal, Depends(require(Scope.INGESTIONS_READ))],
+    caller: Caller,
 ) -> StreamingResponse:
     """The rejected rows: the file's own columns, then `Failure Description` (S128). 404 where no row was rejected."""
     found = ids.read(Prefix.INGESTION, ingestion_id)
     async with service.intake.sessions() as session:
-        row = await ingestions.get(session, principal.account_id, found)
+        row = await ingestions.get(session, caller.account_id, found)
     if row.error_blob is None:
         raise NotFound("The ingestion has no error file: no row was rejected.")
-    keys = await service.intake.keys(principal.account_id)
+    keys = await service.intake.keys(caller.account_id)
     stream = await asyncio.to_thread(service.intake.blobs.open, row.error_blob, keys)
     stem = (row.name or ingestion_id).rsplit(".", 1)[0]
     return StreamingResponse(

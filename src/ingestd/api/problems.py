@@ -1,16 +1,23 @@
-"""Problem documents (RFC 9457): the one place that knows which HTTP status an error has."""
+"""Problem documents (RFC 9457): every error of the API becomes one here, with the status its code has in the catalogue.
+
+A route raises the errors of `domain.errors`, whose `code` is a key of `catalogue.CATALOGUE`; what only HTTP knows
+(401, 412, 415 …) is a `Refused`. `GET /problems` shows the catalogue.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from fastapi.routing import iter_route_contexts
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from ingestd.api.catalogue import CATALOGUE, Entry
 from ingestd.domain.errors import (
     Conflict,
     FileRefused,
@@ -34,33 +41,14 @@ _STATUS: Final[Mapping[type[IngestdError], int]] = {
     Forbidden: 403,
     Unavailable: 503,
 }
+"""For a code that the catalogue does not have, since no route leads to it."""
 
-_TITLES: Final = {
-    400: "Bad request",
-    401: "Authentication needed",
-    403: "Forbidden",
-    404: "Not found",
-    405: "Method not allowed",
-    409: "Conflict",
-    413: "Too large",
-    415: "Unsupported media type",
-    422: "Invalid request",
-    429: "Too many requests",
-    500: "Internal error",
-    503: "Unavailable",
-}
-
-_CODES: Final = {
-    400: "bad_request",
-    401: "unauthenticated",
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "too_large",
-}
+_CODES: Final = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+"""The codes of what the framework refuses by itself."""
 
 
 class ProblemItem(BaseModel):
-    """One thing wrong with a request, and where (a JSON pointer)."""
+    """One thing wrong with a request, and where: a JSON pointer that begins with body, query, path or header."""
 
     pointer: str
     code: str
@@ -68,26 +56,25 @@ class ProblemItem(BaseModel):
 
 
 class ProblemDocument(BaseModel):
-    """What every error answers (RFC 9457)."""
+    """What went wrong, as RFC 9457 has it; `code` is stable, and `GET /problems` says more about it."""
 
-    type: str
+    type: str = Field(examples=["urn:ingestd:problem:not_found"])
     title: str
     status: int
     detail: str
-    instance: str
+    instance: str = Field(description="The path of the request.")
     code: str
     errors: list[ProblemItem]
+    request_id: str = Field(description="The request's id, as in X-Request-Id and in the service's log.")
 
 
-class Unauthenticated(HTTPException):
-    """The request carries no key that is in force."""
+class Refused(HTTPException):
+    """A request that HTTP's own rules refuse: its code is one of the catalogue, which knows the status."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            401,
-            "Send a valid API key: Authorization: Bearer isk_….",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+    def __init__(self, code: str, detail: str | None = None, *, headers: Mapping[str, str] | None = None) -> None:
+        entry = CATALOGUE[code]
+        super().__init__(entry.status, detail or entry.cause, headers=headers)
+        self.code = code
 
 
 def install(api: FastAPI) -> None:
@@ -98,25 +85,33 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(Exception, _of_fault)
 
 
-def _answer(
+def answer(
     request: Request,
-    status: int,
     code: str,
     detail: str,
     *,
+    status: int | None = None,
     errors: list[ProblemItem] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
+    """The problem document of a code; `status` is for a code that the catalogue does not have."""
+    kind = CATALOGUE.get(code) or Entry(status or 500, HTTPStatus(status or 500).phrase, detail, "")
     document = ProblemDocument(
-        type=f"urn:ingestd:problem:{code}",
-        title=_TITLES.get(status, "Error"),
-        status=status,
+        type=urn(code),
+        title=kind.title,
+        status=kind.status,
         detail=detail,
         instance=request.url.path,
         code=code,
         errors=errors or [],
+        request_id=request.state.request_id,
     )
-    return JSONResponse(document.model_dump(), status, headers=headers, media_type=MEDIA_TYPE)
+    return JSONResponse(document.model_dump(), kind.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def urn(code: str) -> str:
+    """The type of a problem."""
+    return f"urn:ingestd:problem:{code}"
 
 
 async def _of_error(request: Request, error: Exception) -> JSONResponse:
@@ -126,22 +121,34 @@ async def _of_error(request: Request, error: Exception) -> JSONResponse:
         return await _of_fault(request, error)
     problems = error.problems if isinstance(error, Invalid) else ()
     items = [ProblemItem(pointer=p.pointer, code=p.code, detail=p.detail) for p in problems]
-    return _answer(request, status, error.code, error.detail, errors=items)
+    return answer(request, error.code, error.detail, status=status, errors=items)
 
 
 async def _of_status(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code, "http_error")
-    detail = error.detail if isinstance(error.detail, str) and error.detail else _TITLES.get(error.status_code, "Error")
-    return _answer(request, error.status_code, code, detail, headers=error.headers)
+    status, headers = error.status_code, dict(error.headers or {})
+    if status == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    code = error.code if isinstance(error, Refused) else _CODES.get(status, "bad_request")
+    return answer(request, code, error.detail, status=status, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of all routes at the request's path: each route knows only its own."""
+    found = {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if route.path_regex.match(request.url.path)
+        for method in route.methods or ()
+    }
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 async def _of_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     items = [_item(found) for found in error.errors()]
-    unparseable = any(item.code == "json_invalid" for item in items)
-    status, code = (400, "bad_request") if unparseable else (422, "invalid")
-    return _answer(request, status, code, f"{len(items)} problem(s) in the request.", errors=items)
+    code = "bad_request" if any(item.code == "json_invalid" for item in items) else "invalid"
+    return answer(request, code, f"{len(items)} problem(s) in the request.", errors=items)
 
 
 def _item(found: dict[str, Any]) -> ProblemItem:
@@ -152,4 +159,4 @@ def _item(found: dict[str, Any]) -> ProblemItem:
 
 async def _of_fault(request: Request, error: Exception) -> JSONResponse:
     _log.error("request failed", path=request.url.path, exc_info=error)
-    return _answer(request, 500, "internal", "The service failed to answer. Try again; the log has the reason.")
+    return answer(request, "internal", "The service failed to answer. Try again; the log has the reason.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ingestd.api.context import Principal, Scope, Service, Tx, require
+from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.identity import KIND_OF_WORD, normalise
@@ -17,7 +18,7 @@ from ingestd.store import events, profiles
 from ingestd.store.events import Event
 from ingestd.store.profiles import Profile, identifier_hash
 
-router = APIRouter(prefix="/v1/profiles", tags=["Profiles"])
+router = Router(prefix="/v1/profiles", tags=["Profiles"])
 
 
 class Identifier(BaseModel):
@@ -77,18 +78,23 @@ class EventPage(BaseModel):
     data: list[EventOut]
 
 
-@router.post("/lookup", operation_id="profiles_lookup", summary="Look profiles up by identifier")
+@router.post(
+    "/lookup",
+    operation_id="profiles_lookup",
+    summary="Look profiles up by identifier",
+    dependencies=[needs(Scope.PROFILES_READ)],
+)
 async def lookup(
     body: LookupIn,
     tx: Tx,
     service: Service,
     response: Response,
-    principal: Annotated[Principal, Depends(require(Scope.PROFILES_READ))],
+    caller: Caller,
 ) -> LookupOut:
     """Find people by up to 1,000 identifiers; one that names nobody has the profile null."""
-    keys = await service.intake.keys(principal.account_id)
+    keys = await service.intake.keys(caller.account_id)
     hashes = [_hash(keys.index_key, identifier) for identifier in body.identifiers]
-    found = await profiles.find_many(tx, principal.account_id, {each for each in hashes if each})
+    found = await profiles.find_many(tx, caller.account_id, {each for each in hashes if each})
     response.headers["Cache-Control"] = "no-store"
     answers = [found.get(each) if each else None for each in hashes]
     return LookupOut(
@@ -99,21 +105,26 @@ async def lookup(
     )
 
 
-@router.get("/{profile_id}/events", operation_id="profiles_events", summary="List a person's events")
+@router.get(
+    "/{profile_id}/events",
+    operation_id="profiles_events",
+    summary="List a person's events",
+    dependencies=[needs(Scope.PROFILES_READ)],
+)
 async def list_events(
     profile_id: str,
-    tx: Tx,
+    tx: Reading,
     response: Response,
-    principal: Annotated[Principal, Depends(require(Scope.PROFILES_READ))],
+    caller: Caller,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> EventPage:
     """The events of a person, oldest first."""
     asked = ids.read(Prefix.PROFILE, profile_id)
-    found = await profiles.get_many(tx, principal.account_id, [asked])
+    found = await profiles.get_many(tx, caller.account_id, [asked])
     if asked not in found:
         raise NotFound("There is no such profile.")
     response.headers["Cache-Control"] = "no-store"
-    page = await events.page(tx, principal.account_id, found[asked].profile_id, limit=limit)
+    page = await events.page(tx, caller.account_id, found[asked].profile_id, limit=limit)
     return EventPage(data=[_event(event) for event in page[:limit]])
 
 

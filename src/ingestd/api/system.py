@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel
 
 from ingestd import __version__
+from ingestd.api.catalogue import CATALOGUE
 from ingestd.api.context import Service
+from ingestd.api.problems import urn
+from ingestd.api.routes import Router
 from ingestd.domain.errors import Unavailable
 from ingestd.store.engine import ping
 
-router = APIRouter(tags=["System"])
+router = Router(tags=["System"])
 
 
 class Health(BaseModel):
@@ -32,6 +35,23 @@ class Version(BaseModel):
     """Which release this is."""
 
     version: str
+
+
+class ProblemKind(BaseModel):
+    """One kind of problem: why it happens and what to do."""
+
+    type: str
+    code: str
+    status: int
+    title: str
+    cause: str
+    remedy: str
+
+
+class ProblemKinds(BaseModel):
+    """All kinds of problems."""
+
+    data: list[ProblemKind]
 
 
 @router.get("/livez", operation_id="livez", summary="Whether the process lives")
@@ -54,6 +74,18 @@ async def readyz(service: Service, response: Response) -> Readiness:
 async def version() -> Version:
     """The running release."""
     return Version(version=__version__)
+
+
+@router.get("/problems", operation_id="problems_list", summary="List all kinds of problems")
+async def list_kinds() -> ProblemKinds:
+    """Every code that a problem document can have, with its cause and its remedy."""
+    kinds = [
+        ProblemKind(
+            type=urn(code), code=code, status=kind.status, title=kind.title, cause=kind.cause, remedy=kind.remedy
+        )
+        for code, kind in CATALOGUE.items()
+    ]
+    return ProblemKinds(data=kinds)
 
 
 async def _blobs(service: Service) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from ingestd import egress
-from ingestd.api.context import Principal, Scope, Service, Tx, require
+from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.domain.notice import NoticeType
@@ -18,7 +19,7 @@ from ingestd.store import webhooks
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.webhooks import Webhook
 
-router = APIRouter(prefix="/v1/webhooks", tags=["Webhooks"])
+router = Router(prefix="/v1/webhooks", tags=["Webhooks"])
 
 
 class WebhookIn(BaseModel):
@@ -61,22 +62,28 @@ def _shown(webhook: Webhook) -> dict[str, object]:
     }
 
 
-@router.post("", status_code=201, operation_id="webhooks_create", summary="Register a webhook")
+@router.post(
+    "",
+    status_code=201,
+    operation_id="webhooks_create",
+    summary="Register a webhook",
+    dependencies=[needs(Scope.WEBHOOKS_WRITE)],
+)
 async def create(
     body: WebhookIn,
     tx: Tx,
     service: Service,
     response: Response,
-    principal: Annotated[Principal, Depends(require(Scope.WEBHOOKS_WRITE))],
+    caller: Caller,
 ) -> WebhookMade:
     """Register an address; each event is posted to it, signed as Standard Webhooks 1.0 has it."""
     target = egress.parse_url(body.url, service.egress_allow)
     await egress.resolve(target.host, target.port, purpose=target.purpose, allow=service.egress_allow)
-    keys = await service.intake.keys(principal.account_id)
+    keys = await service.intake.keys(caller.account_id)
     webhook_id, secret, now = new_id(), new_secret(), utc_now()
     webhook = Webhook(
         id=webhook_id,
-        account_id=principal.account_id,
+        account_id=caller.account_id,
         name=body.name,
         url=target.url,
         secret=keys.seal_secret(secret_context(webhook_id), secret.encode()),
@@ -91,17 +98,21 @@ async def create(
     return WebhookMade.model_validate(_shown(webhook) | {"secret": secret})
 
 
-@router.get("", operation_id="webhooks_list", summary="List webhooks")
-async def list_all(tx: Tx, principal: Annotated[Principal, Depends(require(Scope.WEBHOOKS_READ))]) -> list[WebhookOut]:
+@router.get("", operation_id="webhooks_list", summary="List webhooks", dependencies=[needs(Scope.WEBHOOKS_READ)])
+async def list_all(tx: Reading, caller: Caller) -> list[WebhookOut]:
     """The webhooks of the account, newest first."""
-    found = await webhooks.page(tx, principal.account_id, limit=200)
+    found = await webhooks.page(tx, caller.account_id, limit=200)
     return [WebhookOut.model_validate(_shown(webhook)) for webhook in found]
 
 
-@router.delete("/{webhook_id}", status_code=204, operation_id="webhooks_delete", summary="Delete a webhook")
-async def delete(
-    webhook_id: str, tx: Tx, principal: Annotated[Principal, Depends(require(Scope.WEBHOOKS_WRITE))]
-) -> None:
+@router.delete(
+    "/{webhook_id}",
+    status_code=204,
+    operation_id="webhooks_delete",
+    summary="Delete a webhook",
+    dependencies=[needs(Scope.WEBHOOKS_WRITE)],
+)
+async def delete(webhook_id: str, tx: Tx, caller: Caller) -> None:
     """Forget a webhook and what waits for it."""
-    webhook = await webhooks.get(tx, principal.account_id, ids.read(Prefix.WEBHOOK, webhook_id))
+    webhook = await webhooks.get(tx, caller.account_id, ids.read(Prefix.WEBHOOK, webhook_id))
     await tx.delete(webhook)

@@ -19,6 +19,7 @@ class Prefix(StrEnum):
 
     ACCOUNT = "acc"
     API_KEY = "key"
+    AUDIT_ENTRY = "aud"
     IMPORT_KEY = "ikey"
     FILE = "fil"
     MANIFEST = "mft"
@@ -29,6 +30,7 @@ class Prefix(StrEnum):
     DELIVERY = "dlv"
     MESSAGE = "msg"
     RECIPIENT = "rcp"
+    REQUEST = "req"
 
 
 def encode(value: UUID) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -76,6 +78,11 @@ class AccountKeys:
             return cast("bytes", self._secrets.decrypt(sealed, context.encode()))
         except tink.TinkError:
             raise SealBroken from None
+
+    def mac(self, purpose: str, message: bytes) -> bytes:
+        """Return the code (HMAC-SHA256) by which the account knows again what it has handed out for this purpose."""
+        key = hmac.digest(self._index, f"mac/{purpose}".encode(), hashlib.sha256)
+        return hmac.digest(key, message, hashlib.sha256)
 
     def sealer(self, context: str) -> Sealer:
         """Return a sealer of one stream of any length, bound to the context (a blob's name)."""

@@ -6,17 +6,19 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, select
+from sqlalchemy import ForeignKey, LargeBinary, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.domain import ids
+from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
 from ingestd.store.engine import new_id
+from ingestd.store.page import Cut, Sorts
 
 _MARK: Final = "isk"
 _SECRET_BYTES: Final = 32
@@ -38,6 +40,9 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+SORTS: Final[Sorts] = {"created_at": (ApiKey.id,), "name": (ApiKey.name, ApiKey.id)}
+
+
 def issue(
     account_id: UUID, *, name: str, scopes: Sequence[str], now: datetime, expires_at: datetime | None = None
 ) -> tuple[ApiKey, str]:
@@ -53,6 +58,14 @@ def issue(
         expires_at=expires_at,
     )
     return key, f"{_MARK}_{ids.encode(key.id)}_{secret}"
+
+
+def replace(key: ApiKey, *, grace: timedelta, now: datetime) -> tuple[ApiKey, str]:
+    """A new key in the place of an old one, which is in force until the grace is over, and its text."""
+    end = now + grace
+    new, text = issue(key.account_id, name=key.name, scopes=key.scopes, now=now, expires_at=key.expires_at)
+    key.expires_at = min(key.expires_at or end, end)
+    return new, text
 
 
 def split(text: str) -> tuple[UUID | None, str]:
@@ -77,6 +90,26 @@ async def find(session: AsyncSession, key_id: UUID) -> ApiKey | None:
     return await session.get(ApiKey, key_id)
 
 
-async def page(session: AsyncSession, account_id: UUID) -> list[ApiKey]:
-    """The keys of an account, oldest first."""
-    return list(await session.scalars(select(ApiKey).where(ApiKey.account_id == account_id).order_by(ApiKey.id)))
+async def get(session: AsyncSession, account_id: UUID, key_id: UUID) -> ApiKey:
+    """The key of the account, in force or not, or NotFound."""
+    return _found(await session.scalar(_one(account_id, key_id)))
+
+
+async def lock(session: AsyncSession, account_id: UUID, key_id: UUID) -> ApiKey:
+    """The key of the account, held by this transaction until it ends, or NotFound."""
+    return _found(await session.scalar(_one(account_id, key_id).with_for_update()))
+
+
+async def page(session: AsyncSession, account_id: UUID, cut: Cut) -> list[ApiKey]:
+    """The keys of an account."""
+    return list(await session.scalars(cut.of(select(ApiKey).where(ApiKey.account_id == account_id))))
+
+
+def _one(account_id: UUID, key_id: UUID) -> Select[ApiKey]:
+    return select(ApiKey).where(ApiKey.account_id == account_id, ApiKey.id == key_id)
+
+
+def _found(key: ApiKey | None) -> ApiKey:
+    if key is None:
+        raise NotFound("There is no such API key.")
+    return key

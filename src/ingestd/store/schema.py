@@ -15,9 +15,11 @@ from ingestd.domain.errors import Unavailable
 from ingestd.store import (  # noqa: F401 -- importing a table declares it
     accounts,
     api_keys,
+    audit,
     deliveries,
     events,
     files,
+    idempotency_keys,
     import_keys,
     ingestions,
     manifests,

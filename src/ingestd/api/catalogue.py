@@ -1,0 +1,186 @@
+"""The catalogue of problems: every code the API can answer with, its status, and what to do about it.
+
+`GET /problems` shows it. A test holds it complete: a code that is raised anywhere and is missing here fails it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ingestd.domain.rejection import FILE_REASONS, REMEDIES
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One kind of problem: its HTTP status, what it is called, why it happens and what the caller can do."""
+
+    status: int
+    title: str
+    cause: str
+    remedy: str
+
+
+_SAME_LATER: Final = "Send the same request again later, with the same Idempotency-Key."
+
+_OF_THE_API: Final = {
+    "bad_request": Entry(
+        400,
+        "Bad request",
+        "The request cannot be read: its body is no JSON, or its form is broken.",
+        "Mend the request.",
+    ),
+    "unauthenticated": Entry(
+        401,
+        "Authentication needed",
+        "No API key was sent, or one that is unknown, revoked or expired.",
+        "Send a key in force: Authorization: Bearer isk_….",
+    ),
+    "forbidden": Entry(403, "Forbidden", "The caller may not do this.", "Ask an operator of the service."),
+    "scope_missing": Entry(
+        403,
+        "Scope missing",
+        "The API key does not have the scope that `detail` names.",
+        "Use a key with this scope, or make one.",
+    ),
+    "feature_missing": Entry(
+        403, "Not in the plan", "The account's plan does not include the feature.", "Ask the operator to switch it on."
+    ),
+    "egress_denied": Entry(
+        403,
+        "Address not allowed",
+        "The host is, or resolves to, an address that the service does not connect to.",
+        "Use a public address, or have the operator allow this one.",
+    ),
+    "not_found": Entry(
+        404,
+        "Not found",
+        "There is no such thing, or it is not the account's.",
+        "Check the id and which account the key belongs to.",
+    ),
+    "method_not_allowed": Entry(
+        405, "Method not allowed", "The path exists, but not for this method.", "Use one that the header Allow names."
+    ),
+    "request_timeout": Entry(408, "Too slow", "The request's body did not arrive in time.", "Send it again, faster."),
+    "conflict": Entry(
+        409, "Conflict", "The present state does not allow this.", "Read the resource again and decide anew."
+    ),
+    "idempotency_key_in_use": Entry(
+        409, "Request in flight", "A request with this Idempotency-Key is being answered right now.", _SAME_LATER
+    ),
+    "import_key_exists": Entry(
+        409,
+        "Import key exists",
+        "The account has an import key with this name or this public key.",
+        "Choose another name, or revoke the other key first.",
+    ),
+    "webhook_disabled": Entry(
+        409, "Webhook disabled", "Nothing is sent to a disabled webhook.", "Enable it first: PATCH with enabled true."
+    ),
+    "name_used": Entry(
+        409, "Name used", "A manifest of this name was used before, or is a draft (D18).", "Choose another name."
+    ),
+    "file_taken": Entry(409, "File taken", "The file belongs to another manifest already.", "Upload the file again."),
+    "file_expired": Entry(409, "File expired", "The stored file is not kept any more.", "Upload the file again."),
+    "not_ended": Entry(409, "Not ended", "The ingestion is still going on.", "Wait until it has ended, or cancel it."),
+    "nothing_to_retry": Entry(
+        409, "Nothing to retry", "The ingestion has no rows that could be tried again.", "Upload a file anew."
+    ),
+    "too_late": Entry(
+        409, "Too late", "Rows are being applied, or the ingestion has ended.", "Let it end and read what came of it."
+    ),
+    "too_many_open_ingestions": Entry(
+        409,
+        "Too many open ingestions",
+        "The account's quota of open ingestions is used up.",
+        "Wait until some have ended.",
+    ),
+    "quota_exceeded": Entry(
+        409,
+        "Quota exceeded",
+        "The account's files would take more than its quota.",
+        "Remove files, or wait for their end.",
+    ),
+    "gone": Entry(410, "Gone", "It was there, but its time is over.", "Nothing brings it back; make it anew."),
+    "changed_meanwhile": Entry(
+        412,
+        "Changed in the meantime",
+        "If-Match names another state than the present one: somebody changed the resource since it was read.",
+        "Read it again, apply the change to what it is now, and send the new ETag.",
+    ),
+    "too_large": Entry(413, "Too large", "The body is larger than this route takes.", "Send less; see GET /v1/limits."),
+    "unsupported_media_type": Entry(
+        415,
+        "Unsupported media type",
+        "The body's Content-Type is not one this route takes, or it has a Content-Encoding.",
+        "Send plain JSON as application/json, unless the route says otherwise.",
+    ),
+    "invalid": Entry(
+        422,
+        "Invalid request",
+        "The request is well formed but breaks a rule; `errors` says which and where.",
+        "Mend what `errors` points at.",
+    ),
+    "idempotency_key_reused": Entry(
+        422,
+        "Idempotency-Key reused",
+        "This Idempotency-Key came with another request in the last 24 hours.",
+        "Use a new key for each new request.",
+    ),
+    "cursor_invalid": Entry(
+        422,
+        "Cursor not valid",
+        "The cursor is not one of this list, asked in the same way by the same account.",
+        "Begin again without a cursor, and change neither filters nor sort in between.",
+    ),
+    "public_key_invalid": Entry(
+        422,
+        "Public key refused",
+        "The text is no public key that may open the SFTP door; `detail` says why.",
+        "Send one OpenSSH public key line, best of an Ed25519 key.",
+    ),
+    "url_invalid": Entry(
+        422,
+        "Address refused",
+        "The URL is none that the service posts to; `detail` says why.",
+        "Use a plain https URL.",
+    ),
+    "manifest_incorrect": Entry(
+        422, "Manifest incorrect", "The manifest breaks rules; `errors` lists them.", "Mend the manifest."
+    ),
+    "too_many_requests": Entry(
+        429,
+        "Too many requests",
+        "The key, or for unknown keys the address, has used up its requests of this minute.",
+        "Wait as many seconds as Retry-After says; the header RateLimit shows what is left.",
+    ),
+    "headers_too_large": Entry(431, "Headers too large", "The request's headers are too large.", "Send fewer."),
+    "internal": Entry(
+        500,
+        "Internal error",
+        "The service failed; its log has the reason under the request's id.",
+        "Send the request again; if it fails again, tell the operator the request's id.",
+    ),
+    "unavailable": Entry(
+        503, "Unavailable", "Something the service depends on does not answer.", "Send the request again later."
+    ),
+    "dns_failed": Entry(
+        503, "Host not found", "The host's address could not be found.", "Check the host's name, or try again later."
+    ),
+    "storage_failed": Entry(
+        503, "Storage failed", "The service could not write to its storage.", "Send the request again later."
+    ),
+    "storage_full": Entry(503, "Storage full", "The service's storage is full.", "Tell the operator."),
+    "loop_detected": Entry(
+        508,
+        "Loop detected",
+        "A webhook of this service was posted to this service.",
+        "Register the address of your own receiver.",
+    ),
+}
+
+CATALOGUE: Final = _OF_THE_API | {
+    code: Entry(422, reason.sentence, f"The file breaks the rule {reason.rule}.", REMEDIES[code])
+    for code, reason in FILE_REASONS.items()
+    if code not in _OF_THE_API
+}

@@ -1,0 +1,47 @@
+"""Ids as routes take them: such a parameter or field is a UUID, and an id of another kind names nothing (404)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from ingestd.domain import ids
+from ingestd.domain.errors import NotFound
+from ingestd.domain.ids import Prefix
+
+_EXAMPLE = "01k9c3v0g8e5wr6q4x2n7m1hzt"
+
+
+def _reads(prefix: Prefix) -> BeforeValidator:
+    def read(text: Any) -> UUID:
+        if not isinstance(text, str):
+            raise ValueError("is not an id")  # noqa: TRY004 -- pydantic wants a ValueError
+        try:
+            return ids.read(prefix, text)
+        except NotFound:
+            raise NotFound("There is no such thing.") from None
+
+    return BeforeValidator(read)
+
+
+def _schema(prefix: Prefix) -> WithJsonSchema:
+    return WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$",
+            "examples": [f"{prefix}_{_EXAMPLE}"],
+        }
+    )
+
+
+AccountId = Annotated[UUID, _reads(Prefix.ACCOUNT), _schema(Prefix.ACCOUNT)]
+ApiKeyId = Annotated[UUID, _reads(Prefix.API_KEY), _schema(Prefix.API_KEY)]
+ImportKeyId = Annotated[UUID, _reads(Prefix.IMPORT_KEY), _schema(Prefix.IMPORT_KEY)]
+FileId = Annotated[UUID, _reads(Prefix.FILE), _schema(Prefix.FILE)]
+ManifestId = Annotated[UUID, _reads(Prefix.MANIFEST), _schema(Prefix.MANIFEST)]
+IngestionId = Annotated[UUID, _reads(Prefix.INGESTION), _schema(Prefix.INGESTION)]
+ProfileId = Annotated[UUID, _reads(Prefix.PROFILE), _schema(Prefix.PROFILE)]
+WebhookId = Annotated[UUID, _reads(Prefix.WEBHOOK), _schema(Prefix.WEBHOOK)]
+DeliveryId = Annotated[UUID, _reads(Prefix.DELIVERY), _schema(Prefix.DELIVERY)]

@@ -1,0 +1,31 @@
+"""What the models of requests and answers share.
+
+A request's model is an `In` (POST, PUT), or for PATCH a `TypedDict` with `total=False` under `@with_config(STRICT)`:
+what is absent stays as it is, and null is refused unless the field's type has it (JSON Merge Patch, RFC 7396).
+An answer's model is a plain `BaseModel` without defaults, so that clients see what is always there.
+Moments are `domain.moment.Moment`; ids in paths and bodies are the types of `api.ids`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+STRICT: Final = ConfigDict(extra="forbid")
+
+
+class In(BaseModel):
+    """A request's model: an unknown field is refused (T56)."""
+
+    model_config = STRICT
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("holds control characters, or begins or ends with a space")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_printable)]
+"""What people call something: one line, at most 120 characters."""
