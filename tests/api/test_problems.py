@@ -10,8 +10,21 @@ from ingestd.api.catalogue import CATALOGUE
 from ingestd.domain.rejection import FILE_REASONS
 
 SOURCE = Path(ingestd.__file__).parent
-# What only the SFTP door, the start of the service or a command raises reaches nobody over HTTP.
-ELSEWHERE = ("sftpd/", "cli/", "settings.py", "app.py", "keyring/", "store/embedded.py", "store/schema.py", "blobs/")
+# What only the SFTP door, the workers, a command or the start of the service raises reaches nobody over HTTP.
+ELSEWHERE = (
+    "sftpd/",
+    "cli/",
+    "settings.py",
+    "app.py",
+    "keyring/",
+    "store/embedded.py",
+    "store/schema.py",
+    "blobs/",
+    "ingest/pool.py",
+    "ingest/work.py",
+    "ingest/engine.py",
+    "store/ingestions.py",
+)
 OF_THE_START = {"allow_list_invalid"}
 KINDS = {"NotFound", "Conflict", "Invalid", "Forbidden", "Unavailable"}
 
