@@ -1,5 +1,6 @@
 """The documents speak of what is there: links lead somewhere, commands exist, every decision is listed."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,17 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 TARGETS = set(re.findall(r"^\.PHONY: (\w+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def marked(kind: str) -> set[str]:
+    """What the tests name with `pytest.mark.rule` or `pytest.mark.threat`."""
+    calls = (
+        node
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == kind
+    )
+    return {ast.literal_eval(argument) for call in calls for argument in call.args}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -32,6 +44,13 @@ def test_every_decision_is_listed():
     decisions = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
     assert decisions
     assert [path.name for path in decisions if f"({path.name})" not in listed] == []
+
+
+def test_every_rule_a_test_names_is_on_the_page_of_rules_once():
+    listed = re.findall(r"^- \*\*([SD]\d+)\*\* \S", (ROOT / "docs/rules.md").read_text(), re.MULTILINE)
+    assert listed == [f"S{number}" for number in range(1, 144)] + [f"D{number}" for number in range(1, 59)]
+    assert marked("rule") - set(listed) == set()
+    assert len(marked("rule")) > 50
 
 
 @pytest.mark.parametrize("name", ["run", "dev"])
