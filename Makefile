@@ -47,6 +47,10 @@ demo: $(STAMP) ## show the whole way on a throw-away service: SFTP push, profile
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+.PHONY: nightly
+nightly: $(STAMP) ## run the generated tests at length: 10,000 files for the scanner; an hour
+	@INGESTD_TEST_FACTOR=20 $(BIN)/python -m pytest -n $(WORKERS) --timeout=7200 tests/domain tests/pipeline tests/store/load $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## what CI checks besides the tests: style, types, floors, dependencies, spelling
 	$(BIN)/ruff check

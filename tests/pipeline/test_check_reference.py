@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.thorough import examples
 
 from ingestd.domain.column import DataType
 from ingestd.domain.layout import Column, Layout, Role, bind
@@ -239,7 +240,7 @@ def frame(rows):
 
 
 @pytest.mark.rule("S113", "S143", "D34", "D45")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(batches())
 def test_the_check_says_what_a_naive_reading_of_the_rules_says(batch):
     target, rows = batch

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import threading
 import tracemalloc
 from dataclasses import dataclass
@@ -10,13 +9,13 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.thorough import examples
 
 from ingestd.domain.plan import Limits
 from ingestd.domain.rejection import ROW_REASONS
 from ingestd.pipeline.scan import Broken, open_scan
 
-EXAMPLES = int(os.environ.get("INGESTD_SCAN_EXAMPLES", "500"))
-thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=examples(500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 DEFAULT = Limits()
 SMALL = Limits(line_bytes=24, cell_bytes=9, open_quote_lines=3, open_quote_bytes=14)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.store.load.world import KEY, NOW, Account, frame
+from tests.thorough import examples
 
 from ingestd.domain.column import OPERATION_CODES, Operation
 from ingestd.store.profiles import identifier_hash
@@ -114,7 +115,7 @@ ROWS = st.lists(
 
 
 @pytest.mark.rule("S97", "S98", "S99", "S100", "S101", "S102", "S103", "S104", "D24", "D48")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=st.lists(ROWS, min_size=1, max_size=3), buckets=st.sampled_from([1, 16]))
 def test_files_do_what_their_rows_do_one_by_one(connection, files, buckets):
     account, people = Account(connection), {}
@@ -134,6 +135,32 @@ def test_files_do_what_their_rows_do_one_by_one(connection, files, buckets):
             assert identifiers == {word: values for word, values in person.identifiers.items() if values}
             assert origin == person.origin
             assert all((origins or {}).get(name, origin) == person.origins[name] for name in attributes)
+
+
+@pytest.mark.rule("S98", "S99", "S100", "S101", "D24")
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=st.lists(ROWS, min_size=1, max_size=2))
+def test_whatever_a_file_does_it_does_once(connection, files):
+    account = Account(connection)
+    for rows in files:
+        account.push(frame(rows, **COLUMNS))
+    everything = "SELECT profile_id, attributes, preferences, identifiers, xmin::text, ctid::text FROM profiles"
+    before = account.rows(f"{everything} WHERE account_id = %s ORDER BY 1")
+    again = account.push(frame(files[-1], **COLUMNS))
+    assert (again["created"], again["updated"]) == (0, 0)
+    assert account.rows(f"{everything} WHERE account_id = %s ORDER BY 1") == before
+
+
+@pytest.mark.rule("S98", "D24")
+def test_a_file_sent_again_costs_next_to_no_writing(account):
+    def written(rows):
+        before = account.connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone()[0]
+        account.push(rows)
+        return account.connection.execute("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", [before]).fetchone()[0]
+
+    people = [{"k1": f"p{n}", "a:L": '"Rock"', "o:L": ADD, "a:Age": "7", "p:MSG-sms": True} for n in range(3000)]
+    first, again = written(frame(people, **COLUMNS)), written(frame(people, **COLUMNS))
+    assert again < first / 20
 
 
 @pytest.mark.rule("S98", "D24")
