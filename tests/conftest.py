@@ -22,7 +22,7 @@ import pytest_asyncio
 from ingestd.app import App, Base, base, running
 from ingestd.cli import accounts
 from ingestd.cli.receiver import Receiver
-from ingestd.settings import HttpSettings, Settings, SftpSettings, WorkerSettings
+from ingestd.settings import HttpSettings, MetricsSettings, Settings, SftpSettings, WorkerSettings
 from ingestd.store import embedded
 
 hypothesis.settings.register_profile(
@@ -131,6 +131,7 @@ def settings_in(folder: Path, **more: Any) -> Settings:
         data_dir=folder / "data",
         http=HttpSettings(port=0),
         sftp=SftpSettings(port=0),
+        metrics=MetricsSettings(port=0),
         worker=WorkerSettings(processes=2),
         egress_allow=("127.0.0.0/8:*",),
         database_settings=FAST_AND_LOOSE,

@@ -27,7 +27,7 @@ HOMES = {
     "phonenumbers": {"pipeline"},
     "polars": {"pipeline", "store.load"},
     "polars_hash": {"pipeline", "store.load"},
-    "prometheus_client": {"telemetry"},
+    "prometheus_client": {"metrics"},
     "psutil": {"store.embedded"},
     "psycopg": {"store"},
     "pyarrow": {"pipeline", "store.load"},

@@ -58,6 +58,21 @@ class QuotaSettings(_Part):
     open_ingestions: int = Field(10_000, ge=1, description="Ingestions that wait or run.")
 
 
+class RetentionSettings(_Part):
+    """How long things are kept."""
+
+    file_days: float = Field(7, gt=0, description="Days that a received file is kept.")
+    error_file_days: float = Field(30, gt=0, description="Days that an error file is kept after its ingestion ended.")
+    orphan_hours: float = Field(24, ge=1, description="Hours after which a blob that nothing names is removed.")
+
+
+class MetricsSettings(_Part):
+    """Where Prometheus and health checks of this process ask; nothing there needs a key."""
+
+    host: str = "127.0.0.1"
+    port: int = 9464
+
+
 class Settings(BaseSettings):
     """All settings. `INGESTD_SFTP__PORT=2022` sets `sftp.port`."""
 
@@ -76,3 +91,5 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     limits: Limits = Limits()
     quota: QuotaSettings = QuotaSettings()
+    retention: RetentionSettings = RetentionSettings()
+    metrics: MetricsSettings = MetricsSettings()

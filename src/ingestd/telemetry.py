@@ -1,4 +1,4 @@
-"""Logs and metrics, set up once.
+"""Logs, set up once.
 
 A log line is one JSON object on stderr (or one coloured line on a terminal): ids, counts and codes, never personal
 data. `logger(__name__)` gives every module its logger; the words of an event are constant, what varies is a field.
@@ -23,7 +23,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from itertools import islice
@@ -33,7 +32,6 @@ from typing import Any, Final, TextIO, cast
 from uuid import UUID
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
@@ -111,47 +109,6 @@ def describe(error: BaseException) -> dict[str, Any]:
     there for our own errors only.
     """
     return _describe(error, depth=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Metrics:
-    """What is counted, once per process. Labels take few values: never an account, a name or an id."""
-
-    registry: CollectorRegistry
-    ingestions: Counter
-    rows: Counter
-    stage_seconds: Histogram
-    queue_depth: Gauge
-    deliveries: Counter
-    sftp_sessions: Gauge
-    blob_bytes: Counter
-
-    def exposition(self) -> bytes:
-        """Give all metrics in Prometheus's text format."""
-        return generate_latest(self.registry)
-
-
-def new_metrics() -> Metrics:
-    """Make the metrics, all at zero, in a registry of their own."""
-    registry = CollectorRegistry()
-    return Metrics(
-        registry=registry,
-        ingestions=Counter(
-            "ingestd_ingestions", "Ingestions that ended", ["channel", "target", "status"], registry=registry
-        ),
-        rows=Counter("ingestd_rows", "Rows of files by what became of them", ["outcome"], registry=registry),
-        stage_seconds=Histogram(
-            "ingestd_stage_seconds",
-            "Time a stage of an ingestion took",
-            ["stage"],
-            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000),
-            registry=registry,
-        ),
-        queue_depth=Gauge("ingestd_queue_depth", "Jobs that wait or run", ["queue"], registry=registry),
-        deliveries=Counter("ingestd_deliveries", "Attempts to deliver a webhook", ["result"], registry=registry),
-        sftp_sessions=Gauge("ingestd_sftp_sessions", "SFTP sessions that are open", registry=registry),
-        blob_bytes=Counter("ingestd_blob_bytes", "Bytes of blobs, before sealing", ["direction"], registry=registry),
-    )
 
 
 class _Output(logging.StreamHandler[TextIO]):

@@ -15,7 +15,7 @@ ELSEWHERE = (
     "sftpd/",
     "cli/",
     "settings.py",
-    "app.py",
+    "app/",
     "keyring/",
     "store/embedded.py",
     "store/schema.py",

@@ -57,6 +57,7 @@ class Program:
             "INGESTD_DATA_DIR": str(folder / "data"),
             "INGESTD_HTTP__PORT": "0",
             "INGESTD_SFTP__PORT": "0",
+            "INGESTD_METRICS__PORT": "0",
             "INGESTD_EGRESS_ALLOW": '["127.0.0.0/8:*"]',
             "INGESTD_WORKER__PART_BYTES": "4000",
             "INGESTD_WORKER__ATTEMPTS": str(ATTEMPTS),

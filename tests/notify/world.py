@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from ingestd import egress
 from ingestd.keyring import AccountKeys, Keyring
+from ingestd.metrics import new_metrics
 from ingestd.notify import webhooks as sending
 from ingestd.notify.outbox import Outbox
 from ingestd.notify.webhooks import Sender
@@ -20,7 +21,6 @@ from ingestd.store.deliveries import Delivery
 from ingestd.store.engine import Sessions, transaction
 from ingestd.store.notices import Notice, adding
 from ingestd.store.webhooks import Webhook
-from ingestd.telemetry import new_metrics
 
 LOOPBACK = egress.parse_allow(["127.0.0.0/8:*"])
 

@@ -12,8 +12,9 @@ or waits: that opens short sessions of its own (`Service.intake.sessions`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -62,14 +63,24 @@ class SftpAddress:
     host_keys: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+Check = Callable[[], Awaitable[bool]]
+"""Whether something that the service depends on answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The parts of the service that routes use."""
+    """The parts of the service that routes use.
+
+    `checks` are those of readiness, by name. `stopping` is set when the service goes down: what streams or waits ends
+    then by itself, since the server would wait for it.
+    """
 
     intake: Intake
     egress_allow: tuple[Allowed, ...]
     sftp: SftpAddress | None
     rate: Rate
+    checks: Mapping[str, Check]
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from ingestd import telemetry
 from ingestd.app import App, base, running
 from ingestd.cli import accounts, generated
 from ingestd.cli.receiver import Receiver
-from ingestd.settings import HttpSettings, Settings, SftpSettings
+from ingestd.settings import HttpSettings, MetricsSettings, Settings, SftpSettings
 from ingestd.store import embedded
 
 PERSON: Final = {"kind": "identity", "value": "jane.doe-002@example.org"}
@@ -59,6 +59,7 @@ def demo() -> None:
             data_dir=folder / "data",
             http=HttpSettings(port=0),
             sftp=SftpSettings(port=0),
+            metrics=MetricsSettings(port=0),
             egress_allow=("127.0.0.0/8:*",),
         )
         started = time.monotonic()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
 from ingestd import telemetry
-from ingestd.app import App, Base, base, running
+from ingestd.app import App, Base, Role, base, running
 from ingestd.cli import accounts
 from ingestd.settings import Settings
 
@@ -17,17 +17,36 @@ FIRST_KEY: Final = "import_key"
 KNOWN_HOSTS: Final = "known_hosts"
 
 
-def serve() -> None:
-    """Run the service: HTTP API, SFTP server and workers, with an embedded PostgreSQL where none is set.
+def serve(
+    roles: Annotated[
+        str, typer.Option(envvar="INGESTD_ROLES", help="What this process does; any number of processes may run.")
+    ] = ",".join(Role),
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Bring INGESTD_DATABASE_URL's schema up to date before starting.")
+    ] = False,
+) -> None:
+    """Run the service: HTTP API, SFTP server, workers and clock, with an embedded PostgreSQL where none is set.
 
     Everything is set by INGESTD_… variables, such as INGESTD_DATA_DIR, INGESTD_HTTP__PORT, INGESTD_SFTP__PORT.
-    The first start on an empty embedded database makes an account and prints how to use it.
+    The first start on an empty embedded database makes an account and prints how to use it. On a database of your own
+    it refuses to start while migrations are missing.
+
+    Example: ingestd serve
+    Example: ingestd serve --roles worker,clock
     """
+    wanted = _roles(roles)
     settings = Settings()
     telemetry.configure(level=settings.log_level.upper())
-    with base(settings, serving=True) as ground:
+    with base(settings, serving=True, migrating=migrate) as ground:
         first = _first_account(ground) if ground.alone and not accounts.any_account(ground) else None
-        asyncio.run(_run(ground, first))
+        asyncio.run(_run(ground, wanted, first))
+
+
+def _roles(text: str) -> list[Role]:
+    try:
+        return [Role(name.strip()) for name in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"Roles are {', '.join(Role)}.", param_hint="--roles") from None
 
 
 def _first_account(ground: Base) -> tuple[str, str]:
@@ -35,17 +54,26 @@ def _first_account(ground: Base) -> tuple[str, str]:
     return accounts.make(ground, name="first", email_domains=["example.org"], admin=True, import_key=folder / FIRST_KEY)
 
 
-async def _run(ground: Base, first: tuple[str, str] | None) -> None:
+async def _run(ground: Base, roles: list[Role], first: tuple[str, str] | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, stop.set)
-    async with running(ground) as app:
-        typer.echo(f"ingestd is ready: HTTP on {app.http_url}, SFTP on {app.sftp.host}:{app.sftp.port}")
-        if first is not None:
+    async with running(ground, roles) as app:
+        typer.echo(f"ingestd is ready: {', '.join(_places(app))}")
+        if first is not None and app.sftp_door and app.http_port:
             typer.echo(_welcome(app, *first))
         await stop.wait()
         typer.echo("stopping")
+
+
+def _places(app: App) -> list[str]:
+    """Where the process can be reached; the operator's port comes last."""
+    return [
+        *([f"HTTP on {app.http_url}"] if app.http_port else []),
+        *([f"SFTP on {app.sftp.host}:{app.sftp.port}"] if app.sftp_door else []),
+        f"metrics on {app.operations_url}/metrics",
+    ]
 
 
 def _welcome(app: App, account: str, key: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
@@ -38,6 +39,8 @@ INGESTIONS: Final = "ingestions"
 PARTS: Final = "parts"
 POLL_SECONDS: Final = 0.1
 HEARTBEAT_SECONDS: Final = 5.0
+SILENT_SECONDS: Final = 4 * HEARTBEAT_SECONDS
+"""After so long without a heartbeat a replica is taken for dead."""
 
 Walk = Callable[[UUID], None]
 ApplyPart = Callable[[UUID, str], None]
@@ -69,6 +72,7 @@ class Engine:
         )
         self._stopped = threading.Event()
         self._heart: threading.Thread | None = None
+        self._beaten_at = 0.0
 
     async def enqueue(self, session: AsyncSession, *, ingestion_id: UUID, account_id: UUID, seq: int) -> None:
         """Queue an ingestion in the caller's transaction: it runs if, and only if, that commits."""
@@ -111,6 +115,11 @@ class Engine:
         self._heart = threading.Thread(target=self._live, name="engine-heartbeat", daemon=True)
         self._heart.start()
 
+    def is_alive(self) -> bool:
+        """Whether workflows run here and the others know it; false once they may take this replica for dead."""
+        late = time.monotonic() - self._beaten_at > SILENT_SECONDS
+        return self._heart is not None and self._heart.is_alive() and not late
+
     def fan_out(self, ingestion_id: UUID, parts: Sequence[str]) -> None:
         """Queue the parts of an ingestion for all replicas; what is queued already stays as it is."""
         for part in parts:
@@ -148,7 +157,8 @@ class Engine:
         """Say that this replica lives, and take over from those that have gone silent."""
         with self._sql.begin() as connection:
             replicas.beat(connection, self._replica)
-            silent = replicas.silent(connection, self._replica, after=0 if alone else 4 * HEARTBEAT_SECONDS)
+            silent = replicas.silent(connection, self._replica, after=0 if alone else SILENT_SECONDS)
+        self._beaten_at = time.monotonic()
         for replica in silent:
             self._hand_over(replica)
 

@@ -30,6 +30,7 @@ from ingestd.ingest.refusal import error, error_of, nothing_applied
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import Checked, Job, Place
 from ingestd.keyring import Keyring, SealedKeys
+from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
 from ingestd.store import ingestions
 from ingestd.store.engine import is_transient, utc_now
@@ -55,6 +56,7 @@ class Flow:
     keyring: Keyring
     jobs: Jobs
     settings: WorkerSettings
+    metrics: Metrics
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def walk(self, ingestion_id: UUID) -> None:
@@ -133,14 +135,17 @@ class Flow:
             self._fail(job, Counts(), error("infrastructure", "The service failed at this file again and again."))
             return
         try:
-            checked = Checked.model_validate(row.checked) if row.checked else self._check(job)
+            with self.metrics.stage_seconds.labels(Stage.CHECKING).time():
+                checked = Checked.model_validate(row.checked) if row.checked else self._check(job)
         except FileRefused as refusal:
             self._fail(job, Counts(), error_of(refusal))
             return
         if outcome(checked.counts) is Status.FAILED:
             self._fail(job, checked.counts, nothing_applied(checked.counts), checked)
             return
-        self._complete(job, self._apply(job, checked, attempts=row.attempts))
+        with self.metrics.stage_seconds.labels(Stage.APPLYING).time():
+            checked = self._apply(job, checked, attempts=row.attempts)
+        self._complete(job, checked)
 
     def _job(self, row: Row[Any]) -> Job:
         keys = self.keyring.open(row.account_id, SealedKeys(row.data_keys, row.index_key))
@@ -228,3 +233,9 @@ class Flow:
             warnings = checked.warnings if checked else []
             ingestions.finish(connection, job.ingestion_id, job.fence, warnings=warnings, **values)
             tell_ingestion(connection, job.ingestion_id, notice, now=now)
+        self._count(job, values)
+
+    def _count(self, job: Job, ended: dict[str, Any]) -> None:
+        self.metrics.ingestions.labels(job.plan.target, ended["status"]).inc()
+        for outcome_of_rows in ("accepted", "rejected", "blank"):
+            self.metrics.rows.labels(outcome_of_rows).inc(ended["counts"][outcome_of_rows])

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from ingestd import telemetry
 from ingestd.keyring import AccountKeys
+from ingestd.metrics import Metrics
 from ingestd.notify import webhooks
 from ingestd.notify.webhooks import Code, Message, Result, Sender
 from ingestd.store import deliveries
@@ -73,7 +74,7 @@ class Outbox:
     sessions: Sessions
     sender: Sender
     keys: Callable[[UUID], Awaitable[AccountKeys]]
-    metrics: telemetry.Metrics
+    metrics: Metrics
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
     _wake: asyncio.Event = field(default_factory=asyncio.Event)

@@ -24,7 +24,7 @@ from ingestd.store.import_keys import ImportKey
 from ingestd.telemetry import logger
 
 HOST_KEY_FILE: Final = "sftp_host_key"
-STOP_SECONDS: Final = 20.0
+STOP_SECONDS: Final = 10.0
 """How long `close` waits for a file that is just being made durable."""
 
 SIGNATURES: Final = frozenset(
@@ -80,6 +80,14 @@ class Server:
         self._acceptor = acceptor
         self._guests = guests
 
+    def is_serving(self) -> bool:
+        """Whether clients can connect."""
+        return bool(self._acceptor.is_serving())
+
+    def sessions(self) -> int:
+        """How many connections are logged in."""
+        return sum(guest.logged_in for guest in self._guests)
+
     async def close(self) -> None:
         """End all sessions: open uploads are forgotten, a file that is just being made durable is finished."""
         self._acceptor.close()
@@ -122,6 +130,7 @@ class Guest(asyncssh.SSHServer):
         self._channels: set[Session] = set()
         self._refused = 0
         self._key: ImportKey | None = None
+        self.logged_in = False
         self._active_at = 0.0
         self._idle: asyncio.TimerHandle | None = None
 
@@ -169,6 +178,7 @@ class Guest(asyncssh.SSHServer):
         assert self._key is not None
         async with transaction(self._intake.sessions) as session:
             await import_keys.used(session, self._key.id, now=utc_now())
+        self.logged_in = True
         _log.info("SFTP login", account=self._key.account_id, import_key=self._key.id)
         self._touch()
         self._end_if_idle()

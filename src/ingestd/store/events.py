@@ -43,24 +43,28 @@ PARTITION_DDL: Final = ["CREATE TABLE events_p_default PARTITION OF events DEFAU
 """What the migration and the tests run after the table is made; months are added by `add_months`."""
 
 
-def add_months(connection: Connection, now: datetime, ahead: int = 3) -> None:
-    """Make the partitions of the month of `now` and of some months ahead, those that are missing.
+def add_months(connection: Connection, now: datetime, ahead: int = 3) -> int:
+    """Make the partitions of the month of `now` and of some months ahead, those that are missing; gives their number.
 
     A month is left to the default partition if that holds events of it already.
     """
+    made = 0
     month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     for _ in range(ahead + 1):
         following = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
-        bounds = {"first": month, "last": following}
+        name, bounds = f"events_p_{month:%Y_%m}", {"first": month, "last": following}
+        there = connection.scalar(text("SELECT to_regclass(:name)"), {"name": name})
         late = "SELECT 1 FROM events_p_default WHERE received_at >= :first AND received_at < :last LIMIT 1"
-        if connection.execute(text(late), bounds).first() is None:
+        if there is None and connection.execute(text(late), bounds).first() is None:
             connection.execute(
                 text(
-                    f"CREATE TABLE IF NOT EXISTS events_p_{month:%Y_%m} PARTITION OF events "
+                    f"CREATE TABLE {name} PARTITION OF events "
                     f"FOR VALUES FROM ('{month.isoformat()}') TO ('{following.isoformat()}')"
                 )
             )
+            made += 1
         month = following
+    return made
 
 
 async def page(

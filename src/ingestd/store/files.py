@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final, Protocol
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, select, update
+from sqlalchemy import Connection, ForeignKey, Index, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -27,11 +28,19 @@ class FileState(StrEnum):
     EXPIRED = "expired"
 
 
+IS_LIVE: Final = text("state IN ('available', 'consumed', 'superseded')")
+"""Whether a file's bytes are there, and count against the quota; as the indexes say it."""
+
+
 class File(Base):
     """A file received whole. `blob` is where its sealed bytes are; ids are made in the order of arrival."""
 
     __tablename__ = "files"
-    __table_args__ = (Index("ix_files_account_id_name", "account_id", "name", "id"),)
+    __table_args__ = (
+        Index("ix_files_account_id_name", "account_id", "name", "id"),
+        Index("ix_files_blob", "blob", postgresql_where=IS_LIVE),
+        Index("ix_files_received_at", "received_at", postgresql_where=IS_LIVE),
+    )
 
     id: Mapped[Key]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
@@ -132,3 +141,33 @@ async def remove(session: AsyncSession, account_id: UUID, name: str) -> bool:
     sizes = removed.all()
     await usage.give_back(session, account_id, sum(sizes))
     return bool(sizes)
+
+
+class Expire(Protocol):
+    """Forgets what is older than a time, a batch in the caller's transaction; gives the blobs that can go then."""
+
+    def __call__(self, connection: Connection, before: datetime, *, at_most: int) -> list[str]:
+        """Expire at most so many."""
+
+
+_EXPIRE = text("""
+    UPDATE files SET state = 'expired' WHERE id IN (
+        SELECT id FROM files
+        WHERE state IN ('available', 'consumed', 'superseded') AND received_at < :before AND NOT EXISTS (
+            SELECT FROM ingestions i WHERE i.file_id = files.id AND i.status IN ('scheduled', 'in_progress')
+        )
+        LIMIT :at_most FOR UPDATE SKIP LOCKED
+    )
+    RETURNING account_id, size_bytes, blob
+""")
+
+
+def expire(connection: Connection, before: datetime, *, at_most: int) -> list[str]:
+    """Expire files received before a time that no open ingestion needs, and give their room back; gives their blobs."""
+    expired = connection.execute(_EXPIRE, {"before": before, "at_most": at_most}).all()
+    freed: Counter[UUID] = Counter()
+    for row in expired:
+        freed[row.account_id] += row.size_bytes
+    for account_id in sorted(freed):
+        usage.free(connection, account_id, freed[account_id])
+    return [row.blob for row in expired]

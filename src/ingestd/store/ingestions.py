@@ -52,6 +52,7 @@ class Ingestion(Base):
         UniqueConstraint("account_id", "seq"),
         Index("ix_ingestions_account_id_created_at_id", "account_id", "created_at", "id"),
         Index("ix_ingestions_account_id_status_created_at_id", "account_id", "status", "created_at", "id"),
+        Index("ix_ingestions_error_files", "finished_at", postgresql_where=text("error_blob IS NOT NULL")),
         Index("ix_ingestions_open", "account_id", postgresql_where=text("status IN ('scheduled', 'in_progress')")),
     )
 
@@ -310,3 +311,22 @@ def applied(connection: Connection, ingestion_id: UUID) -> dict[str, dict[str, i
         select(LedgerEntry.part, LedgerEntry.counts).where(LedgerEntry.ingestion_id == ingestion_id)
     )
     return {part: counts for part, counts in rows}  # noqa: C416 -- rows are no pairs for dict()
+
+
+_EXPIRE_ERROR_FILES = text("""
+    WITH old AS MATERIALIZED (
+        SELECT id, error_blob, rejects_blob FROM ingestions
+        WHERE error_blob IS NOT NULL AND finished_at < :before
+        LIMIT :at_most FOR UPDATE SKIP LOCKED
+    ), forgotten AS (
+        UPDATE ingestions i SET error_blob = NULL, error_size_bytes = NULL, rejects_blob = NULL
+        FROM old WHERE i.id = old.id
+    )
+    SELECT error_blob, rejects_blob FROM old
+""")
+
+
+def expire_error_files(connection: Connection, before: datetime, *, at_most: int) -> list[str]:
+    """Forget the error files of ingestions that ended before a time; gives their blobs."""
+    old = connection.execute(_EXPIRE_ERROR_FILES, {"before": before, "at_most": at_most}).all()
+    return [blob for row in old for blob in row if blob is not None]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,21 +45,55 @@ def is_declared(item: Any, name: str | None, kind: str, _reflected: bool, _other
     return kind != "table" or name in METADATA.tables or (item.schema is None and "_p_" not in str(name))
 
 
+@contextmanager
+def one_at_a_time(engine: Engine) -> Iterator[None]:
+    """Let one process change the schema; the others wait, and find it done."""
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+        connection.commit()
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+
+
 def migrate(engine: Engine) -> None:
-    """Bring the database to the newest revision; one process at a time, the others wait and find it done."""
+    """Bring the database to the newest revision."""
     with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        config = configuration(connection)
-        command.upgrade(config, "head")
+        command.upgrade(configuration(connection), "head")
 
 
 def check(engine: Engine) -> None:
-    """Raise Unavailable unless the database is at the newest revision."""
+    """Raise Unavailable unless the database is at the newest revision that this release knows."""
     with engine.connect() as connection:
-        have = MigrationContext.configure(connection).get_current_revision()
-    want = ScriptDirectory.from_config(configuration()).get_current_head()
-    if have != want:
-        raise Unavailable(f"The database is at revision {have}, not {want}. Run: ingestd migrate", code="schema_behind")
+        have = _revision(connection)
+    want = _scripts().get_current_head()
+    if have == want:
+        return
+    if have is not None and have not in _known():
+        detail = f"The database is at revision {have}, which this release does not know: a newer one made it. Run that."
+        raise Unavailable(detail, code="schema_ahead")
+    raise Unavailable(f"The database is at revision {have}, not {want}. Run: ingestd migrate", code="schema_behind")
+
+
+def is_behind(connection: Connection) -> bool:
+    """Whether migrations are missing. One of a newer release is fine: it may come while this one still runs."""
+    have = _revision(connection)
+    return have != _scripts().get_current_head() and (have is None or have in _known())
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(configuration())
+
+
+@cache
+def _known() -> frozenset[str]:
+    return frozenset(script.revision for script in _scripts().walk_revisions())
 
 
 def configuration(connection: Connection | None = None) -> Config:

@@ -1,0 +1,99 @@
+"""What every part and every command stands on: the database, the blob store and the keyring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingestd.blobs.store import BlobStore, open_store
+from ingestd.domain.errors import Unavailable
+from ingestd.ingest import engine as jobs
+from ingestd.keyring import Keyring, master_from_file
+from ingestd.settings import Settings
+from ingestd.store import embedded, events, schema
+from ingestd.store import engine as store
+
+
+@dataclass(frozen=True)
+class Base:
+    """What every part and every command stands on: the database, migrated, the blob store and the keyring."""
+
+    settings: Settings
+    database_url: str = field(repr=False)
+    alone: bool
+    """Whether no other process can be using the database."""
+    blobs: BlobStore
+    blob_place: str
+    keyring: Keyring
+
+
+@contextmanager
+def base(settings: Settings, *, serving: bool = False, migrating: bool = False) -> Iterator[Base]:
+    """Open what everything stands on.
+
+    The embedded database is started here and migrated, and ends with it; a command uses that of the running service.
+    For `serving` it must be ours, or Conflict: two services on one data folder are one too many. Another database is
+    migrated only if we are told to, and must be at the newest schema.
+    """
+    folder = settings.data_dir.absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    blob_place = settings.blob_url or str(folder / "blobs")
+    master = settings.master_key.get_secret_value() if settings.master_key else _master_of(folder)
+    with _database(settings, folder, serving=serving, migrating=migrating) as (url, alone):
+        yield Base(
+            settings=settings,
+            database_url=url,
+            alone=alone,
+            blobs=open_store(_place(blob_place)),
+            blob_place=blob_place,
+            keyring=Keyring.load(master),
+        )
+
+
+def _master_of(folder: Path) -> str:
+    """The master key of a data folder, made at its first start; a lost one is never replaced by another."""
+    if (folder / "postgres").exists() and not (folder / "master.key").exists():
+        raise Unavailable(
+            f"{folder / 'master.key'} is missing, and what is stored was sealed with it. Put it back, or set "
+            "INGESTD_MASTER_KEY.",
+            code="master_key_missing",
+        )
+    return master_from_file(folder / "master.key")
+
+
+def _place(place: str) -> str | Path:
+    return place if "://" in place else Path(place)
+
+
+@contextmanager
+def _database(settings: Settings, folder: Path, *, serving: bool, migrating: bool) -> Iterator[tuple[str, bool]]:
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        if migrating:
+            migrate(url)
+        engine = store.engine(url)
+        schema.check(engine)
+        engine.dispose()
+        yield url, False
+        return
+    place = folder / "postgres"
+    running_url = None if serving else embedded.find(place)
+    if running_url is not None:
+        yield running_url, False
+        return
+    with embedded.start(place, settings=settings.database_settings) as server:
+        migrate(server.url)
+        yield server.url, True
+
+
+def migrate(url: str) -> None:
+    """Bring a database to the newest schema, the job engine's tables included."""
+    engine = store.engine(url)
+    with schema.one_at_a_time(engine):
+        schema.migrate(engine)
+        with engine.begin() as connection:
+            events.add_months(connection, store.utc_now())
+        jobs.migrate(url)
+    engine.dispose()

@@ -1,0 +1,208 @@
+"""The running service: the parts of the roles that a process has, started in order and stopped in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from ingestd import egress
+from ingestd.api.app import create_api
+from ingestd.api.context import Check, Parts, SftpAddress
+from ingestd.api.operations import create_operations
+from ingestd.api.rate import Rate
+from ingestd.app import checks
+from ingestd.app.gauges import exposition
+from ingestd.app.ground import Base
+from ingestd.app.serving import serving
+from ingestd.ingest import work
+from ingestd.ingest.engine import Engine
+from ingestd.ingest.flow import Flow
+from ingestd.ingest.intake import Intake
+from ingestd.ingest.pool import Pool
+from ingestd.ingest.upkeep import Upkeep
+from ingestd.ingest.work import Place
+from ingestd.metrics import Metrics, new_metrics
+from ingestd.notify.outbox import Outbox
+from ingestd.notify.webhooks import Sender
+from ingestd.settings import Settings
+from ingestd.sftpd.server import listen
+from ingestd.store import engine as store
+
+
+class Role(StrEnum):
+    """What a process of the service does; any number of processes may have a role."""
+
+    API = "api"
+    SFTP = "sftp"
+    WORKER = "worker"
+    CLOCK = "clock"
+
+
+@dataclass(frozen=True)
+class App:
+    """The running service and where it listens; a door is missing without its role."""
+
+    settings: Settings
+    database_url: str = field(repr=False)
+    intake: Intake
+    operations_port: int
+    http_port: int | None = None
+    sftp_door: SftpAddress | None = None
+
+    @property
+    def sftp(self) -> SftpAddress:
+        """Where the SFTP server is, in a process that has one."""
+        assert self.sftp_door is not None
+        return self.sftp_door
+
+    @property
+    def http_url(self) -> str:
+        """The address of the HTTP API."""
+        scheme = "https" if self.settings.http.certificate else "http"
+        return f"{scheme}://{self.settings.http.host}:{self.http_port}"
+
+    @property
+    def operations_url(self) -> str:
+        """The address of metrics and health."""
+        return f"http://{self.settings.metrics.host}:{self.operations_port}"
+
+
+@asynccontextmanager
+async def running(ground: Base, roles: Collection[Role] = tuple(Role)) -> AsyncIterator[App]:
+    """Start the parts of the roles, give the running service, and stop the parts in the reverse order."""
+    async with AsyncExitStack() as stack:
+        parts = _Starting(ground, stack, new_metrics())
+        await parts.prepare()
+        if Role.WORKER in roles:
+            await parts.start_worker()
+        if Role.CLOCK in roles:
+            parts.start_clock()
+        sftp = await parts.start_sftp() if Role.SFTP in roles else None
+        yield await parts.start_http(sftp, with_api=Role.API in roles)
+
+
+@dataclass
+class _Starting:
+    """The service while its parts are started; `stack` stops them."""
+
+    ground: Base
+    stack: AsyncExitStack
+    metrics: Metrics
+    checks: dict[str, Check] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.settings = self.ground.settings
+        self.allow = egress.parse_allow(self.settings.egress_allow)
+
+    async def prepare(self) -> None:
+        """Open the pools, and what every door needs."""
+        ground, stack = self.ground, self.stack
+        doors = store.async_engine(ground.database_url)
+        stack.push_async_callback(doors.dispose)
+        self.sql = store.engine(ground.database_url, settings=work.FROZEN)
+        stack.callback(self.sql.dispose)
+        self.sessions = store.sessions(doors)
+        self.engine = Engine(ground.database_url, self.sql, replica=store.new_id().hex)
+        stack.push_async_callback(asyncio.to_thread, self.engine.close)
+        unfinished = timedelta(0) if ground.alone else timedelta(days=1)
+        await asyncio.to_thread(ground.blobs.sweep_parts, store.utc_now() - unfinished)
+        self.intake = Intake(
+            self.sessions, self.engine, ground.blobs, ground.keyring, self.settings.limits, self.settings.quota
+        )
+        stack.push_async_callback(self.intake.close)
+        self.checks |= checks.of_ground(self.sessions, ground.blobs)
+
+    async def start_worker(self) -> None:
+        """Run ingestions, and deliver what they tell."""
+        ground, settings = self.ground, self.settings.worker
+        outbox = Outbox(
+            url=ground.database_url,
+            sessions=self.sessions,
+            sender=Sender(allow=self.allow),
+            keys=self.intake.keys,
+            metrics=self.metrics,
+            clock=store.utc_now,
+            jitter=random.random,
+        )
+        self._run(outbox.run)
+        pool = Pool(settings.processes, threads=settings.processes)
+        pool.warm(work.warm)
+        flow = Flow(
+            sql=self.sql,
+            pool=pool,
+            place=Place(ground.database_url, ground.blob_place, settings.part_bytes),
+            keyring=ground.keyring,
+            jobs=self.engine,
+            settings=settings,
+            metrics=self.metrics,
+        )
+        await asyncio.to_thread(self.engine.launch, flow.walk, flow.apply_part, settings, alone=ground.alone)
+        self.stack.push_async_callback(asyncio.to_thread, self.engine.stop)
+        self.stack.push_async_callback(asyncio.to_thread, flow.stop)
+        self.checks["worker"] = checks.of_flag(self.engine.is_alive)
+
+    def start_clock(self) -> None:
+        """Do what has to be done from time to time."""
+        upkeep = Upkeep(self.sql, self.ground.blobs, self.settings.retention)
+        task = self._run(upkeep.run)
+        self.checks["clock"] = checks.of_flag(lambda: not task.done())
+
+    async def start_sftp(self) -> SftpAddress:
+        """Open the SFTP door."""
+        settings = self.settings.sftp
+        door = await listen(self.intake, settings, folder=self.settings.data_dir)
+        self.stack.push_async_callback(door.close)
+        self.metrics.sftp_sessions.set_function(door.sessions)
+        self.checks["sftp"] = checks.of_flag(door.is_serving)
+        return SftpAddress(settings.host, door.port, door.fingerprints, door.host_keys)
+
+    async def start_http(self, sftp: SftpAddress | None, *, with_api: bool) -> App:
+        """Open the operator's port and the HTTP door; they close first, and end the streams that are open."""
+        settings = self.settings
+        http = settings.http
+        parts = Parts(
+            intake=self.intake,
+            egress_allow=self.allow,
+            sftp=sftp,
+            rate=Rate(per_key=http.requests_per_minute, wrong_keys=http.wrong_keys_per_minute),
+            checks=checks.all_of(self.checks),
+        )
+        operations = create_operations(parts, partial(exposition, self.metrics, self.sql))
+        operations_port = await self.stack.enter_async_context(
+            serving(operations, settings.metrics.host, settings.metrics.port)
+        )
+        app = App(settings, self.ground.database_url, self.intake, operations_port, None, sftp)
+        if not with_api:
+            return app
+        port = await self.stack.enter_async_context(
+            serving(
+                create_api(parts),
+                http.host,
+                http.port,
+                stopping=parts.stopping,
+                ssl_certfile=http.certificate,
+                ssl_keyfile=http.private_key,
+                proxy_headers=bool(http.trusted_proxies),
+                forwarded_allow_ips=list(http.trusted_proxies),
+            )
+        )
+        return replace(app, http_port=port)
+
+    def _run(self, part: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        """Run a part in a task until it is told to stop."""
+        stop = asyncio.Event()
+        task = asyncio.create_task(part(stop))
+        self.stack.push_async_callback(_finish, task, stop)
+        return task
+
+
+async def _finish(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    stop.set()
+    await task

@@ -1,0 +1,103 @@
+"""Upkeep: what has to be done from time to time, by any process and by several at once without harm.
+
+Files and error files expire (P10), blobs that no row names are removed, what dead uploads had reserved is given back,
+and the events of the months to come get their partitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final
+
+from sqlalchemy import Engine
+
+from ingestd import telemetry
+from ingestd.blobs.store import BlobStore
+from ingestd.settings import RetentionSettings
+from ingestd.store import events, files, ingestions, orphans, usage
+from ingestd.store.engine import utc_now
+
+EVERY_SECONDS: Final = 3600.0
+BATCH: Final = 1000
+"""Rows of one transaction, and blobs of one question to the database."""
+
+log = telemetry.logger(__name__)
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """The chores, over one database and one blob store."""
+
+    sql: Engine
+    blobs: BlobStore
+    retention: RetentionSettings
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Do the chores now and then every hour, until `stop` is set."""
+        while not stop.is_set():
+            await asyncio.to_thread(self.once, utc_now())
+            pause = EVERY_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311 -- no secret: replicas take turns
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await stop.wait()
+
+    def once(self, now: datetime) -> None:
+        """Do every chore; one that fails does not keep the others, and has its next turn in an hour."""
+        for chore in (self.add_months, self.expire_files, self.expire_error_files, self.end_reservations, self.sweep):
+            try:
+                done = chore(now)
+            except Exception as fault:
+                log.warning("chore_failed", chore=chore.__name__, exc_info=fault)
+            else:
+                if done:
+                    log.info("chore_done", chore=chore.__name__, count=done)
+
+    def add_months(self, now: datetime) -> int:
+        """Make the partitions of the months to come."""
+        with self.sql.begin() as connection:
+            return events.add_months(connection, now)
+
+    def expire_files(self, now: datetime) -> int:
+        """Forget the bytes of old files that no open ingestion needs; their rows stay."""
+        return self._forget(files.expire, now - timedelta(days=self.retention.file_days))
+
+    def expire_error_files(self, now: datetime) -> int:
+        """Forget old error files."""
+        return self._forget(ingestions.expire_error_files, now - timedelta(days=self.retention.error_file_days))
+
+    def end_reservations(self, now: datetime) -> int:
+        """Give back what uploads had reserved whose process died."""
+        with self.sql.begin() as connection:
+            return usage.end_stale(connection, now - self._safe_age)
+
+    def sweep(self, now: datetime) -> int:
+        """Remove blobs that no row names; one younger than the safe age may be about to get its row."""
+        removed = 0
+        for folder in (orphans.UPLOADED, *orphans.WORKED):
+            old = (blob.name for blob in self.blobs.list(folder) if blob.modified < now - self._safe_age)
+            while names := list(islice(old, BATCH)):
+                with self.sql.connect() as connection:
+                    left = orphans.without_row(connection, folder, names)
+                self.blobs.delete(left)
+                removed += len(left)
+        return removed
+
+    @property
+    def _safe_age(self) -> timedelta:
+        return timedelta(hours=self.retention.orphan_hours)
+
+    def _forget(self, expire: files.Expire, before: datetime) -> int:
+        """Expire batch by batch: first the rows, then their blobs, which the sweep finds should we die in between."""
+        forgotten = 0
+        while True:
+            with self.sql.begin() as connection:
+                blobs = expire(connection, before, at_most=BATCH)
+            if not blobs:
+                return forgotten
+            self.blobs.delete(blobs)
+            forgotten += len(blobs)

@@ -1,0 +1,147 @@
+"""What is done from time to time: files and error files expire, and what nothing names goes (P10, I8)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+from ingestd.ingest.incoming import STEP
+from ingestd.ingest.upkeep import Upkeep
+from ingestd.settings import RetentionSettings
+from ingestd.store import engine as store
+
+DAY = timedelta(days=1)
+ROWS = b"identity,Age\nann,1\nbob,old\n"
+COLUMNS = {"Age": {"dataType": "INTEGER"}}
+
+
+@pytest.fixture
+def upkeep(ground, app):
+    sql = store.engine(ground.database_url)
+    yield Upkeep(sql, ground.blobs, RetentionSettings())
+    sql.dispose()
+
+
+@pytest_asyncio.fixture
+async def pushed(tenant):
+    """An ingestion that ended, with an error file."""
+    return await tenant.push(ROWS, columns=COLUMNS)
+
+
+def rows(upkeep, statement, **values):
+    with upkeep.sql.begin() as connection:
+        return connection.execute(text(statement), values).all()
+
+
+def files(upkeep, tenant):
+    account = ids.read(Prefix.ACCOUNT, tenant.id)
+    found = rows(upkeep, "SELECT state, blob FROM files WHERE account_id = :account ORDER BY id", account=account)
+    return [(state, upkeep.blobs.exists(blob)) for state, blob in found]
+
+
+def stored(upkeep, tenant):
+    account = ids.read(Prefix.ACCOUNT, tenant.id)
+    [(found,)] = rows(upkeep, "SELECT stored_bytes FROM usage WHERE account_id = :account", account=account)
+    return found
+
+
+def age_all_but(young, folder):
+    """Let the blobs of a folder be two days old."""
+    old = (store.utc_now() - 2 * DAY).timestamp()
+    for path in folder.iterdir():
+        if path.name != young.replace("/", "+"):
+            os.utime(path, (old, old))
+
+
+async def test_files_expire_after_a_week_and_make_room(upkeep, tenant, pushed):
+    await tenant.put("waits.csv", bytes(100))
+    now = store.utc_now()
+    await asyncio.to_thread(upkeep.once, now + 6 * DAY)
+    assert files(upkeep, tenant) == [("consumed", True), ("available", True)]
+    assert stored(upkeep, tenant) == len(ROWS) + 100
+    await asyncio.to_thread(upkeep.once, now + 8 * DAY)
+    assert files(upkeep, tenant) == [("expired", False), ("expired", False)]
+    assert stored(upkeep, tenant) == 0
+    assert (await tenant.error_file(pushed)).count("\r\n") == 2
+
+
+async def test_the_file_of_an_open_ingestion_does_not_expire(upkeep, tenant, pushed):
+    ingestion = ids.read(Prefix.INGESTION, pushed["id"])
+    change = "UPDATE ingestions SET status = :status WHERE id = :id RETURNING id"
+    rows(upkeep, change, status="in_progress", id=ingestion)
+    await asyncio.to_thread(upkeep.once, store.utc_now() + 8 * DAY)
+    assert files(upkeep, tenant) == [("consumed", True)]
+    rows(upkeep, change, status="completed", id=ingestion)
+
+
+async def test_error_files_expire_after_thirty_days(upkeep, tenant, pushed):
+    now = store.utc_now()
+    await asyncio.to_thread(upkeep.once, now + 29 * DAY)
+    assert await tenant.error_file(pushed)
+    await asyncio.to_thread(upkeep.once, now + 31 * DAY)
+    shown = (await tenant.http.get(f"/v1/ingestions/{pushed['id']}")).json()
+    assert (shown["status"], shown["counts"]["rejected"], shown["error_file"]) == ("completed", 1, None)
+    assert (await tenant.http.get(f"/v1/ingestions/{pushed['id']}/error-file")).status_code == 404
+    maker = ids.read(Prefix.INGESTION, pushed["id"]).hex
+    assert list(upkeep.blobs.list(f"errors/{maker}")) == []
+
+
+async def test_blobs_that_nothing_names_are_removed_once_they_are_old(ground, upkeep, app, tenant, pushed):
+    await tenant.put("waits.csv", bytes(10))
+    await tenant.put("gone.csv", bytes(10))
+    async with tenant.sftp() as sftp:
+        await sftp.remove("/gone.csv")
+    account = ids.read(Prefix.ACCOUNT, tenant.id)
+    keys = await app.intake.keys(account)
+    ended, unknown = ids.read(Prefix.INGESTION, pushed["id"]).hex, uuid4().hex
+    left = [f"files/{uuid4().hex}", f"parts/{ended}/1/a", f"errors/{ended}/1-a.csv", f"parts/{unknown}/1/a"]
+    young = f"files/{uuid4().hex}"
+    for name in [*left, young]:
+        ground.blobs.create(name, keys).commit()
+    named = {blob for (blob,) in rows(upkeep, "SELECT blob FROM files WHERE state IN ('consumed', 'available')")}
+    named |= {blob for (blob,) in rows(upkeep, "SELECT blob FROM manifests")}
+    age_all_but(young, Path(ground.blob_place))
+    await asyncio.to_thread(upkeep.once, store.utc_now())
+    there = {blob.name for blob in upkeep.blobs.list()}
+    assert there.isdisjoint(left)
+    assert young in there
+    assert named <= there
+    assert sorted(files(upkeep, tenant)) == [("available", True), ("consumed", True), ("removed", False)]
+    assert await tenant.error_file(pushed)
+    ground.blobs.delete([young])
+
+
+@pytest.mark.threat("T42")
+async def test_what_a_dead_upload_had_reserved_is_given_back(upkeep, tenant, app):
+    incoming = await app.intake.begin(ids.read(Prefix.ACCOUNT, tenant.id))
+    await incoming.write(bytes(STEP))
+    assert stored(upkeep, tenant) == STEP
+    await asyncio.to_thread(upkeep.once, store.utc_now() + 2 * DAY)
+    assert stored(upkeep, tenant) == 0
+    incoming.abort()
+    await app.intake.close()
+    assert stored(upkeep, tenant) == 0
+
+
+async def test_months_of_events_are_made_ahead_once(upkeep):
+    later = store.utc_now() + 100 * DAY
+    made = await asyncio.to_thread(upkeep.add_months, later)
+    assert made >= 1
+    assert await asyncio.to_thread(upkeep.add_months, later) == 0
+    month = f"events_p_{later + 90 * DAY:%Y_%m}"
+    assert rows(upkeep, "SELECT to_regclass(:month) IS NOT NULL", month=month) == [(True,)]
+
+
+async def test_a_chore_that_fails_does_not_keep_the_others(ground, upkeep, tenant, pushed, tmp_path):
+    broken = Upkeep(upkeep.sql, ground.blobs, RetentionSettings(orphan_hours=10**12))  # beyond what a date can be
+    await asyncio.to_thread(broken.once, store.utc_now() + 8 * DAY)
+    assert files(upkeep, tenant) == [("expired", False)]
