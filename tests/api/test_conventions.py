@@ -72,7 +72,7 @@ async def test_a_key_cannot_give_what_it_has_not(tenant):
     ("method", "path", "body", "status", "code"),
     [
         ("GET", "/v1/nowhere", None, 404, "not_found"),
-        ("PATCH", "/v1/account", None, 405, "method_not_allowed"),
+        ("PUT", "/v1/account", None, 405, "method_not_allowed"),
         ("POST", "/v1/profiles/lookup", b"{", 400, "bad_request"),
         ("POST", "/v1/profiles/lookup", b"{}", 422, "invalid"),
         ("POST", "/v1/webhooks", b'{"name": "x", "url": "https://10.0.0.1/"}', 403, "egress_denied"),

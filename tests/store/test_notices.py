@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -23,10 +24,16 @@ from ingestd.store.base import Base
 from ingestd.store.deliveries import Delivery, DeliveryState
 from ingestd.store.engine import Sessions, transaction
 from ingestd.store.notices import CHANNEL, Notice, adding
+from ingestd.store.page import Cut
 from ingestd.store.webhooks import Webhook
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TABLES = [Base.metadata.tables[name] for name in ("accounts", "webhooks", "notices", "deliveries")]
+
+
+def newest(table: Any, *, after: UUID | None = None, limit: int = 50) -> Cut:
+    """The page of the newest rows, those after an id."""
+    return Cut(table.SORTS["created_at"], descending=True, after=after and (str(after),), limit=limit)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +138,7 @@ async def test_the_flow_writes_the_same_with_its_synchronous_connection(sessions
         connection.execute(adding(notice))
     made.dispose()
     async with sessions() as session:
-        shown = (await deliveries.page(session, webhook))[0]
+        shown = (await deliveries.page(session, webhook, newest(deliveries)))[0]
     assert shown.Notice.data == notice.data
     assert (shown.Notice.subject_id, shown.Notice.type) == (UUID(int=5), "ingestion.completed")
 
@@ -179,7 +186,7 @@ async def test_webhooks_and_deliveries_of_others_are_not_found(sessions: Session
     async with sessions() as session:
         assert (await webhooks.get(session, account, mine.id)).id == mine.id
         assert (await deliveries.get(session, mine, delivery.id)).Delivery.id == delivery.id
-        assert await deliveries.page(session, theirs) == []
+        assert await deliveries.page(session, theirs, newest(deliveries)) == []
         with pytest.raises(NotFound):
             await webhooks.get(session, account, theirs.id)
         with pytest.raises(NotFound):
@@ -192,13 +199,13 @@ async def test_pages_are_newest_first_and_leave_nothing_out(sessions: Sessions, 
     hooks = [(await new_webhook(sessions, account)).id for _ in range(5)]
     notices = [await tell(sessions, account) for _ in range(5)]
     async with sessions() as session:
-        newest = await webhooks.page(session, account, limit=2)
-        assert [each.id for each in newest] == hooks[:1:-1], "one more than asked for"
-        rest = await webhooks.page(session, account, before=newest[1].id)
+        first = await webhooks.page(session, account, newest(webhooks, limit=2))
+        assert [each.id for each in first] == hooks[:1:-1], "one more than asked for"
+        rest = await webhooks.page(session, account, newest(webhooks, after=first[1].id))
         assert [each.id for each in rest] == hooks[2::-1]
-        shown = await deliveries.page(session, rest[0], limit=2)
+        shown = await deliveries.page(session, rest[0], newest(deliveries, limit=2))
         assert [each.Notice.id for each in shown] == notices[:1:-1]
-        rows = await deliveries.page(session, rest[0], before=notices[3])
+        rows = await deliveries.page(session, rest[0], newest(deliveries, after=notices[3]))
         assert [each.Delivery.notice_id for each in rows] == notices[2::-1]
 
 
@@ -267,7 +274,7 @@ async def test_what_died_since_a_moment_can_be_recovered(sessions: Sessions, acc
     async with transaction(sessions) as session:
         assert await deliveries.recover(session, webhook, since=NOW + timedelta(seconds=1), now=NOW) == 0
         assert await deliveries.recover(session, webhook, since=NOW, now=NOW) == 1
-        assert [each.Delivery.state for each in await deliveries.page(session, other)] == ["dead"]
+        assert [each.Delivery.state for each in await deliveries.page(session, other, newest(deliveries))] == ["dead"]
 
 
 async def test_nothing_is_sent_again_to_a_disabled_webhook(sessions: Sessions, account: UUID):

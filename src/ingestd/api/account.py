@@ -1,17 +1,25 @@
-"""Accounts: made by an operator, read by their own keys."""
+"""Accounts: made and changed by an operator, read by their own keys."""
 
 from __future__ import annotations
 
-from datetime import datetime, time
+from datetime import time
 from typing import Annotated
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi import Depends, Response
+from pydantic import AfterValidator, BaseModel, Field, with_config
+from typing_extensions import TypedDict
 
-from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api import audit
+from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
+from ingestd.api.etags import IfMatch
+from ingestd.api.ids import AccountId
+from ingestd.api.model import STRICT, In, Name
+from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
+from ingestd.domain.moment import Moment
 from ingestd.ingest.accounts import new_account
 from ingestd.store import accounts
 from ingestd.store.accounts import Account
@@ -26,27 +34,57 @@ def _known_zone(name: str) -> str:
     return name
 
 
-class Features(BaseModel):
-    """What an account may use: the SFTP door (S79), e-mails at milestones (S133)."""
+def _without_zone(at: time) -> time:
+    if at.tzinfo is not None:
+        raise ValueError("is a time of day in the account's own time zone and has no other")
+    return at
 
-    model_config = ConfigDict(extra="forbid")
+
+TimeZone = Annotated[str, AfterValidator(_known_zone), Field(examples=["Europe/Vienna"])]
+SyncTime = Annotated[time, AfterValidator(_without_zone)]
+Domain = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", examples=["example.org"])]
+Domains = Annotated[list[Domain], Field(max_length=100)]
+
+
+class Features(In):
+    """What an account may use: the SFTP door (S79), e-mails at milestones (S133)."""
 
     sftp: bool = True
     milestone_emails: bool = True
 
 
-class AccountIn(BaseModel):
+class AccountIn(In):
     """A new account."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, Field(min_length=1, max_length=120)]
-    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
-    sync_time: time = time(2, 0)
+    name: Name
+    time_zone: TimeZone = "UTC"
+    sync_time: SyncTime = time(2, 0)
     features: Features = Features()
-    email_domains: Annotated[
-        list[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]], Field(max_length=100)
-    ] = []
+    email_domains: Domains = Field([])
+
+
+@with_config(STRICT)
+class FeaturesPatch(TypedDict, total=False):
+    """A change of what an account may use."""
+
+    sftp: bool
+    milestone_emails: bool
+
+
+@with_config(STRICT)
+class OwnAccountPatch(TypedDict, total=False):
+    """What an account changes of itself; its plan and its domains are the operator's to change."""
+
+    name: Name
+    time_zone: TimeZone
+    sync_time: SyncTime
+
+
+class AccountPatch(OwnAccountPatch, total=False):
+    """What an operator changes of an account."""
+
+    features: FeaturesPatch
+    email_domains: Domains
 
 
 class AccountOut(BaseModel):
@@ -58,7 +96,11 @@ class AccountOut(BaseModel):
     sync_time: time
     features: Features
     email_domains: list[str]
-    created_at: datetime
+    created_at: Moment
+
+
+class AccountPage(Page[AccountOut]):
+    """Accounts."""
 
 
 def shown(account: Account) -> AccountOut:
@@ -81,12 +123,47 @@ def shown(account: Account) -> AccountOut:
     summary="Make an account",
     dependencies=[needs(Scope.ADMIN)],
 )
-async def create(body: AccountIn, tx: Tx, service: Service, _: Caller) -> AccountOut:
-    """Make an account with fresh keys of its own; needs the scope `admin`."""
+async def create(body: AccountIn, tx: Tx, service: Service, caller: Caller, response: Response) -> AccountOut:
+    """Make an account with fresh keys of its own. Name it in `Account-Id` to make its first API key."""
     account = new_account(service.intake.keyring, **body.model_dump(), now=utc_now())
     tx.add(account)
     await tx.flush()
-    return shown(account)
+    made = shown(account)
+    audit.note(tx, caller, "account.created", made.id, after=made)
+    response.headers["Location"] = f"/v1/accounts/{made.id}"
+    return made
+
+
+@router.get("/accounts", operation_id="accounts_list", summary="List accounts", dependencies=[needs(Scope.ADMIN)])
+async def list_all(
+    tx: Reading, _: Caller, asked: Annotated[Asked, Depends(listing(accounts.SORTS, "created_at"))]
+) -> AccountPage:
+    """All accounts, oldest first."""
+    return asked.page(AccountPage, await accounts.page(tx, asked.cut), shown)
+
+
+@router.get(
+    "/accounts/{account_id}", operation_id="accounts_get", summary="Show an account", dependencies=[needs(Scope.ADMIN)]
+)
+async def get_one(account_id: AccountId, tx: Reading) -> AccountOut:
+    """Any account."""
+    return shown(await accounts.get(tx, account_id))
+
+
+@router.patch(
+    "/accounts/{account_id}",
+    operation_id="accounts_change",
+    summary="Change an account",
+    dependencies=[needs(Scope.ADMIN)],
+)
+async def change(account_id: AccountId, body: AccountPatch, tx: Tx, caller: Caller, match: IfMatch) -> AccountOut:
+    """Change any account, what it may use included."""
+    account = await accounts.lock(tx, account_id)
+    before = shown(account)
+    match.check(before)
+    account.features = {**account.features, **body.get("features", {})}
+    account.email_domains = body.get("email_domains", account.email_domains)
+    return _changed(tx, caller, account, body, before)
 
 
 @router.get(
@@ -98,3 +175,26 @@ async def create(body: AccountIn, tx: Tx, service: Service, _: Caller) -> Accoun
 async def get_own(tx: Reading, caller: Caller) -> AccountOut:
     """The account that the key belongs to."""
     return shown(await accounts.get(tx, caller.account_id))
+
+
+@router.patch(
+    "/account",
+    operation_id="account_change",
+    summary="Change the account of the key",
+    dependencies=[needs(Scope.ACCOUNT_WRITE)],
+)
+async def change_own(body: OwnAccountPatch, tx: Tx, caller: Caller, match: IfMatch) -> AccountOut:
+    """Change the account's name, time zone and sync time."""
+    account = await accounts.lock(tx, caller.account_id)
+    before = shown(account)
+    match.check(before)
+    return _changed(tx, caller, account, body, before)
+
+
+def _changed(tx: Tx, caller: Principal, account: Account, body: OwnAccountPatch, before: AccountOut) -> AccountOut:
+    account.name = body.get("name", account.name)
+    account.time_zone = body.get("time_zone", account.time_zone)
+    account.sync_time = body.get("sync_time", account.sync_time)
+    after = shown(account)
+    audit.note(tx, caller, "account.changed", after.id, before=before, after=after)
+    return after

@@ -8,12 +8,24 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from ingestd import __version__
-from ingestd.api import account, api_keys, audit, import_keys, ingestions, me, problems, profiles, system, webhooks
+from ingestd.api import (
+    account,
+    api_keys,
+    audit,
+    deliveries,
+    import_keys,
+    ingestions,
+    me,
+    problems,
+    profiles,
+    system,
+    webhooks,
+)
 from ingestd.api.context import Parts
 from ingestd.api.document import describe
 from ingestd.api.edge import Edge
 
-_RESOURCES = (system, me, account, api_keys, import_keys, ingestions, profiles, webhooks, audit)
+_RESOURCES = (system, me, account, api_keys, import_keys, ingestions, profiles, webhooks, deliveries, audit)
 
 
 def document() -> dict[str, Any]:

@@ -115,7 +115,7 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="API key", bearerFormat="isk_
 async def authenticate(
     request: Request,
     _: Annotated[object, Depends(_bearer)],
-    account_id: Annotated[
+    acts_for: Annotated[
         str | None, Header(alias="Account-Id", description="The account to act for; needs the scope `admin`.")
     ] = None,
 ) -> Principal:
@@ -125,8 +125,8 @@ async def authenticate(
         return known
     key = await _key(request)
     await parts(request).rate.count(request, str(key.id))
-    acts_for = key.account_id if account_id is None else await _account(request, key, account_id)
-    found = Principal(key.id, key.name, acts_for, frozenset(key.scopes), request.state.request_id)
+    account_id = key.account_id if acts_for is None else await _account(request, key, acts_for)
+    found = Principal(key.id, key.name, account_id, frozenset(key.scopes), request.state.request_id)
     request.state.principal = found
     return found
 

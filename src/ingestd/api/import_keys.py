@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Depends, Response
+from pydantic import BaseModel, Field, with_config
+from typing_extensions import TypedDict
 
+from ingestd.api import audit
 from ingestd.api.context import Caller, Reading, Scope, Service, SftpAddress, Tx, needs
+from ingestd.api.etags import IfMatch
+from ingestd.api.ids import ImportKeyId
+from ingestd.api.model import STRICT, In, Name
+from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.errors import Forbidden, Unavailable
 from ingestd.domain.ids import Prefix
-from ingestd.domain.import_key import parse_public_key
+from ingestd.domain.import_key import MAX_TEXT, parse_public_key
+from ingestd.domain.moment import Moment
 from ingestd.store import accounts, import_keys
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.import_keys import ImportKey
@@ -20,13 +27,25 @@ from ingestd.store.import_keys import ImportKey
 router = Router(prefix="/v1", tags=["Import keys"])
 
 
-class ImportKeyIn(BaseModel):
+class ImportKeyIn(In):
     """A new import key; the user name is the account's id and cannot be chosen (S80)."""
 
-    model_config = ConfigDict(extra="forbid")
+    name: Name
+    public_key: Annotated[
+        str,
+        Field(
+            max_length=MAX_TEXT + 1,
+            description="One OpenSSH public key line, such as the file id_ed25519.pub holds.",
+            examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9Vq0cJqRWlPhmUoQqYkkTBF6v8QV0Jq0zZ2R7dW1mD"],
+        ),
+    ]
 
-    name: Annotated[str, Field(min_length=1, max_length=120)]
-    public_key: Annotated[str, Field(description="One OpenSSH public key line, such as the file id_ed25519.pub holds.")]
+
+@with_config(STRICT)
+class ImportKeyPatch(TypedDict, total=False):
+    """A change of an import key."""
+
+    name: Name
 
 
 class ImportKeyOut(BaseModel):
@@ -37,8 +56,8 @@ class ImportKeyOut(BaseModel):
     username: str
     fingerprint: str
     public_key: str
-    created_at: datetime
-    last_used_at: datetime | None
+    created_at: Moment
+    last_used_at: Moment | None
 
 
 class SftpOut(BaseModel):
@@ -52,10 +71,9 @@ class SftpOut(BaseModel):
     commands: list[str]
 
 
-class ImportKeyList(BaseModel):
-    """The import keys of the account, and the server they open (S84)."""
+class ImportKeyPage(Page[ImportKeyOut]):
+    """Import keys in force, and the server they open, null where none runs (S84)."""
 
-    data: list[ImportKeyOut]
     server: SftpOut | None
 
 
@@ -93,7 +111,7 @@ def _server(address: SftpAddress, username: str) -> SftpOut:
     summary="Register an import key",
     dependencies=[needs(Scope.ACCOUNT_WRITE)],
 )
-async def create(body: ImportKeyIn, tx: Tx, caller: Caller) -> ImportKeyOut:
+async def create(body: ImportKeyIn, tx: Tx, caller: Caller, response: Response) -> ImportKeyOut:
     """Register an SSH public key; its owner can log in at once. 403 where the account's plan has no SFTP (S79)."""
     account = await accounts.get(tx, caller.account_id)
     if not account.allows("sftp"):
@@ -107,7 +125,10 @@ async def create(body: ImportKeyIn, tx: Tx, caller: Caller) -> ImportKeyOut:
         fingerprint=public.fingerprint,
         created_at=utc_now(),
     )
-    return _shown(await tx.run_sync(import_keys.add, key))
+    made = _shown(await tx.run_sync(import_keys.add, key))
+    audit.note(tx, caller, "import_key.created", made.id, after=made)
+    response.headers["Location"] = f"/v1/import-keys/{made.id}"
+    return made
 
 
 @router.get(
@@ -116,26 +137,60 @@ async def create(body: ImportKeyIn, tx: Tx, caller: Caller) -> ImportKeyOut:
     summary="List import keys",
     dependencies=[needs(Scope.ACCOUNT_READ)],
 )
-async def list_all(tx: Reading, service: Service, caller: Caller) -> ImportKeyList:
+async def list_all(
+    tx: Reading,
+    service: Service,
+    caller: Caller,
+    asked: Annotated[Asked, Depends(listing(import_keys.SORTS, "created_at"))],
+) -> ImportKeyPage:
     """The keys in force, oldest first, with the server's address."""
-    username = ids.show(Prefix.ACCOUNT, caller.account_id)
-    return ImportKeyList(
-        data=[_shown(key) for key in await import_keys.page(tx, caller.account_id)],
-        server=service.sftp and _server(service.sftp, username),
-    )
+    server = service.sftp and _server(service.sftp, ids.show(Prefix.ACCOUNT, caller.account_id))
+    rows = await import_keys.page(tx, caller.account_id, asked.cut)
+    return asked.page(ImportKeyPage, rows, _shown, server=server)
+
+
+@router.get(
+    "/import-keys/{key_id}",
+    operation_id="import_keys_get",
+    summary="Show an import key",
+    dependencies=[needs(Scope.ACCOUNT_READ)],
+)
+async def get_one(key_id: ImportKeyId, tx: Reading, caller: Caller) -> ImportKeyOut:
+    """One key in force."""
+    return _shown(await import_keys.get(tx, caller.account_id, key_id))
+
+
+@router.patch(
+    "/import-keys/{key_id}",
+    operation_id="import_keys_change",
+    summary="Rename an import key",
+    dependencies=[needs(Scope.ACCOUNT_WRITE)],
+)
+async def change(key_id: ImportKeyId, body: ImportKeyPatch, tx: Tx, caller: Caller, match: IfMatch) -> ImportKeyOut:
+    """Rename a key; another public key is another import key."""
+    key = await import_keys.get(tx, caller.account_id, key_id, lock=True)
+    before = _shown(key)
+    match.check(before)
+    key.name = body.get("name", key.name)
+    after = _shown(await tx.run_sync(import_keys.add, key))
+    audit.note(tx, caller, "import_key.changed", after.id, before=before, after=after)
+    return after
 
 
 @router.delete(
     "/import-keys/{key_id}",
     status_code=204,
     operation_id="import_keys_revoke",
-    summary="Revoke a key",
+    summary="Revoke an import key",
     dependencies=[needs(Scope.ACCOUNT_WRITE)],
 )
-async def revoke(key_id: str, tx: Tx, caller: Caller) -> None:
-    """Revoke a key: it opens no new session, and what an open one does next is refused."""
-    key = await import_keys.get(tx, caller.account_id, ids.read(Prefix.IMPORT_KEY, key_id))
+async def revoke(key_id: ImportKeyId, tx: Tx, caller: Caller, match: IfMatch) -> None:
+    """Revoke a key: it opens no new session, an open one can do nothing more, and is ended within seconds."""
+    key = await import_keys.get(tx, caller.account_id, key_id, lock=True)
+    before = _shown(key)
+    match.check(before)
     key.revoked_at = utc_now()
+    audit.note(tx, caller, "import_key.revoked", before.id, before=before)
 
 
 @router.get("/sftp", operation_id="sftp_get", summary="Show the SFTP server", dependencies=[needs(Scope.ACCOUNT_READ)])

@@ -66,8 +66,12 @@ class Asked:
         shown: Callable[[Row], Any],
         *,
         keyed: Callable[[Row], Any] | None = None,
+        **more: Any,
     ) -> P:
-        """The page of the rows that the cut found; `keyed` gives of a row the entity that has the cut's columns."""
+        """The page of the rows that the cut found.
+
+        `keyed` gives of a row the entity that has the cut's columns; `more` are what the model has beside its rows.
+        """
         cursor = None
         if len(rows) > self.cut.limit:
             last = rows[self.cut.limit - 1]
@@ -75,7 +79,7 @@ class Asked:
             query = [(name, value) for name, value in self._request.query_params.multi_items() if name != "cursor"]
             target = f"{self._request.url.path}?{urlencode([*query, ('cursor', cursor)])}"
             self._response.headers["Link"] = f'<{target}>; rel="next"'
-        return model(data=[shown(row) for row in rows[: self.cut.limit]], next_cursor=cursor)
+        return model(data=[shown(row) for row in rows[: self.cut.limit]], next_cursor=cursor, **more)
 
     def _sign(self, position: list[Any]) -> str:
         text = json.dumps(position, separators=(",", ":")).encode()

@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Final
 
-from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Depends, Request, Response
+from pydantic import BaseModel, Field, with_config
+from typing_extensions import TypedDict
 
 from ingestd import egress
-from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api import audit
+from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Reading, Scope, Service, Tx, needs
+from ingestd.api.etags import IfMatch
+from ingestd.api.ids import WebhookId
+from ingestd.api.model import STRICT, In, Name
+from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
+from ingestd.domain.errors import Invalid
 from ingestd.domain.ids import Prefix
+from ingestd.domain.moment import Moment
 from ingestd.domain.notice import NoticeType
 from ingestd.notify.webhooks import new_secret, secret_context
 from ingestd.store import webhooks
 from ingestd.store.engine import new_id, utc_now
-from ingestd.store.webhooks import Webhook
+from ingestd.store.webhooks import Disabled, Webhook
 
 router = Router(prefix="/v1/webhooks", tags=["Webhooks"])
 
+_DAY: Final = 24 * 60 * 60
+_MAX_GRACE: Final = 7 * _DAY
 
-class WebhookIn(BaseModel):
+Url = Annotated[str, Field(max_length=2048, description="https, on port 443 or 8443, at a public address.")]
+Events = Annotated[list[NoticeType], Field(max_length=len(NoticeType))]
+
+
+class WebhookIn(In):
     """A new webhook; `events` null means all of them."""
 
-    model_config = ConfigDict(extra="forbid")
+    name: Name
+    url: Url
+    events: Events | None = None
 
-    name: Annotated[str, Field(min_length=1, max_length=120)]
-    url: Annotated[str, Field(max_length=2048, description="https, on port 443 or 8443, at a public address.")]
-    events: list[NoticeType] | None = None
+
+@with_config(STRICT)
+class WebhookPatch(TypedDict, total=False):
+    """A change of a webhook; `enabled` true sends to it again, null in `events` sends all of them."""
+
+    name: Name
+    url: Url
+    events: Events | None
+    enabled: bool
+
+
+class SecretRotateIn(In):
+    """How long the old secret signs too, beside the new one."""
+
+    grace_seconds: Annotated[int, Field(ge=0, le=_MAX_GRACE)] = _DAY
 
 
 class WebhookOut(BaseModel):
@@ -40,8 +68,11 @@ class WebhookOut(BaseModel):
     url: str
     events: list[NoticeType] | None
     enabled: bool
-    disabled_reason: str | None
-    created_at: datetime
+    disabled_reason: Disabled | None
+    failing_since: Moment | None
+    previous_secret_until: Moment | None
+    created_at: Moment
+    updated_at: Moment
 
 
 class WebhookMade(WebhookOut):
@@ -50,16 +81,23 @@ class WebhookMade(WebhookOut):
     secret: str
 
 
-def _shown(webhook: Webhook) -> dict[str, object]:
-    return {
-        "id": ids.show(Prefix.WEBHOOK, webhook.id),
-        "name": webhook.name,
-        "url": webhook.url,
-        "events": webhook.events,
-        "enabled": webhook.enabled,
-        "disabled_reason": webhook.disabled_reason,
-        "created_at": webhook.created_at,
-    }
+class WebhookPage(Page[WebhookOut]):
+    """Webhooks."""
+
+
+def _shown(webhook: Webhook) -> WebhookOut:
+    return WebhookOut(
+        id=ids.show(Prefix.WEBHOOK, webhook.id),
+        name=webhook.name,
+        url=webhook.url,
+        events=webhook.events,
+        enabled=webhook.enabled,
+        disabled_reason=webhook.disabled_reason,
+        failing_since=webhook.failing_since,
+        previous_secret_until=webhook.previous_until,
+        created_at=webhook.created_at,
+        updated_at=webhook.updated_at,
+    )
 
 
 @router.post(
@@ -67,25 +105,20 @@ def _shown(webhook: Webhook) -> dict[str, object]:
     status_code=201,
     operation_id="webhooks_create",
     summary="Register a webhook",
-    dependencies=[needs(Scope.WEBHOOKS_WRITE)],
+    dependencies=[needs(Scope.WEBHOOKS_WRITE), NO_STORE],
 )
 async def create(
-    body: WebhookIn,
-    tx: Tx,
-    service: Service,
-    response: Response,
-    caller: Caller,
+    body: WebhookIn, *, request: Request, tx: Tx, service: Service, caller: Caller, response: Response
 ) -> WebhookMade:
     """Register an address; each event is posted to it, signed as Standard Webhooks 1.0 has it."""
-    target = egress.parse_url(body.url, service.egress_allow)
-    await egress.resolve(target.host, target.port, purpose=target.purpose, allow=service.egress_allow)
+    url = await _checked(body.url, request, service)
     keys = await service.intake.keys(caller.account_id)
     webhook_id, secret, now = new_id(), new_secret(), utc_now()
     webhook = Webhook(
         id=webhook_id,
         account_id=caller.account_id,
         name=body.name,
-        url=target.url,
+        url=url,
         secret=keys.seal_secret(secret_context(webhook_id), secret.encode()),
         events=body.events,
         enabled=True,
@@ -94,15 +127,74 @@ async def create(
     )
     tx.add(webhook)
     await tx.flush()
-    response.headers["Cache-Control"] = "no-store"
-    return WebhookMade.model_validate(_shown(webhook) | {"secret": secret})
+    made = _shown(webhook)
+    audit.note(tx, caller, "webhook.created", made.id, after=made)
+    response.headers["Location"] = f"{router.prefix}/{made.id}"
+    return WebhookMade(**made.model_dump(), secret=secret)
 
 
 @router.get("", operation_id="webhooks_list", summary="List webhooks", dependencies=[needs(Scope.WEBHOOKS_READ)])
-async def list_all(tx: Reading, caller: Caller) -> list[WebhookOut]:
+async def list_all(
+    tx: Reading, caller: Caller, asked: Annotated[Asked, Depends(listing(webhooks.SORTS, "-created_at"))]
+) -> WebhookPage:
     """The webhooks of the account, newest first."""
-    found = await webhooks.page(tx, caller.account_id, limit=200)
-    return [WebhookOut.model_validate(_shown(webhook)) for webhook in found]
+    return asked.page(WebhookPage, await webhooks.page(tx, caller.account_id, asked.cut), _shown)
+
+
+@router.get(
+    "/{webhook_id}", operation_id="webhooks_get", summary="Show a webhook", dependencies=[needs(Scope.WEBHOOKS_READ)]
+)
+async def get_one(webhook_id: WebhookId, tx: Reading, caller: Caller) -> WebhookOut:
+    """One webhook, and why it is disabled if it is."""
+    return _shown(await webhooks.get(tx, caller.account_id, webhook_id))
+
+
+@router.patch(
+    "/{webhook_id}",
+    operation_id="webhooks_change",
+    summary="Change a webhook",
+    dependencies=[needs(Scope.WEBHOOKS_WRITE)],
+)
+async def change(  # noqa: PLR0913 -- what FastAPI fills in
+    webhook_id: WebhookId,
+    body: WebhookPatch,
+    *,
+    request: Request,
+    tx: Tx,
+    service: Service,
+    caller: Caller,
+    match: IfMatch,
+) -> WebhookOut:
+    """Rename, move, enable or disable it, or choose other events. What waits for it goes to the new address."""
+    url = await _checked(body["url"], request, service) if "url" in body else None
+    webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
+    before = _shown(webhook)
+    match.check(before)
+    webhook.name = body.get("name", webhook.name)
+    webhook.url = url or webhook.url
+    if "events" in body:
+        webhook.events = None if body["events"] is None else [str(each) for each in body["events"]]
+    if "enabled" in body and body["enabled"] != webhook.enabled:
+        webhook.enable() if body["enabled"] else webhook.disable()
+    return _changed(tx, caller, webhook, before)
+
+
+@router.post(
+    "/{webhook_id}/secret/rotate",
+    operation_id="webhooks_rotate_secret",
+    summary="Replace a webhook's secret",
+    dependencies=[needs(Scope.WEBHOOKS_WRITE), NO_STORE],
+)
+async def rotate_secret(
+    webhook_id: WebhookId, body: SecretRotateIn, tx: Tx, service: Service, caller: Caller
+) -> WebhookMade:
+    """Give it a new secret, in this answer only; until the grace is over (a day, if unsaid) both sign."""
+    keys = await service.intake.keys(caller.account_id)
+    webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
+    before, secret = _shown(webhook), new_secret()
+    sealed = keys.seal_secret(secret_context(webhook_id), secret.encode())
+    webhook.rotate(sealed, until=utc_now() + timedelta(seconds=body.grace_seconds))
+    return WebhookMade(**_changed(tx, caller, webhook, before).model_dump(), secret=secret)
 
 
 @router.delete(
@@ -112,7 +204,26 @@ async def list_all(tx: Reading, caller: Caller) -> list[WebhookOut]:
     summary="Delete a webhook",
     dependencies=[needs(Scope.WEBHOOKS_WRITE)],
 )
-async def delete(webhook_id: str, tx: Tx, caller: Caller) -> None:
+async def delete(webhook_id: WebhookId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Forget a webhook and what waits for it."""
-    webhook = await webhooks.get(tx, caller.account_id, ids.read(Prefix.WEBHOOK, webhook_id))
+    webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
+    before = _shown(webhook)
+    match.check(before)
     await tx.delete(webhook)
+    audit.note(tx, caller, "webhook.deleted", before.id, before=before)
+
+
+def _changed(tx: Tx, caller: Principal, webhook: Webhook, before: WebhookOut) -> WebhookOut:
+    webhook.updated_at = utc_now()
+    after = _shown(webhook)
+    audit.note(tx, caller, "webhook.changed", after.id, before=before, after=after)
+    return after
+
+
+async def _checked(url: str, request: Request, service: Parts) -> str:
+    """The URL in normal form, or why it is refused; this very server is refused too, however it is spelt (T13)."""
+    target = egress.parse_url(url, service.egress_allow)
+    found = await egress.resolve(target.host, target.port, purpose=target.purpose, allow=service.egress_allow)
+    if any((address, target.port) == request.scope["server"] for address in found.addresses):
+        raise Invalid("This is the address of the service itself.", code="url_invalid")
+    return target.url

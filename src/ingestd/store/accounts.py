@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, time
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import LargeBinary, Time, select, update
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
+from ingestd.store.page import Cut, Sorts
 
 
 class Account(Base):
@@ -33,6 +34,14 @@ class Account(Base):
     def allows(self, feature: str) -> bool:
         """Whether a feature (`sftp`, `milestone_emails`) is switched on (S79, S133)."""
         return bool(self.features.get(feature))
+
+
+SORTS: Final[Sorts] = {"created_at": (Account.id,), "name": (Account.name, Account.id)}
+
+
+async def page(session: AsyncSession, cut: Cut) -> list[Account]:
+    """Accounts, for an operator."""
+    return list(await session.scalars(cut.of(select(Account))))
 
 
 async def get(session: AsyncSession, account_id: UUID) -> Account:

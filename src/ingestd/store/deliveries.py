@@ -34,6 +34,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from ingestd.domain.errors import Conflict, NotFound
 from ingestd.store.base import Base, Key
 from ingestd.store.notices import CHANNEL, Notice
+from ingestd.store.page import Cut, Sorts
 from ingestd.store.webhooks import Webhook
 
 PER_WEBHOOK: Final = 2
@@ -89,6 +90,8 @@ class Delivery(Base):
     next_attempt_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
+
+SORTS: Final[Sorts] = {"created_at": (Delivery.notice_id,)}
 
 Shown = Row[Delivery, Notice]
 """A delivery and what it tells."""
@@ -201,14 +204,20 @@ async def get(session: AsyncSession, webhook: Webhook, delivery_id: UUID) -> Sho
     return row
 
 
+async def of_notice(session: AsyncSession, webhook: Webhook, notice_id: UUID) -> Shown:
+    """The delivery of a notice that was just written."""
+    found = await session.execute(_shown(webhook).where(Delivery.notice_id == notice_id))
+    return found.one()
+
+
 async def page(
-    session: AsyncSession, webhook: Webhook, *, before: UUID | None = None, limit: int = 50
+    session: AsyncSession, webhook: Webhook, cut: Cut, *, state: DeliveryState | None = None
 ) -> Sequence[Shown]:
-    """Deliveries of a webhook, newest notice first, those before a notice's id; one more than `limit` tells of more."""
+    """Deliveries of a webhook, in the order of what they tell."""
     statement = _shown(webhook)
-    if before is not None:
-        statement = statement.where(Delivery.notice_id < before)
-    found = await session.execute(statement.order_by(Delivery.notice_id.desc()).limit(limit + 1))
+    if state is not None:
+        statement = statement.where(Delivery.state == state)
+    found = await session.execute(cut.of(statement))
     return found.all()
 
 
@@ -229,8 +238,7 @@ async def recover(session: AsyncSession, webhook: Webhook, *, since: datetime, n
 
 
 async def _restart(session: AsyncSession, webhook: Webhook, *which: ColumnElement[bool], now: datetime) -> int:
-    if not webhook.enabled:
-        raise Conflict("The webhook is disabled.", code="webhook_disabled")
+    check_enabled(webhook)
     found = await session.execute(
         update(Delivery)
         .where(Delivery.webhook_id == webhook.id, Delivery.state != DeliveryState.SENDING, *which)
@@ -239,6 +247,12 @@ async def _restart(session: AsyncSession, webhook: Webhook, *which: ColumnElemen
     )
     await session.execute(select(func.pg_notify(CHANNEL, "")))
     return len(found.all())
+
+
+def check_enabled(webhook: Webhook) -> None:
+    """Raise Conflict if the webhook is disabled."""
+    if not webhook.enabled:
+        raise Conflict("The webhook is disabled.", code="webhook_disabled")
 
 
 async def listen(url: str) -> AsyncGenerator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, select, text, update
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from ingestd.domain.errors import Conflict, NotFound
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
+from ingestd.store.page import Cut, Sorts
 
 
 class ImportKey(Base):
@@ -40,8 +42,11 @@ class ImportKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+SORTS: Final[Sorts] = {"created_at": (ImportKey.id,), "name": (ImportKey.name, ImportKey.id)}
+
+
 def add(session: Session, key: ImportKey) -> ImportKey:
-    """Keep a new key, or raise Conflict where the account has its name or its key already (S81).
+    """Keep a key, new or changed, or raise Conflict where the account has its name or its key already (S81).
 
     An asynchronous session calls it by `run_sync`.
     """
@@ -54,19 +59,18 @@ def add(session: Session, key: ImportKey) -> ImportKey:
     return key
 
 
-async def page(session: AsyncSession, account_id: UUID) -> list[ImportKey]:
-    """The keys of an account that are in force, oldest first."""
+async def page(session: AsyncSession, account_id: UUID, cut: Cut) -> list[ImportKey]:
+    """The keys of an account that are in force."""
     found = select(ImportKey).where(ImportKey.account_id == account_id, ImportKey.revoked_at.is_(None))
-    return list(await session.scalars(found.order_by(ImportKey.id)))
+    return list(await session.scalars(cut.of(found)))
 
 
-async def get(session: AsyncSession, account_id: UUID, key_id: UUID) -> ImportKey:
-    """One key in force, or NotFound."""
-    found = await session.scalar(
-        select(ImportKey).where(
-            ImportKey.account_id == account_id, ImportKey.id == key_id, ImportKey.revoked_at.is_(None)
-        )
+async def get(session: AsyncSession, account_id: UUID, key_id: UUID, *, lock: bool = False) -> ImportKey:
+    """One key in force, held by this transaction if `lock`, or NotFound."""
+    statement = select(ImportKey).where(
+        ImportKey.account_id == account_id, ImportKey.id == key_id, ImportKey.revoked_at.is_(None)
     )
+    found: ImportKey | None = await session.scalar(statement.with_for_update() if lock else statement)
     if found is None:
         raise NotFound("There is no such import key.")
     return found

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
+from ingestd.store.page import Cut, Sorts
 
 PATIENCE: Final = timedelta(days=5)
 """How long a webhook may fail, without one success in between, before it is disabled."""
@@ -61,24 +62,21 @@ class Webhook(Base):
         self.secret = sealed
 
 
-async def get(session: AsyncSession, account_id: UUID, webhook_id: UUID) -> Webhook:
-    """The webhook of the account, or NotFound."""
-    found: Webhook | None = await session.scalar(
-        select(Webhook).where(Webhook.account_id == account_id, Webhook.id == webhook_id)
-    )
+SORTS: Final[Sorts] = {"created_at": (Webhook.id,), "name": (Webhook.name, Webhook.id)}
+
+
+async def get(session: AsyncSession, account_id: UUID, webhook_id: UUID, *, lock: bool = False) -> Webhook:
+    """The webhook of the account, held by this transaction if `lock`, or NotFound."""
+    statement = select(Webhook).where(Webhook.account_id == account_id, Webhook.id == webhook_id)
+    found: Webhook | None = await session.scalar(statement.with_for_update() if lock else statement)
     if found is None:
         raise NotFound("There is no such webhook.")
     return found
 
 
-async def page(
-    session: AsyncSession, account_id: UUID, *, before: UUID | None = None, limit: int = 50
-) -> list[Webhook]:
-    """Webhooks of the account, newest first, those before an id; one more than `limit` tells that there are more."""
-    statement = select(Webhook).where(Webhook.account_id == account_id)
-    if before is not None:
-        statement = statement.where(Webhook.id < before)
-    return list(await session.scalars(statement.order_by(Webhook.id.desc()).limit(limit + 1)))
+async def page(session: AsyncSession, account_id: UUID, cut: Cut) -> list[Webhook]:
+    """Webhooks of the account."""
+    return list(await session.scalars(cut.of(select(Webhook).where(Webhook.account_id == account_id))))
 
 
 async def unknown(session: AsyncSession, account_id: UUID, chosen: Collection[UUID]) -> set[UUID]:
