@@ -59,6 +59,7 @@ check: $(STAMP) ## what CI checks besides the tests: style, types, floors, depen
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
 	$(BIN)/codespell
+	test ! -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 
 .PHONY: bench
 bench: $(STAMP) ## measure, for instance: make bench ARGS="profiles --mb 200 --json out.json"

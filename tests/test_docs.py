@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from pydantic import BaseModel
+
+from ingestd.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -33,6 +36,24 @@ def test_every_link_within_the_project_leads_to_a_file(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_make_command_that_is_named_exists(document):
     assert set(re.findall(r"(?:^|`)make (\w+)", document.read_text(), re.MULTILINE)) <= TARGETS
+
+
+def names(model, prefix="INGESTD_"):
+    """The variables of a settings model, and those one level down."""
+    for name, declared in model.model_fields.items():
+        kind = declared.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from names(kind, f"{prefix}{name.upper()}__")
+        else:
+            yield f"{prefix}{name.upper()}"
+
+
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, ROOT / "Dockerfile", ROOT / "compose.yaml"], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_every_setting_that_is_named_exists(document):
+    named = set(re.findall(r"INGESTD_[A-Z_]*[A-Z]", document.read_text()))
+    assert named <= {*names(Settings), "INGESTD_ROLES", "INGESTD_SECRETS_DIR"}
 
 
 def test_every_make_command_is_in_its_help():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 from ingestd.domain.plan import MIB, Limits
 
@@ -74,7 +75,11 @@ class MetricsSettings(_Part):
 
 
 class Settings(BaseSettings):
-    """All settings. `INGESTD_SFTP__PORT=2022` sets `sftp.port`."""
+    """All settings. `INGESTD_SFTP__PORT=2022` sets `sftp.port`.
+
+    A secret need not stand in the environment (T154): a file of the variable's name in the folder INGESTD_SECRETS_DIR
+    has it, in small letters, such as `ingestd_master_key`.
+    """
 
     model_config = SettingsConfigDict(env_prefix="INGESTD_", env_nested_delimiter="__", frozen=True, extra="ignore")
 
@@ -93,3 +98,18 @@ class Settings(BaseSettings):
     quota: QuotaSettings = QuotaSettings()
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then variables, then files of secrets."""
+        del dotenv_settings, file_secret_settings
+        folder = os.environ.get("INGESTD_SECRETS_DIR")
+        files = [SecretsSettingsSource(settings_cls, secrets_dir=folder)] if folder else []
+        return (init_settings, env_settings, *files)

@@ -40,7 +40,7 @@ def base(settings: Settings, *, serving: bool = False, migrating: bool = False) 
     folder = settings.data_dir.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     blob_place = settings.blob_url or str(folder / "blobs")
-    master = settings.master_key.get_secret_value() if settings.master_key else _master_of(folder)
+    master = settings.master_key.get_secret_value() if settings.master_key else _master_of(settings, folder)
     with _database(settings, folder, serving=serving, migrating=migrating) as (url, alone):
         yield Base(
             settings=settings,
@@ -52,15 +52,22 @@ def base(settings: Settings, *, serving: bool = False, migrating: bool = False) 
         )
 
 
-def _master_of(folder: Path) -> str:
-    """The master key of a data folder, made at its first start; a lost one is never replaced by another."""
-    if (folder / "postgres").exists() and not (folder / "master.key").exists():
-        raise Unavailable(
-            f"{folder / 'master.key'} is missing, and what is stored was sealed with it. Put it back, or set "
-            "INGESTD_MASTER_KEY.",
-            code="master_key_missing",
-        )
-    return master_from_file(folder / "master.key")
+def _master_of(settings: Settings, folder: Path) -> str:
+    """The master key of a data folder, made at the embedded database's first start and never again (T153)."""
+    file = folder / "master.key"
+    if not file.exists():
+        if settings.database_url is not None:
+            raise Unavailable(
+                "Set INGESTD_MASTER_KEY: with a database of your own no key is made for you. "
+                "Make one with: ingestd keys master",
+                code="master_key_missing",
+            )
+        if (folder / "postgres").exists():
+            raise Unavailable(
+                f"{file} is missing, and what is stored was sealed with it. Put it back, or set INGESTD_MASTER_KEY.",
+                code="master_key_missing",
+            )
+    return master_from_file(file)
 
 
 def _place(place: str) -> str | Path:

@@ -1,4 +1,4 @@
-"""`ingestd keys`: import keys, the SSH public keys that open an account's SFTP door."""
+"""`ingestd keys`: import keys, the SSH public keys that open an account's SFTP door, and new master keys."""
 
 from __future__ import annotations
 
@@ -12,18 +12,56 @@ from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.import_key import parse_public_key
+from ingestd.keyring import new_master
 from ingestd.settings import Settings
 from ingestd.store import engine as store
 from ingestd.store import import_keys
 from ingestd.store.accounts import Account
 from ingestd.store.import_keys import ImportKey
 
-app = typer.Typer(help="Import keys: SSH public keys that open the SFTP door.", no_args_is_help=True)
+app = typer.Typer(
+    help="Import keys (SSH public keys that open the SFTP door), and new master keys.", no_args_is_help=True
+)
 
 
-@app.callback()
-def keys() -> None:
-    """Import keys: SSH public keys that open the SFTP door."""
+@app.command("master")
+def master() -> None:
+    """Print a new master key, for INGESTD_MASTER_KEY: the one secret of a service with a database of its own.
+
+    Example: export INGESTD_MASTER_KEY="$(ingestd keys master)"
+    """
+    typer.echo(new_master())
+
+
+@app.command("list")
+def list_all(account: Annotated[str, typer.Argument(help="The account's id, acc_….")]) -> None:
+    """List an account's import keys: name, fingerprint, and when it was last used or revoked.
+
+    Example: ingestd keys list acc_01k9…
+    """
+    with base(Settings()) as ground, store.committing(ground.database_url) as session:
+        for key in import_keys.all_of(session, ids.read(Prefix.ACCOUNT, account)):
+            ended = f"revoked {key.revoked_at:%F}" if key.revoked_at else ""
+            used = f"last used {key.last_used_at:%F}" if key.last_used_at else "never used"
+            typer.echo(f"{key.name}  {key.fingerprint}  {ended or used}")
+
+
+@app.command("revoke")
+def revoke(
+    account: Annotated[str, typer.Argument(help="The account's id, acc_….")],
+    fingerprint: Annotated[str, typer.Argument(help="The key's, SHA256:…, as `keys list` shows it.")],
+) -> None:
+    """Revoke an import key: from now on it opens nothing, and its open sessions can do nothing more.
+
+    Example: ingestd keys revoke acc_01k9… SHA256:0abc…
+    """
+    with base(Settings()) as ground, store.committing(ground.database_url) as session:
+        for key in import_keys.all_of(session, ids.read(Prefix.ACCOUNT, account)):
+            if key.fingerprint == fingerprint and key.revoked_at is None:
+                key.revoked_at = store.utc_now()
+                typer.echo(f"revoked {fingerprint}")
+                return
+    raise NotFound("The account has no such key in force.")
 
 
 @app.command("add")

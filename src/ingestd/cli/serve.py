@@ -36,7 +36,8 @@ def serve(
     """
     wanted = _roles(roles)
     settings = Settings()
-    telemetry.configure(level=settings.log_level.upper())
+    pretty = None if settings.log_format == "auto" else settings.log_format == "console"
+    telemetry.configure(level=settings.log_level.upper(), pretty=pretty)
     with base(settings, serving=True, migrating=migrate) as ground:
         first = _first_account(ground) if ground.alone and not accounts.any_account(ground) else None
         asyncio.run(_run(ground, wanted, first))

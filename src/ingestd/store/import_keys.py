@@ -97,3 +97,8 @@ async def find_admitted(session: AsyncSession, account_id: UUID, fingerprint: st
 async def used(session: AsyncSession, key_id: UUID, *, now: datetime) -> None:
     """Note that a key opened a session."""
     await session.execute(update(ImportKey).where(ImportKey.id == key_id).values(last_used_at=now))
+
+
+def all_of(session: Session, account_id: UUID) -> list[ImportKey]:
+    """All keys of an account, those that were revoked too, oldest first, for a command."""
+    return list(session.scalars(select(ImportKey).where(ImportKey.account_id == account_id).order_by(ImportKey.id)))

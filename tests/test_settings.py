@@ -1,0 +1,24 @@
+"""Settings come from variables, and secrets from files too."""
+
+import pytest
+
+from ingestd.settings import Settings
+
+SECRET = "postgresql://ingestd:hidden@database/ingestd"
+
+
+@pytest.mark.threat("T154")
+def test_a_secret_may_stand_in_a_file_and_is_never_shown(tmp_path, monkeypatch):
+    (tmp_path / "ingestd_database_url").write_text(SECRET + "\n")
+    monkeypatch.setenv("INGESTD_SECRETS_DIR", str(tmp_path))
+    settings = Settings()
+    assert settings.database_url.get_secret_value() == SECRET
+    assert "hidden" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_a_variable_goes_before_a_file(tmp_path, monkeypatch):
+    (tmp_path / "ingestd_log_level").write_text("error")
+    monkeypatch.setenv("INGESTD_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("INGESTD_LOG_LEVEL", "warning")
+    monkeypatch.setenv("INGESTD_SFTP__PORT", "2022")
+    assert (Settings().log_level, Settings().sftp.port) == ("warning", 2022)
