@@ -1,6 +1,7 @@
 """The service as a program of its own, which can be broken and started again, and what a client of it does."""
 
 import asyncio
+import copy
 import json
 import os
 import re
@@ -171,6 +172,12 @@ class Client:
             self.account, self.key = accounts.make(
                 ground, name="test", email_domains=["example.org"], import_key=self.import_key
             )
+
+    def of(self, program):
+        """The same account of another program, which has its state."""
+        same = copy.copy(self)
+        same.program = program
+        return same
 
     def http(self):
         """A client of the API, as it is reached now."""

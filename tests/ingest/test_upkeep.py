@@ -17,6 +17,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.ingest.incoming import STEP
 from ingestd.ingest.upkeep import Upkeep
 from ingestd.settings import RetentionSettings
+from ingestd.store import dump
 from ingestd.store import engine as store
 
 DAY = timedelta(days=1)
@@ -144,4 +145,15 @@ async def test_months_of_events_are_made_ahead_once(upkeep):
 async def test_a_chore_that_fails_does_not_keep_the_others(ground, upkeep, tenant, pushed, tmp_path):
     broken = Upkeep(upkeep.sql, ground.blobs, RetentionSettings(orphan_hours=10**12))  # beyond what a date can be
     await asyncio.to_thread(broken.once, store.utc_now() + 8 * DAY)
+    assert files(upkeep, tenant) == [("expired", False)]
+
+
+async def test_no_blob_is_removed_while_a_backup_is_made(ground, upkeep, tenant, pushed):
+    def expire():
+        with dump.keeping_blobs(ground.database_url):
+            upkeep.once(store.utc_now() + 8 * DAY)
+
+    await asyncio.to_thread(expire)
+    assert files(upkeep, tenant) == [("expired", True)]
+    await asyncio.to_thread(upkeep.once, store.utc_now() + 8 * DAY)
     assert files(upkeep, tenant) == [("expired", False)]

@@ -26,6 +26,7 @@ class Base:
     """Whether no other process can be using the database."""
     blobs: BlobStore
     blob_place: str
+    master: str = field(repr=False)
     keyring: Keyring
 
 
@@ -39,15 +40,16 @@ def base(settings: Settings, *, serving: bool = False, migrating: bool = False) 
     """
     folder = settings.data_dir.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    blob_place = settings.blob_url or str(folder / "blobs")
+    place = blob_place(settings)
     master = settings.master_key.get_secret_value() if settings.master_key else _master_of(settings, folder)
     with _database(settings, folder, serving=serving, migrating=migrating) as (url, alone):
         yield Base(
             settings=settings,
             database_url=url,
             alone=alone,
-            blobs=open_store(_place(blob_place)),
-            blob_place=blob_place,
+            blobs=open_blobs(place),
+            blob_place=place,
+            master=master,
             keyring=Keyring.load(master),
         )
 
@@ -70,8 +72,14 @@ def _master_of(settings: Settings, folder: Path) -> str:
     return master_from_file(file)
 
 
-def _place(place: str) -> str | Path:
-    return place if "://" in place else Path(place)
+def blob_place(settings: Settings) -> str:
+    """Where the blobs are: the URL that is set, or a folder in the data folder."""
+    return settings.blob_url or str(settings.data_dir.absolute() / "blobs")
+
+
+def open_blobs(place: str) -> BlobStore:
+    """Open the blob store of a place."""
+    return open_store(place if "://" in place else Path(place))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -12,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from ingestd.blobs.local import LocalFolder
 from ingestd.blobs.remote import ObjectStorage
-from ingestd.domain.errors import Invalid
+from ingestd.domain.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-z0-9_-][a-z0-9_.-]*(/[a-z0-9_-][a-z0-9_.-]*)*")
 _REMOTE = {"s3", "gs", "az"}
-_SKIP = 1024 * 1024  # bytes read at a time on the way to a range
+_PIECE = 1024 * 1024  # bytes read at a time on the way to a range, or to another store
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class BlobStore:
         """
         file = keys.open_stream(self._backend.read(_checked(name)), name)
         try:
-            while start > 0 and (skipped := file.read(min(start, _SKIP))):
+            while start > 0 and (skipped := file.read(min(start, _PIECE))):
                 start -= len(skipped)
         except BaseException:
             file.close()
@@ -79,6 +80,15 @@ class BlobStore:
         """Go through the blobs under a folder (`parts/0198…`, without a final slash), or all of them, in no order."""
         return self._backend.list(_checked(folder) if folder else "")
 
+    def copy_to(self, other: BlobStore) -> int:
+        """Copy every blob to another store, sealed as it is and durable there; return how many."""
+        copied = 0
+        for stored in self.list():
+            with contextlib.suppress(NotFound):  # removed since
+                self._copy(stored.name, other)
+                copied += 1
+        return copied
+
     def check(self) -> None:
         """Raise Unavailable if blobs cannot be stored now (for readiness)."""
         self._backend.check()
@@ -86,6 +96,17 @@ class BlobStore:
     def sweep_parts(self, older_than: datetime) -> int:
         """Remove what dead processes left of uploads last written to before the time; return how many."""
         return self._backend.sweep_parts(older_than)
+
+    def _copy(self, name: str, other: BlobStore) -> None:
+        with contextlib.closing(self._backend.read(name)) as sealed:
+            upload = other._backend.begin(name)
+            try:
+                while piece := sealed.read(_PIECE):
+                    upload.write(piece)
+                upload.publish()
+            except BaseException:
+                upload.discard()
+                raise
 
 
 class BlobWriter(io.RawIOBase):

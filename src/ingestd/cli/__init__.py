@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from ingestd.cli import accounts, check, demo, keys, migrate, openapi, serve
+from ingestd.cli import accounts, backup, check, demo, keys, migrate, openapi, serve
 from ingestd.domain.errors import IngestdError, Invalid
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app.command()(serve.serve)
 app.command()(demo.demo)
 app.command()(check.check)
 app.command()(migrate.migrate)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(openapi.openapi)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")

