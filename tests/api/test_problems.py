@@ -17,6 +17,7 @@ ELSEWHERE = (
     "settings.py",
     "app/",
     "keyring/",
+    "store/dump.py",
     "store/embedded.py",
     "store/schema.py",
     "blobs/",
