@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from ingestd.api.context import Caller, Reading, Scope, Service, needs
+from ingestd.api.ids import IngestionId
 from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
@@ -51,9 +52,9 @@ async def list_all(
     summary="Show an ingestion",
     dependencies=[needs(Scope.INGESTIONS_READ)],
 )
-async def get_one(ingestion_id: str, tx: Reading, caller: Caller) -> IngestionView:
+async def get_one(ingestion_id: IngestionId, tx: Reading, caller: Caller) -> IngestionView:
     """One ingestion as it stands."""
-    row = await ingestions.get(tx, caller.account_id, ids.read(Prefix.INGESTION, ingestion_id))
+    row = await ingestions.get(tx, caller.account_id, ingestion_id)
     return ingestions.view(row)
 
 
@@ -66,19 +67,18 @@ async def get_one(ingestion_id: str, tx: Reading, caller: Caller) -> IngestionVi
     dependencies=[needs(Scope.INGESTIONS_READ)],
 )
 async def error_file(
-    ingestion_id: str,
+    ingestion_id: IngestionId,
     service: Service,
     caller: Caller,
 ) -> StreamingResponse:
     """The rejected rows: the file's own columns, then `Failure Description` (S128). 404 where no row was rejected."""
-    found = ids.read(Prefix.INGESTION, ingestion_id)
     async with service.intake.sessions() as session:
-        row = await ingestions.get(session, caller.account_id, found)
+        row = await ingestions.get(session, caller.account_id, ingestion_id)
     if row.error_blob is None:
         raise NotFound("The ingestion has no error file: no row was rejected.")
     keys = await service.intake.keys(caller.account_id)
     stream = await asyncio.to_thread(service.intake.blobs.open, row.error_blob, keys)
-    stem = (row.name or ingestion_id).rsplit(".", 1)[0]
+    stem = (row.name or ids.show(Prefix.INGESTION, ingestion_id)).rsplit(".", 1)[0]
     return StreamingResponse(
         _chunks(stream),
         media_type="text/csv; charset=utf-8",

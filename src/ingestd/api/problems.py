@@ -158,5 +158,6 @@ def _item(found: dict[str, Any]) -> ProblemItem:
 
 
 async def _of_fault(request: Request, error: Exception) -> JSONResponse:
-    _log.error("request failed", path=request.url.path, exc_info=error)
+    route = getattr(request.scope.get("route"), "path", None)  # as it is declared: a real path may name a file
+    _log.error("request failed", route=route, exc_info=error)
     return answer(request, "internal", "The service failed to answer. Try again; the log has the reason.")

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api.context import Caller, Reading, Scope, Service, needs
+from ingestd.api.ids import ProfileId
 from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
@@ -86,7 +87,7 @@ class EventPage(BaseModel):
 )
 async def lookup(
     body: LookupIn,
-    tx: Tx,
+    tx: Reading,
     service: Service,
     response: Response,
     caller: Caller,
@@ -112,19 +113,18 @@ async def lookup(
     dependencies=[needs(Scope.PROFILES_READ)],
 )
 async def list_events(
-    profile_id: str,
+    profile_id: ProfileId,
     tx: Reading,
     response: Response,
     caller: Caller,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> EventPage:
     """The events of a person, oldest first."""
-    asked = ids.read(Prefix.PROFILE, profile_id)
-    found = await profiles.get_many(tx, caller.account_id, [asked])
-    if asked not in found:
+    found = await profiles.get_many(tx, caller.account_id, [profile_id])
+    if profile_id not in found:
         raise NotFound("There is no such profile.")
     response.headers["Cache-Control"] = "no-store"
-    page = await events.page(tx, caller.account_id, found[asked].profile_id, limit=limit)
+    page = await events.page(tx, caller.account_id, found[profile_id].profile_id, limit=limit)
     return EventPage(data=[_event(event) for event in page[:limit]])
 
 

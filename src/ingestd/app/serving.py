@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import uvicorn
 
+from ingestd.app.protocol import Protocol
+
 STOP_SECONDS: Final = 5
 """How long answers that are on their way may take when the service stops; then they are cut off."""
 
@@ -23,9 +25,19 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
+CONNECTIONS: Final = 1000
+"""Connections and requests at a time, beyond which a request is answered 503 at once."""
+
+
 @asynccontextmanager
 async def serving(
-    api: Any, host: str, port: int, *, stopping: asyncio.Event | None = None, **options: Any
+    api: Any,
+    host: str,
+    port: int,
+    *,
+    stopping: asyncio.Event | None = None,
+    protocol: type[Protocol] = Protocol,
+    **options: Any,
 ) -> AsyncIterator[int]:
     """Serve an application on an address, or on a free port where it is 0; gives the port. `options` are uvicorn's.
 
@@ -35,6 +47,9 @@ async def serving(
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it only where the protocol is named
     config = uvicorn.Config(
         api,
+        http=protocol,
+        ws="none",
+        limit_concurrency=CONNECTIONS,
         log_config=None,
         access_log=False,
         server_header=False,

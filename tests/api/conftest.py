@@ -1,0 +1,17 @@
+"""What the tests of the API share."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest_asyncio
+
+from ingestd.app import App, Base
+from ingestd.cli import accounts
+
+
+@pytest_asyncio.fixture
+async def operator(ground: Base, app: App) -> str:
+    """The key of an operator."""
+    _, key = await asyncio.to_thread(accounts.make, ground, name="operator", email_domains=[], admin=True)
+    return key

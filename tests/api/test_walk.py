@@ -1,0 +1,206 @@
+"""What holds for every route of the OpenAPI document, those to come too."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+from tests.api.walk import (
+    DOCUMENT,
+    OWN,
+    UNKNOWN,
+    Operation,
+    client_with,
+    operations,
+    owned,
+    prefix_of,
+    resolve,
+    unknown,
+)
+from tests.conftest import Tenant, open_tenant
+
+ALL = operations()
+KEYED = [each for each in ALL if not each.is_open]
+READING_POSTS = {"profiles_lookup"}
+OPEN = {"livez", "readyz", "version", "problems_list"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two accounts with one thing of every kind each; `mine` and `theirs` are their ids by prefix."""
+
+    me: Tenant
+    other: Tenant
+    mine: dict[str, str]
+    theirs: dict[str, str]
+
+
+@pytest_asyncio.fixture(scope="module")
+async def pair(ground, app):
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+        async with open_tenant(ground, app, Path(one)) as me, open_tenant(ground, app, Path(two)) as other:
+            yield Pair(me, other, await owned(me), await owned(other))
+
+
+def of(operation):
+    return str(operation)
+
+
+async def ask(client: httpx.AsyncClient, operation: Operation, url: str, **more) -> httpx.Response:
+    return await client.request(operation.method, url, **(operation.content() | more))
+
+
+def test_every_id_in_a_path_is_of_a_kind_that_the_walk_knows(pair):
+    for operation in ALL:
+        for name, schema in operation.parameters("path").items():
+            assert prefix_of(schema) in pair.mine or name == "name", f"{operation}: a new kind of id; see walk.owned"
+
+
+@pytest.mark.threat("T153")
+@pytest.mark.parametrize("operation", ALL, ids=of)
+async def test_without_a_key_nothing_answers_but_what_is_open(pair, operation):
+    async with httpx.AsyncClient(base_url=pair.me.app.http_url, trust_env=False) as stranger:
+        answer = await ask(stranger, operation, operation.url(pair.mine))
+    assert operation.is_open == (operation.name in OPEN)
+    assert answer.status_code == (200 if operation.is_open else 401)
+    if not operation.is_open:
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.json()["code"] == "unauthenticated"
+
+
+@pytest.mark.parametrize("operation", [each for each in KEYED if each.scope], ids=of)
+async def test_with_another_scope_the_one_that_is_missing_is_named(pair, operation):
+    scope = "account:read" if operation.scope != "account:read" else "webhooks:read"
+    async with await client_with(pair.me, scope) as client:
+        answer = await ask(client, operation, operation.url(pair.mine))
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+    assert operation.scope in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("operation", ALL, ids=of)
+async def test_an_unknown_parameter_is_refused(pair, operation):
+    answer = await ask(pair.me.http, operation, operation.url(unknown(pair.mine)), params={"nonsense": "1"})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/query/nonsense")
+
+
+@pytest.mark.threat("T50")
+@pytest.mark.parametrize("operation", [each for each in KEYED if each.parameters("path")], ids=of)
+async def test_what_another_account_has_in_a_path_cannot_be_told_from_what_nobody_has(pair, operation):
+    for name, schema in operation.parameters("path").items():
+        prefix = prefix_of(schema)
+        if not prefix:
+            continue
+        theirs = await ask(pair.me.http, operation, operation.url(pair.mine, **{name: pair.theirs[prefix]}))
+        nobodys = await ask(pair.me.http, operation, operation.url(pair.mine, **{name: f"{prefix}_{UNKNOWN}"}))
+        assert_same(theirs, nobodys)
+        assert theirs.status_code == (403 if operation.scope == "admin" else 404)
+
+
+@pytest.mark.threat("T50")
+@pytest.mark.parametrize("operation", KEYED, ids=of)
+async def test_what_another_account_has_in_a_query_or_body_cannot_be_told_from_what_nobody_has(pair, operation):
+    url = operation.url(pair.mine)
+    for name, schema in operation.parameters("query").items():
+        if prefix := prefix_of(schema):
+            theirs = await ask(pair.me.http, operation, url, params={name: pair.theirs[prefix]})
+            nobodys = await ask(pair.me.http, operation, url, params={name: f"{prefix}_{UNKNOWN}"})
+            assert_same(theirs, nobodys)
+    body = operation.content().get("json")
+    if not isinstance(body, dict):
+        return
+    declared = resolve(operation.declared["requestBody"]["content"]["application/json"]["schema"])
+    for name, schema in declared.get("properties", {}).items():
+        if prefix := prefix_of(resolve(schema)):
+            theirs = await ask(pair.me.http, operation, url, json=body | {name: pair.theirs[prefix]})
+            nobodys = await ask(pair.me.http, operation, url, json=body | {name: f"{prefix}_{UNKNOWN}"})
+            assert_same(theirs, nobodys)
+            assert theirs.status_code in {404, 422}
+
+
+def assert_same(one: httpx.Response, two: httpx.Response) -> None:
+    assert one.status_code == two.status_code
+    changing = {"date", "x-request-id", "ratelimit"}
+    assert {name for name in one.headers if name not in changing} == {
+        name for name in two.headers if name not in changing
+    }
+    if one.status_code >= 400:
+        assert one.json() | OWN == two.json() | OWN
+    else:
+        assert one.content == two.content
+
+
+@pytest.mark.threat("T50")
+async def test_no_list_shows_what_another_account_has(pair):
+    lists = [each for each in KEYED if each.method == "GET" and "cursor" in each.parameters("query")]
+    assert len(lists) > 5
+    for operation in lists:
+        text = (await pair.me.http.get(operation.url(pair.mine))).text
+        assert [each for each in pair.theirs.values() if each in text] == [], operation
+
+
+@pytest.mark.parametrize("operation", [each for each in KEYED if each.method == "GET"], ids=of)
+async def test_head_answers_as_get_does_without_the_body(pair, operation):
+    url = operation.url(pair.mine)
+    get, head = await pair.me.http.get(url), await pair.me.http.head(url)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert head.headers.get("etag") == get.headers.get("etag")
+
+
+SINGLE = [each for each in KEYED if each.method == "GET" and each.path.endswith(("}", "/account", "/me", "/limits"))]
+
+
+@pytest.mark.parametrize("operation", SINGLE, ids=of)
+async def test_every_single_resource_has_an_etag_that_spares_sending_it_again(pair, operation):
+    url = operation.url(pair.mine)
+    answer = await pair.me.http.get(url)
+    if operation.scope == "admin":
+        assert answer.status_code == 403
+        return
+    assert answer.status_code == 200
+    again = await pair.me.http.get(url, headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("operation", [each for each in KEYED if each.method == "PATCH"], ids=of)
+async def test_every_patch_takes_an_etag_and_refuses_a_stale_one(pair, operation):
+    if operation.scope == "admin":
+        assert "if-match" in operation.parameters("header")
+        return
+    url = operation.url(pair.mine)
+    stale = await pair.me.http.patch(url, json={}, headers={"If-Match": '"stale"'})
+    assert (stale.status_code, stale.json()["code"]) == (412, "changed_meanwhile")
+    tag = (await pair.me.http.get(url)).headers["etag"]
+    assert (await pair.me.http.patch(url, json={}, headers={"If-Match": tag})).status_code == 200
+
+
+@pytest.mark.threat("T56")
+@pytest.mark.parametrize("operation", [each for each in KEYED if "json" in each.content()], ids=of)
+async def test_a_field_that_nobody_declared_is_refused(pair, operation):
+    if operation.scope == "admin":
+        return
+    body = operation.content()["json"] | {"account_id": pair.theirs["acc"], "status": "COMPLETED"}
+    refused = await ask(pair.me.http, operation, operation.url(pair.mine), json=body)
+    assert refused.status_code == 422
+    assert {"/body/account_id", "/body/status"} <= {each["pointer"] for each in refused.json()["errors"]}
+
+
+def test_every_post_that_has_an_effect_takes_an_idempotency_key():
+    without = {
+        each.name for each in KEYED if each.method == "POST" and "Idempotency-Key" not in each.parameters("header")
+    }
+    assert without == READING_POSTS
+
+
+def test_the_document_shows_every_refusal_as_a_problem():
+    for operation in ALL:
+        for status, response in operation.declared["responses"].items():
+            if int(status) >= 400 and "$ref" in response:
+                content = DOCUMENT["components"]["responses"][f"Problem{status}"]["content"]
+                assert list(content) == ["application/problem+json"]
+    assert "HTTPValidationError" not in str(copy.copy(DOCUMENT))

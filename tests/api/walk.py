@@ -1,0 +1,150 @@
+"""What the walks over all routes need: the operations of the OpenAPI document, and requests made up from it.
+
+A new route is walked by itself. A new kind of id needs a line in `owned`; a body that cannot be made up from the
+schema and its examples, one in `BODIES`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from tests.conftest import Tenant
+
+from ingestd.api.app import document
+
+UNKNOWN = "0" * 26
+OWN = {"instance": "", "request_id": ""}
+"""The members of a problem document that are the request's own."""
+
+BODIES: dict[str, Any] = {
+    "accounts_create": {"name": "made by the walk"},
+    "webhooks_create": {"name": "walk", "url": "https://127.0.0.1:8443/"},
+    "webhooks_change": {"name": "walk"},
+    "api_keys_create": {"name": "walk", "scopes": ["account:read"]},
+    "import_keys_create": {
+        "name": "walk",
+        "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
+    },
+    "profiles_lookup": {"identifiers": [{"kind": "identity", "value": "ann"}]},
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the document."""
+
+    method: str
+    path: str
+    declared: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def name(self) -> str:
+        return self.declared["operationId"]
+
+    @property
+    def scope(self) -> str | None:
+        """The scope it needs; None where any key will do, or none."""
+        return next(iter(next(iter(self.declared.get("security", [{}])[0].values()), [])), None)
+
+    @property
+    def is_open(self) -> bool:
+        return "security" not in self.declared
+
+    def parameters(self, place: str) -> dict[str, Any]:
+        return {each["name"]: each["schema"] for each in self.declared.get("parameters", []) if each["in"] == place}
+
+    def url(self, ids: dict[str, str], **changed: str) -> str:
+        """The path with an id of its kind for each parameter; `changed` are other values by the parameter's name."""
+        values = {name: ids.get(prefix_of(schema), "x.csv") for name, schema in self.parameters("path").items()}
+        return self.path.format(**(values | changed))
+
+    def content(self) -> dict[str, Any]:
+        """The arguments of httpx for a body that fits."""
+        kinds = self.declared.get("requestBody", {}).get("content", {})
+        if not kinds:
+            return {}
+        if "application/json" in kinds:
+            body = BODIES.get(self.name)
+            return {"json": example(kinds["application/json"]["schema"]) if body is None else body}
+        kind = next(iter(kinds))
+        return {"content": b"", "headers": {"content-type": kind}}
+
+
+def operations() -> list[Operation]:
+    return [
+        Operation(method.upper(), path, declared)
+        for path, item in DOCUMENT["paths"].items()
+        for method, declared in item.items()
+    ]
+
+
+def prefix_of(schema: dict[str, Any]) -> str:
+    """The prefix of the ids that a schema describes, or nothing."""
+    patterns = [schema.get("pattern", ""), *(each.get("pattern", "") for each in schema.get("anyOf", []))]
+    found = [re.match(r"\^([a-z]+)_\[0-7\]", pattern) for pattern in patterns]
+    return next((match[1] for match in found if match), "")
+
+
+def resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").removeprefix("#/components/schemas/")
+    return DOCUMENT["components"]["schemas"][name] if name else schema
+
+
+def example(schema: dict[str, Any]) -> Any:
+    """A value that fits a schema: only what is required, and the first choice of everything."""
+    schema = resolve(schema)
+    if schema.get("type") == "object":
+        return {name: example(schema["properties"][name]) for name in schema.get("required", [])}
+    if schema.get("type") == "array":
+        return [example(schema["items"])] * schema.get("minItems", 0)
+    for name, pick in (("examples", 0), ("enum", 0), ("default", None), ("const", None)):
+        if name in schema:
+            return schema[name] if pick is None else schema[name][pick]
+    if "anyOf" in schema:
+        return example(schema["anyOf"][0])
+    if schema.get("format") == "date-time":
+        return "2026-01-01T00:00:00Z"
+    return {"integer": schema.get("minimum", 1), "boolean": True, "number": 1.0}.get(schema.get("type", ""), "text")
+
+
+def unknown(ids: dict[str, str]) -> dict[str, str]:
+    """An id of each kind that nobody has."""
+    return {prefix: f"{prefix}_{UNKNOWN}" for prefix in ids}
+
+
+async def owned(tenant: Tenant) -> dict[str, str]:
+    """One thing of every kind that the account has, by the prefix of its id."""
+    webhook = await tenant.http.post("/v1/webhooks", json=BODIES["webhooks_create"])
+    ended = await tenant.push(b"identity,Age\nann,1\nbob,x\n", columns={"Age": {"dataType": "INTEGER"}})
+    profile = await tenant.profile("ann")
+    found = {
+        "acc": tenant.id,
+        "whk": webhook.raise_for_status().json()["id"],
+        "ing": ended["id"],
+        "fil": ended["file"]["id"],
+        "mft": ended["manifest"]["id"],
+        "prf": profile["id"],
+    }
+    for prefix, path in (
+        ("key", "/v1/api-keys?sort=-created_at"),
+        ("ikey", "/v1/import-keys"),
+        ("dlv", f"/v1/webhooks/{found['whk']}/deliveries"),
+    ):
+        found[prefix] = (await tenant.http.get(path)).raise_for_status().json()["data"][0]["id"]
+    return found
+
+
+async def client_with(tenant: Tenant, *scopes: str) -> httpx.AsyncClient:
+    """A client whose key has these scopes only."""
+    made = await tenant.http.post("/v1/api-keys", json={"name": "walk", "scopes": list(scopes)})
+    headers = {"Authorization": f"Bearer {made.raise_for_status().json()['key']}"}
+    return httpx.AsyncClient(base_url=tenant.app.http_url, headers=headers, trust_env=False, timeout=30)
+
+
+DOCUMENT = document()
