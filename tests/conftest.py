@@ -130,7 +130,7 @@ def settings_in(folder: Path, **more: Any) -> Settings:
     return Settings(
         data_dir=folder / "data",
         http=HttpSettings(port=0),
-        sftp=SftpSettings(port=0),
+        sftp=SftpSettings(port=0, revocation_seconds=0.2),
         metrics=MetricsSettings(port=0),
         worker=WorkerSettings(processes=2),
         egress_allow=("127.0.0.0/8:*",),

@@ -39,6 +39,7 @@ class SftpSettings(_Part):
     keepalive_count: int = 3
     idle_session_timeout: float = 1800
     failed_keys: int = 6
+    revocation_seconds: float = Field(5, description="How often sessions are looked at whose key was revoked.")
     sessions_per_connection: int = 10
     handles_per_session: int = 16
 

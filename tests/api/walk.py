@@ -121,10 +121,12 @@ def unknown(ids: dict[str, str]) -> dict[str, str]:
 async def owned(tenant: Tenant) -> dict[str, str]:
     """One thing of every kind that the account has, by the prefix of its id."""
     webhook = await tenant.http.post("/v1/webhooks", json=BODIES["webhooks_create"])
+    key = await tenant.http.post("/v1/api-keys", json=BODIES["api_keys_create"])
     ended = await tenant.push(b"identity,Age\nann,1\nbob,x\n", columns={"Age": {"dataType": "INTEGER"}})
     profile = await tenant.profile("ann")
     found = {
         "acc": tenant.id,
+        "key": key.raise_for_status().json()["id"],
         "whk": webhook.raise_for_status().json()["id"],
         "ing": ended["id"],
         "fil": ended["file"]["id"],
@@ -132,7 +134,6 @@ async def owned(tenant: Tenant) -> dict[str, str]:
         "prf": profile["id"],
     }
     for prefix, path in (
-        ("key", "/v1/api-keys?sort=-created_at"),
         ("ikey", "/v1/import-keys"),
         ("dlv", f"/v1/webhooks/{found['whk']}/deliveries"),
     ):

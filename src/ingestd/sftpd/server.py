@@ -19,7 +19,7 @@ from ingestd.sftpd.host_key import host_key
 from ingestd.sftpd.inbox import Inbox
 from ingestd.sftpd.session import Session
 from ingestd.store import import_keys
-from ingestd.store.engine import transaction, utc_now
+from ingestd.store.engine import Sessions, transaction, utc_now
 from ingestd.store.import_keys import ImportKey
 from ingestd.telemetry import logger
 
@@ -73,12 +73,15 @@ _log = logger(__name__)
 class Server:
     """The listening server: its port, and the host keys (as in `known_hosts`) and their fingerprints."""
 
-    def __init__(self, acceptor: asyncssh.SSHAcceptor, guests: set[Guest], key: asyncssh.SSHKey) -> None:
+    def __init__(
+        self, acceptor: asyncssh.SSHAcceptor, guests: set[Guest], key: asyncssh.SSHKey, watch: asyncio.Task[None]
+    ) -> None:
         self.port = acceptor.get_port()
         self.host_keys = (key.export_public_key().decode().strip(),)
         self.fingerprints = (key.get_fingerprint(),)
         self._acceptor = acceptor
         self._guests = guests
+        self._watch = watch
 
     def is_serving(self) -> bool:
         """Whether clients can connect."""
@@ -91,6 +94,7 @@ class Server:
     async def close(self) -> None:
         """End all sessions: open uploads are forgotten, a file that is just being made durable is finished."""
         self._acceptor.close()
+        self._watch.cancel()
         sessions = [session for guest in self._guests for session in guest.running]
         for guest in list(self._guests):
             guest.send_away("The server is stopping")
@@ -115,7 +119,26 @@ async def listen(intake: Intake, settings: SftpSettings, *, folder: Path) -> Ser
         keepalive_count_max=settings.keepalive_count,
         **OPTIONS,
     )
-    return Server(acceptor, guests, key)
+    watch = asyncio.create_task(_watch(guests, intake.sessions, seconds=settings.revocation_seconds))
+    return Server(acceptor, guests, key, watch)
+
+
+async def _watch(guests: set[Guest], sessions: Sessions, *, seconds: float) -> None:
+    """Send away, now and then, whose key is no longer admitted; what they ask for is refused even before (T39)."""
+    while True:
+        await asyncio.sleep(seconds)
+        present = {guest.key_id for guest in guests if guest.key_id is not None}
+        if not present:
+            continue
+        try:
+            async with sessions() as session:
+                admitted = await import_keys.admitted(session, present)
+        except Exception as error:  # noqa: BLE001 -- the database will be back
+            _log.warning("SFTP keys not checked", exc_info=error)
+            continue
+        for guest in list(guests):
+            if guest.key_id is not None and guest.key_id not in admitted:
+                guest.send_away("The key is no longer accepted")
 
 
 class Guest(asyncssh.SSHServer):
@@ -144,6 +167,11 @@ class Guest(asyncssh.SSHServer):
         self._guests.discard(self)
         if self._idle is not None:
             self._idle.cancel()
+
+    @property
+    def key_id(self) -> UUID | None:
+        """The key that opened the session, once it has."""
+        return self._key.id if self._key is not None and self.logged_in else None
 
     def send_away(self, reason: str) -> None:
         """End the connection."""

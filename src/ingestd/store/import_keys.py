@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -92,6 +93,16 @@ async def find_admitted(session: AsyncSession, account_id: UUID, fingerprint: st
         )
     )
     return found
+
+
+async def admitted(session: AsyncSession, keys: Collection[UUID]) -> set[UUID]:
+    """Those of the keys that open an SFTP door now (S79, S83)."""
+    found = await session.scalars(
+        select(ImportKey.id)
+        .join(Account, Account.id == ImportKey.account_id)
+        .where(ImportKey.id.in_(keys), ImportKey.revoked_at.is_(None), Account.features.contains({"sftp": True}))
+    )
+    return set(found)
 
 
 async def used(session: AsyncSession, key_id: UUID, *, now: datetime) -> None:

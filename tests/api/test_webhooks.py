@@ -1,0 +1,114 @@
+"""Webhooks through the door: tested, changed, replaced secrets, and what became of each delivery."""
+
+import asyncio
+
+import pytest
+
+PATH = "/v1/webhooks"
+
+
+async def only(tenant):
+    return (await tenant.http.get(PATH)).json()["data"][0]
+
+
+async def delivered(tenant, webhook, delivery, attempts=1):
+    """A delivery, when it has been taken so many times."""
+    async with asyncio.timeout(20):
+        while True:
+            shown = (await tenant.http.get(f"{PATH}/{webhook}/deliveries/{delivery}")).raise_for_status().json()
+            if shown["state"] == "delivered" and len(shown["attempts"]) == attempts:
+                return shown
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.rule("S136")
+async def test_a_test_event_arrives_and_can_be_sent_again_as_the_same_event(tenant, receiver):
+    webhook = await only(tenant)
+    sent = await tenant.http.post(f"{PATH}/{webhook['id']}/test")
+    assert (sent.status_code, sent.json()["type"]) == (202, "webhook.test")
+    first = await delivered(tenant, webhook["id"], sent.json()["id"])
+    assert [(each["code"], each["status"]) for each in first["attempts"]] == [("delivered", 204)]
+    again = await tenant.http.post(f"{PATH}/{webhook['id']}/deliveries/{first['id']}/redeliver")
+    assert (again.status_code, again.json()["state"]) == (202, "pending")
+    await delivered(tenant, webhook["id"], first["id"], attempts=2)
+    assert [notice["id"] for notice in receiver.told] == [first["message_id"]] * 2
+    assert receiver.forged == 0
+
+
+@pytest.mark.rule("S136")
+async def test_a_new_secret_signs_at_once_and_the_old_one_until_its_grace_is_over(tenant, receiver):
+    webhook = await only(tenant)
+    rotated = await tenant.http.post(f"{PATH}/{webhook['id']}/secret/rotate", json={})
+    new = rotated.json()["secret"]
+    assert new != receiver.secret
+    for secret in (receiver.secret, new):
+        receiver.secret = secret
+        sent = (await tenant.http.post(f"{PATH}/{webhook['id']}/test")).json()
+        await delivered(tenant, webhook["id"], sent["id"])
+    await tenant.http.post(f"{PATH}/{webhook['id']}/secret/rotate", json={"grace_seconds": 0})
+    assert receiver.forged == 0
+    await tenant.http.post(f"{PATH}/{webhook['id']}/test")
+    async with asyncio.timeout(20), receiver.news:
+        await receiver.news.wait_for(lambda: receiver.forged == 1)
+
+
+async def test_nothing_is_sent_to_a_disabled_webhook_until_it_is_enabled(tenant, receiver):
+    webhook = await only(tenant)
+    url = f"{PATH}/{webhook['id']}"
+    disabled = (await tenant.http.patch(url, json={"enabled": False})).json()
+    assert (disabled["enabled"], disabled["disabled_reason"]) == (False, "by_account")
+    refused = await tenant.http.post(f"{url}/test")
+    assert (refused.status_code, refused.json()["code"]) == (409, "webhook_disabled")
+    enabled = (await tenant.http.patch(url, json={"enabled": True})).json()
+    assert enabled | {"updated_at": ""} == webhook | {"updated_at": ""}
+    sent = (await tenant.http.post(f"{url}/test")).json()
+    await delivered(tenant, webhook["id"], sent["id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"url": "https://10.0.0.1/"}, 403, "egress_denied"),
+        ({"url": "ftp://example.org"}, 422, "url_invalid"),
+        ({"events": ["no.such"]}, 422, "invalid"),
+        ({"name": None}, 422, "invalid"),
+        ({"enabled": None}, 422, "invalid"),
+        ({"secret": "whsec_x"}, 422, "invalid"),
+    ],
+)
+async def test_a_change_that_breaks_a_rule_changes_nothing(tenant, receiver, change, status, code):
+    before = await only(tenant)
+    refused = await tenant.http.patch(f"{PATH}/{before['id']}", json={"name": "changed"} | change)
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+    assert await only(tenant) == before
+
+
+async def test_what_is_absent_stays_and_null_means_all_events(tenant, receiver):
+    url = f"{PATH}/{(await only(tenant))['id']}"
+    chosen = (await tenant.http.patch(url, json={"events": ["webhook.test"]})).json()
+    assert chosen["events"] == ["webhook.test"]
+    assert (await tenant.http.patch(url, json={"name": "renamed"})).json()["events"] == ["webhook.test"]
+    assert (await tenant.http.patch(url, json={"events": None})).json()["events"] is None
+
+
+async def test_deliveries_are_listed_by_what_became_of_them(tenant, receiver):
+    webhook = (await only(tenant))["id"]
+    sent = [(await tenant.http.post(f"{PATH}/{webhook}/test")).json()["id"] for _ in range(3)]
+    for each in sent:
+        await delivered(tenant, webhook, each)
+    page = (await tenant.http.get(f"{PATH}/{webhook}/deliveries", params={"limit": 2, "state": "delivered"})).json()
+    query = {"limit": 2, "state": "delivered", "cursor": page["next_cursor"]}
+    rest = (await tenant.http.get(f"{PATH}/{webhook}/deliveries", params=query)).json()
+    assert [each["id"] for each in page["data"] + rest["data"]] == sent[::-1]
+    assert (await tenant.http.get(f"{PATH}/{webhook}/deliveries", params={"state": "dead"})).json()["data"] == []
+    recovered = await tenant.http.post(f"{PATH}/{webhook}/recover", json={"since": "2026-01-01T00:00:00Z"})
+    assert recovered.json() == {"deliveries": 0}
+
+
+async def test_a_deleted_webhook_is_gone_with_its_deliveries(tenant, receiver):
+    webhook = (await only(tenant))["id"]
+    sent = (await tenant.http.post(f"{PATH}/{webhook}/test")).json()["id"]
+    await delivered(tenant, webhook, sent)
+    assert (await tenant.http.delete(f"{PATH}/{webhook}")).status_code == 204
+    for path in ("", "/deliveries", f"/deliveries/{sent}"):
+        assert (await tenant.http.get(f"{PATH}/{webhook}{path}")).status_code == 404
