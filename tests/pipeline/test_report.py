@@ -10,9 +10,17 @@ from hypothesis import strategies as st
 
 from ingestd.pipeline import report
 from ingestd.pipeline.report import ErrorFile, RejectLog, reject
-from ingestd.pipeline.scan import Broken
+from ingestd.pipeline.scan import BROKEN_SCHEMA
 
 ACTIVE = ("'", "=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def broken_records(*records):
+    """Broken records as the scanner gives them."""
+    return pl.DataFrame(records, schema=BROKEN_SCHEMA)
+
+
+NOTHING = broken_records()
 
 
 def rejected(*rows, first=1):
@@ -76,10 +84,10 @@ def test_whatever_stands_in_a_cell_reads_back_the_same(rows):
 
 @pytest.mark.rule("D44")
 def test_broken_records_stand_whole_in_the_first_cell_between_the_rejected_rows():
-    broken = [
-        Broken(row_no=2, line_no=3, code="field_count", text='a,b,"c', facts={"found": 3, "expected": 2}),
-        Broken(row_no=5, line_no=9, code="nul_byte", text="a\0b", facts={}),
-    ]
+    broken = broken_records(
+        {"row_no": 2, "line_no": 3, "code": "field_count", "text": 'a,b,"c', "found": 3, "expected": 2},
+        {"row_no": 5, "line_no": 9, "code": "nul_byte", "text": "a\0b"},
+    )
     records, _ = written(
         ["x", "y"],
         [rejected(("1", "2", "one"), first=1), broken[:1]],
@@ -95,20 +103,14 @@ def test_broken_records_stand_whole_in_the_first_cell_between_the_rejected_rows(
 
 @pytest.mark.rule("D47")
 def test_what_is_too_long_is_cut_between_two_characters_and_says_so():
-    long_one = Broken(row_no=3, line_no=4, code="line_too_long", text="é" * 50, facts={"expected": 200})
+    long_one = broken_records({"row_no": 3, "line_no": 4, "code": "line_too_long", "text": "é" * 50, "expected": 200})
     rows = rejected(("x" * 100, "1", "short enough"), ("y" + "é" * 50, "2", "too long"))
-    records, _ = written(["x", "y"], [rows, [long_one]], cell_bytes=100)
+    records, _ = written(["x", "y"], [rows, long_one], cell_bytes=100)
     assert records[1:] == [
         ["x" * 100, "1", "short enough"],
         ["y" + "é" * 49, "2", "too long; only the first 100 bytes stand here"],
         ["é" * 50, "", "The line is longer than 200 bytes (line 4); only the first 100 bytes stand here"],
     ]
-
-
-def test_lone_surrogates_of_a_broken_record_become_question_marks():
-    broken = Broken(row_no=1, line_no=2, code="encoding_invalid", text="a\udcffb", facts={})
-    records, _ = written(["x"], [rejected(("", "")).clear(), [broken]])
-    assert records[1:] == [["a?b", "The record is not valid UTF-8 (line 2)"]]
 
 
 @pytest.mark.rule("D54")
@@ -134,8 +136,10 @@ def logged(*pieces):
 
 @pytest.mark.rule("S128")
 def test_the_log_of_rejects_is_read_in_pages_and_counted_by_reason():
-    broken = Broken(row_no=2, line_no=3, code="field_count", text="a,b,c", facts={"found": 3, "expected": 2})
-    log = logged((rejected(("", "one"), first=1), [broken]), (rejected(("", "two"), ("", "three"), first=7), []))
+    broken = broken_records(
+        {"row_no": 2, "line_no": 3, "code": "field_count", "text": "a,b,c", "found": 3, "expected": 2}
+    )
+    log = logged((rejected(("", "one"), first=1), broken), (rejected(("", "two"), ("", "three"), first=7), NOTHING))
     read = [report.rejects(log(), after=after, limit=2) for after in (0, 2, 8)]
     assert [page["row_no"].to_list() for page in read] == [[1, 2], [7, 8], []]
     assert read[0]["failure"].to_list() == ["one", "The record has 3 fields, the header has 2 (line 3)"]
@@ -145,8 +149,8 @@ def test_the_log_of_rejects_is_read_in_pages_and_counted_by_reason():
 
 @pytest.mark.rule("D44")
 def test_a_broken_record_and_a_cut_one_must_be_mended_before_they_are_read_again():
-    broken = Broken(row_no=2, line_no=3, code="quote_open", text='a,"b', facts={"line": 3})
+    broken = broken_records({"row_no": 2, "line_no": 3, "code": "quote_open", "text": 'a,"b'})
     cut = rejected(("", "too long"), first=5).with_columns(codes=pl.Series([["cell_too_long", "integer_invalid"]]))
-    log = logged((rejected(("", "one"), first=1), [broken]), (rejected(("", "two"), first=4), []), (cut, []))
+    log = logged((rejected(("", "one"), first=1), broken), (rejected(("", "two"), first=4), NOTHING), (cut, NOTHING))
     assert report.unmended(log()) == [2, 4]
     assert report.unmended(logged()()) == []

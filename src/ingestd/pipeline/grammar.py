@@ -286,17 +286,22 @@ def _not_utf8(data: bytes, lines: _Lines) -> Integers:
     if data.isascii() or _is_utf8(data):
         return _NONE
     bad: list[int] = []
-    start, whole = 0, int(lines.stop[-1]) + 1
-    while start < whole:
-        last = min(int(np.searchsorted(lines.stop, start + UTF8_BLOCK)), len(lines.stop) - 1)
-        end = int(lines.stop[last]) + 1
-        try:
-            data[start:end].decode()
-        except UnicodeDecodeError as error:
-            bad.append(int(np.searchsorted(lines.stop, start + error.start)))
-            end = int(lines.stop[bad[-1]]) + 1
-        start = end
+    first, count = 0, len(lines.stop)
+    while first < count:
+        beyond = min(int(np.searchsorted(lines.stop, lines.start[first] + UTF8_BLOCK)) + 1, count)
+        if not _decodes(data[lines.start[first] : lines.stop[beyond - 1]]):
+            edges = zip(lines.start[first:beyond].tolist(), lines.stop[first:beyond].tolist(), strict=True)
+            bad += [line for line, (start, stop) in enumerate(edges, first) if not _decodes(data[start:stop])]
+        first = beyond
     return np.array(bad, np.int64)
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -7,6 +7,7 @@ begins with `'`, gets a leading `'`; the scanner takes exactly one off again whe
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import BinaryIO, Final
@@ -17,9 +18,10 @@ from polars._typing import SchemaDict
 
 from ingestd.domain.column import FAILURE_COLUMN
 from ingestd.domain.plan import Limits
+from ingestd.domain.rejection import ROW_REASONS
 from ingestd.pipeline.grammar import BLANK, VERDICTS
 from ingestd.pipeline.rules import rewrite, sentence
-from ingestd.pipeline.scan import Broken
+from ingestd.pipeline.scan import BROKEN_SCHEMA
 
 LOG_SCHEMA: Final[SchemaDict] = {
     "row_no": pl.Int64,
@@ -33,7 +35,10 @@ UNMENDED: Final = "unmended"
 NOT_AS_THEY_WERE: Final = (*VERDICTS[BLANK + 1 :], UNMENDED)
 """Reasons of records that an error file does not hold as they were: in one cell, or cut."""
 
+NOTHING_BROKEN: Final = pl.DataFrame(schema=BROKEN_SCHEMA)
+
 _ACTIVE: Final = r"^['=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # the last four are = + - @ in full width
+_FACTS: Final = {"line": "line_no", "found": "found", "expected": "expected"}
 _CUT: Final = "; only the first {} bytes stand here"
 
 
@@ -47,30 +52,28 @@ class ErrorFile:
         self.rows = 0
         self._put(pl.DataFrame([[*header, FAILURE_COLUMN]], schema=[*self._cells, "failure"], orient="row"))
 
-    def write(self, rejected: pl.DataFrame, broken: Sequence[Broken] = ()) -> None:
+    def write(self, rejected: pl.DataFrame, broken: pl.DataFrame = NOTHING_BROKEN) -> None:
         """Add a batch's rejected rows (the columns of `check.Checked.rejected`) and broken records, in file order.
 
         A broken record's text stands whole in the first cell. What is longer than `cell_bytes` is cut, and says so.
         """
         records = rejected.select("row_no", *self._cells, "failure")
-        if broken:
+        if broken.height:
             records = pl.concat([records, self._of_broken(broken)]).sort("row_no", maintain_order=True)
         if records.height:
             self._put(self._cut(records.drop("row_no")))
             self.rows += records.height
 
-    def _of_broken(self, broken: Sequence[Broken]) -> pl.DataFrame:
-        schema = {"row_no": pl.Int64} | dict.fromkeys([*self._cells, "failure"], pl.String)
-        blank = dict.fromkeys(self._cells)
-        records = []
-        for each in broken:
-            text = each.text.encode("utf-8", "replace")
-            failure = _failure(each)
-            if len(text) > self._cell_bytes - 4:  # the scanner cut it there, between two characters
-                text = text[: self._cell_bytes]
-                failure += _CUT.format(self._cell_bytes)
-            records.append(blank | {"row_no": each.row_no, "0": text.decode(errors="ignore"), "failure": failure})
-        return pl.DataFrame(records, schema=schema, orient="row")
+    def _of_broken(self, broken: pl.DataFrame) -> pl.DataFrame:
+        cut = broken["text"].str.len_bytes() > self._cell_bytes - 4  # the scanner cut it there, between two characters
+        note = pl.when(cut).then(pl.lit(_CUT.format(self._cell_bytes))).otherwise(pl.lit(""))
+        blank = (pl.lit(None, pl.String).alias(cell) for cell in self._cells[1:])
+        return broken.select(
+            "row_no",
+            rewrite(broken["text"], cut, self._shorten).alias("0"),
+            *blank,
+            pl.concat_str(_failures(broken), note).alias("failure"),
+        )
 
     def _cut(self, records: pl.DataFrame) -> pl.DataFrame:
         cells = pl.col(self._cells)
@@ -105,12 +108,12 @@ class RejectLog:
             sink, pl.DataFrame(schema=LOG_SCHEMA).to_arrow().schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
         )
 
-    def write(self, rejected: pl.DataFrame, broken: Sequence[Broken] = ()) -> None:
+    def write(self, rejected: pl.DataFrame, broken: pl.DataFrame = NOTHING_BROKEN) -> None:
         """Add a batch's rejected rows and broken records, in file order."""
         records = rejected.select(LOG_SCHEMA.keys())
-        if broken:
-            found = [(each.row_no, each.line_no, [each.code], _failure(each)) for each in broken]
-            records = pl.concat([records, pl.DataFrame(found, schema=LOG_SCHEMA, orient="row")]).sort("row_no")
+        if broken.height:
+            codes, failure = pl.concat_list("code").alias("codes"), _failures(broken).alias("failure")
+            records = pl.concat([records, broken.select("row_no", "line_no", codes, failure)]).sort("row_no")
         if records.height:
             self._stream.write_table(records.to_arrow())
 
@@ -119,8 +122,14 @@ class RejectLog:
         self._stream.close()
 
 
-def _failure(broken: Broken) -> str:
-    return f"{sentence(broken.code, **broken.facts)} (line {broken.line_no})"
+def _failures(broken: pl.DataFrame) -> pl.Expr:
+    """The sentences of broken records, each with its line."""
+    sentences = []
+    for code in broken["code"].unique():
+        words = re.split(r"\{(\w+)\}", f"{ROW_REASONS[code].sentence} (line {{line}})")
+        facts = [pl.lit(word) if at % 2 == 0 else pl.col(_FACTS[word]) for at, word in enumerate(words)]
+        sentences.append(pl.when(pl.col("code") == code).then(pl.concat_str(facts)))
+    return pl.coalesce(sentences)
 
 
 def rejected_for(log: BinaryIO, code: str) -> list[int]:

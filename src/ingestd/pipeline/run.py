@@ -49,7 +49,7 @@ def check_file(
             sinks.parts.write(accepted)
         sinks.errors.write(rejected, batch.broken)
         sinks.rejects.write(rejected, batch.broken)
-        bad = rejected.height + len(batch.broken)
+        bad = rejected.height + batch.broken.height
         counts = Counts(
             read=counts.read + accepted.height + bad + batch.blank,
             accepted=counts.accepted + accepted.height,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -19,10 +20,25 @@ import polars as pl
 from ingestd.domain.column import FAILURE_COLUMN
 from ingestd.domain.errors import IngestdError
 from ingestd.pipeline.ahead import ahead
-from ingestd.pipeline.grammar import BLANK, CELL_TOO_LONG, GOOD, LINE_TOO_LONG, VERDICTS, Flags, Integers, Records, cut
+from ingestd.pipeline.grammar import (
+    BLANK,
+    CELL_TOO_LONG,
+    CR,
+    FIELD_COUNT,
+    GOOD,
+    LF,
+    LINE_TOO_LONG,
+    VERDICTS,
+    Flags,
+    Integers,
+    Records,
+    cut,
+)
 from ingestd.pipeline.sniff import BOM, SNIFFED, refused, sniff
 
 if TYPE_CHECKING:
+    from polars._typing import SchemaDict
+
     from ingestd.domain.plan import Limits
 
 CHUNK_BYTES: Final = 16 * 1024 * 1024
@@ -38,19 +54,19 @@ HEADER_FAULTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """One record that could not be cut into cells.
+BROKEN_SCHEMA: Final[SchemaDict] = {
+    "row_no": pl.Int64,
+    "line_no": pl.Int64,
+    "code": pl.String,
+    "found": pl.Int64,
+    "expected": pl.Int64,
+    "text": pl.String,
+}
+"""One record that could not be cut into cells.
 
-    `code` is a key of `rejection.ROW_REASONS`, `facts` holds the numbers for its sentence. `text` is the record as
-    read without its line end, invalid bytes replaced, at most `limits.cell_bytes` of it.
-    """
-
-    row_no: int
-    line_no: int
-    code: str
-    text: str
-    facts: Mapping[str, int]
+`code` is a key of `rejection.ROW_REASONS`, `found` and `expected` are numbers for its sentence. `text` is the record as
+read without its line end, invalid bytes replaced, at most `limits.cell_bytes` of it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +75,12 @@ class Batch:
 
     `rows` has text columns named "0" to "n-1" by their place in the header, an empty cell being null whether quoted
     or not, then `row_no` (records after the header, from 1) and `line_no` (lines of the file, from 1), both Int64.
-    `blank` counts the blank lines (D42), `bytes_read` the bytes since the file's beginning.
+    `broken` has the columns of BROKEN_SCHEMA. `blank` counts the blank lines (D42), `bytes_read` the bytes since the
+    file's beginning.
     """
 
     rows: pl.DataFrame
-    broken: list[Broken]
+    broken: pl.DataFrame
     blank: int
     bytes_read: int
 
@@ -107,6 +124,12 @@ class Scan:
         self._stream = stream
         self._delimiter = delimiter
         self._limits = limits
+        self._expected = {
+            FIELD_COUNT: self._width,
+            CELL_TOO_LONG: limits.cell_bytes,
+            LINE_TOO_LONG: limits.line_bytes,
+        }
+        self._most_shown = min(limits.cell_bytes, limits.line_bytes)
         self._chunk_bytes = chunk_bytes
         self._bytes_read = len(head)
         self._row_no = 0  # the last record's
@@ -167,37 +190,36 @@ class Scan:
         rows = self._unguarded(cells).with_columns(row_no=pl.Series(row_no[good]), line_no=pl.Series(line_no[good]))
         return Batch(rows, broken, int(np.count_nonzero(records.verdict == BLANK)), bytes_read)
 
-    def _broken(self, data: bytes, records: Records, row_no: Integers, line_no: Integers) -> list[Broken]:
+    def _broken(self, data: bytes, records: Records, row_no: Integers, line_no: Integers) -> pl.DataFrame:
+        """Describe the broken records, column by column: a hostile file has nothing else."""
         bad = np.flatnonzero(records.verdict > BLANK)
-        columns = (row_no, line_no, records.verdict, records.fields, records.start, records.end)
-        broken = []
-        for row, line, verdict, fields, start, end in zip(*(column[bad].tolist() for column in columns), strict=True):
-            code = VERDICTS[verdict]
-            record = data[start:end].removesuffix(b"\n").removesuffix(b"\r")
-            broken.append(Broken(row, line, code, self._text(record), self._facts(code, line, fields)))
-        return broken
-
-    def _facts(self, code: str, line_no: int, fields: int) -> Mapping[str, int]:
-        match code:
-            case "field_count":
-                return {"found": fields, "expected": self._width}
-            case "quote_open":
-                return {"line": line_no}
-            case "cell_too_long":
-                return {"expected": self._limits.cell_bytes}
-            case "line_too_long":
-                return {"expected": self._limits.line_bytes}
-        return {}
+        if not len(bad):
+            return pl.DataFrame(schema=BROKEN_SCHEMA)
+        verdict = pl.Series(records.verdict[bad])
+        return pl.DataFrame(
+            {
+                "row_no": row_no[bad],
+                "line_no": line_no[bad],
+                "code": verdict.replace_strict(dict(enumerate(VERDICTS)), return_dtype=pl.String),
+                "found": records.fields[bad],
+                "expected": verdict.replace_strict(self._expected, default=None, return_dtype=pl.Int64),
+                "text": self._texts(data, records.start[bad], records.end[bad]),
+            },
+            schema=BROKEN_SCHEMA,
+        )
 
     def _endless(self, beginning: bytes, bytes_read: int) -> Batch:
         """Return the batch of one line of which only the beginning, longer than a line may be, was read."""
         self._row_no += 1
         self._line_no += 1
-        code = VERDICTS[LINE_TOO_LONG]
-        facts = self._facts(code, self._line_no, 0)
-        broken = Broken(self._row_no, self._line_no, code, self._text(beginning), facts)
+        code, expected = VERDICTS[LINE_TOO_LONG], self._expected[LINE_TOO_LONG]
+        broken = pl.DataFrame(
+            [(self._row_no, self._line_no, code, None, expected, self._text(beginning))],
+            schema=BROKEN_SCHEMA,
+            orient="row",
+        )
         nothing = self._unguarded(pl.DataFrame(schema=dict.fromkeys(map(str, range(self._width)), pl.String)))
-        return Batch(nothing.with_columns(_NO_NUMBERS), [broken], 0, bytes_read)
+        return Batch(nothing.with_columns(_NO_NUMBERS), broken, 0, bytes_read)
 
     def _skip_line(self) -> bytes:
         """Read past the next LF; return what was read behind it."""
@@ -207,12 +229,22 @@ class Scan:
             if found or ended:
                 return rest
 
+    def _texts(self, data: bytes, start: Integers, end: Integers) -> pl.Series:
+        """Decode what an error file may carry of some records."""
+        octets = np.frombuffer(data, np.uint8)
+        end = end - (octets[end - 1] == LF)
+        end -= (octets[end - 1] == CR) & (end > start)
+        pieces = [data[first:last] for first, last in zip(start.tolist(), end.tolist(), strict=True)]
+        if (end - start).max() <= self._most_shown:
+            with suppress(pl.exceptions.ComputeError):  # some bytes are no UTF-8
+                return pl.Series(pieces, dtype=pl.Binary).cast(pl.String)
+        return pl.Series([self._text(piece) for piece in pieces], dtype=pl.String)
+
     def _text(self, record: bytes) -> str:
-        """Decode what an error file may carry of a record, without half a character at its end."""
-        most = min(self._limits.cell_bytes, self._limits.line_bytes)
-        if len(record) <= most:
+        """Decode one record with its invalid bytes replaced, and without half a character at its end."""
+        if len(record) <= self._most_shown:
             return record.decode(errors="replace")
-        return codecs.getincrementaldecoder("utf-8")("replace").decode(record[:most])
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(record[: self._most_shown])
 
     def _unguarded(self, cells: pl.DataFrame) -> pl.DataFrame:
         if not self._returned:
