@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.plan import MIB, Limits
 
 
@@ -33,6 +40,8 @@ class SftpSettings(_Part):
 
     host: str = "127.0.0.1"
     port: int = 2222
+    public_host: str | None = Field(None, description="What clients are told to connect to; default: `host`.")
+    public_port: int | None = Field(None, description="The same for the port.")
     host_key: Path | None = Field(None, description="Default: made in the data folder at the first start.")
     login_timeout: float = 20
     keepalive_interval: float = 30
@@ -100,6 +109,16 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
 
+    def __init__(self, **values: Any) -> None:
+        """Read the settings, or raise Invalid, which names each that does not fit and never quotes it."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems = tuple(Problem(_variable(each["loc"]), each["type"], each["msg"]) for each in error.errors())
+            raise Invalid("Settings do not fit.", code="settings_invalid", problems=problems) from None
+        except SettingsError as error:
+            raise Invalid(f"Settings do not fit: {error}.", code="settings_invalid") from None
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -114,3 +133,7 @@ class Settings(BaseSettings):
         folder = os.environ.get("INGESTD_SECRETS_DIR")
         files = [SecretsSettingsSource(settings_cls, secrets_dir=folder)] if folder else []
         return (init_settings, env_settings, *files)
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    return "INGESTD_" + "__".join(str(step).upper() for step in place)

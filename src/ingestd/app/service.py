@@ -161,7 +161,8 @@ class _Starting:
         self.stack.push_async_callback(door.close)
         self.metrics.sftp_sessions.set_function(door.sessions)
         self.checks["sftp"] = checks.of_flag(door.is_serving)
-        return SftpAddress(settings.host, door.port, door.fingerprints, door.host_keys)
+        host, port = settings.public_host or settings.host, settings.public_port or door.port
+        return SftpAddress(host, port, door.fingerprints, door.host_keys)
 
     async def start_http(self, sftp: SftpAddress | None, *, with_api: bool) -> App:
         """Open the operator's port and the HTTP door; they close first, and end the streams that are open."""

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, cast
 
@@ -18,6 +17,7 @@ from rich import progress
 from rich.console import Console
 from rich.table import Table
 
+from ingestd.cli.exits import Exit
 from ingestd.domain import manifest as manifests
 from ingestd.domain.errors import FileRefused, Invalid
 from ingestd.domain.file_name import safe_name
@@ -41,14 +41,6 @@ INDEX_KEY: Final = "00" * 32
 """Any key will do: who is who within one file does not depend on it."""
 
 Told = Callable[[Counts, int], None]
-
-
-class Exit(IntEnum):
-    """How the command ends; 1 is that it could not do its work, 2 that it was called wrongly."""
-
-    ALL_ACCEPTED = 0
-    SOME_REJECTED = 3
-    REFUSED = 4
 
 
 class Verdict(BaseModel):

@@ -8,5 +8,8 @@ from ingestd.api.app import document
 
 
 def openapi() -> None:
-    """Print the OpenAPI document of the HTTP API as JSON."""
+    """Print the OpenAPI document of the HTTP API as JSON.
+
+    Example: ingestd openapi > openapi.json
+    """
     print(json.dumps(document(), indent=2, ensure_ascii=False))

@@ -22,12 +22,14 @@ from dbos import (
     DBOSPortableJSONSerializer,
     EnqueueOptions,
 )
+from dbos._queue import queue_worker_thread  # private: the version is pinned to 3.4
 from sqlalchemy import Engine as SqlEngine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
+from ingestd.ingest.pace import Pace
 from ingestd.settings import WorkerSettings
-from ingestd.store import ingestions, replicas
+from ingestd.store import ingestions, replicas, wakeups
 
 log = telemetry.logger(__name__)
 
@@ -38,6 +40,9 @@ VERSION: Final = "1"
 INGESTIONS: Final = "ingestions"
 PARTS: Final = "parts"
 POLL_SECONDS: Final = 0.1
+"""Between two looks at a queue while there is work; `pace` has the rest."""
+
+RELISTEN_SECONDS: Final = 1.0
 HEARTBEAT_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 4 * HEARTBEAT_SECONDS
 """After so long without a heartbeat a replica is taken for dead."""
@@ -71,6 +76,8 @@ class Engine:
             lazy=True,
         )
         self._stopped = threading.Event()
+        self._paces = (Pace(), Pace())
+        self._threads: list[threading.Thread] = []
         self._heart: threading.Thread | None = None
         self._beaten_at = 0.0
 
@@ -86,6 +93,7 @@ class Engine:
         }
         connection = await session.connection()
         await connection.run_sync(lambda sync: self._client.enqueue_in_transaction(sync, options, str(ingestion_id)))
+        await connection.run_sync(wakeups.tell)
 
     def launch(self, walk: Walk, apply_part: ApplyPart, settings: WorkerSettings, *, alone: bool) -> None:
         """Begin to run workflows; `alone` says that no other process can be using this database."""
@@ -100,20 +108,23 @@ class Engine:
             "log_level": "WARNING",
         }
         self._beat(alone=alone)  # first: what this replica begins is found should it die at once
-        DBOS(config=config)
-        DBOS.workflow(name="ingest")(_ingest(walk))
-        DBOS.workflow(name="apply_part")(_apply(apply_part))
+        dbos = DBOS(config=config)
+        DBOS.workflow(name="ingest")(_ingest(walk, self._hurry))
+        DBOS.workflow(name="apply_part")(_apply(apply_part, self._hurry))
+        DBOS.listen_queues([])  # its own threads look always as often as while there is work
         DBOS.launch()
-        DBOS.register_queue(
+        files = DBOS.register_queue(
             INGESTIONS,
             partition_concurrency=1,
             worker_concurrency=settings.concurrent_ingestions,
             polling_interval_sec=POLL_SECONDS,
         )
         in_hand = 2 * settings.processes  # while one part is applied the next one waits here, not for the next look
-        DBOS.register_queue(PARTS, worker_concurrency=in_hand, polling_interval_sec=POLL_SECONDS)
-        self._heart = threading.Thread(target=self._live, name="engine-heartbeat", daemon=True)
-        self._heart.start()
+        parts = DBOS.register_queue(PARTS, worker_concurrency=in_hand, polling_interval_sec=POLL_SECONDS)
+        for queue, pace in zip((files, parts), self._paces, strict=True):
+            self._run(queue_worker_thread, pace, dbos, queue)
+        self._run(self._listen)
+        self._heart = self._run(self._live)
 
     def is_alive(self) -> bool:
         """Whether workflows run here and the others know it; false once they may take this replica for dead."""
@@ -130,12 +141,15 @@ class Engine:
                 "app_version": VERSION,
             }
             self._client.enqueue(options, str(ingestion_id), part)
+        with self._sql.begin() as connection:
+            wakeups.tell(connection)
 
     def stop(self) -> None:
         """Stop running workflows; those still open go back to their queues at once, and count no crash (P6)."""
-        self._stopped.set()
-        if self._heart is not None:
-            self._heart.join()
+        for event in (self._stopped, *self._paces):
+            event.set()
+        for thread in self._threads:
+            thread.join()
         DBOS.destroy(destroy_registry=True)
         try:
             self._hand_over(self._replica, orderly=True)
@@ -145,6 +159,26 @@ class Engine:
     def close(self) -> None:
         """Give back the connections for enqueuing."""
         self._client.destroy()
+
+    def _run(self, function: Callable[..., None], *args: object) -> threading.Thread:
+        thread = threading.Thread(target=function, args=args, name=f"engine-{function.__name__}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        return thread
+
+    def _hurry(self) -> None:
+        for pace in self._paces:
+            pace.hurry()
+
+    def _listen(self) -> None:
+        """Look for work whenever a transaction that queues some commits."""
+        while not self._stopped.is_set():
+            try:
+                for _ in wakeups.listen(self._url, self._stopped):
+                    self._hurry()
+            except Exception as fault:  # the database will be back; until then we look now and then
+                log.warning("engine_not_listening", exc_info=fault)
+                self._stopped.wait(RELISTEN_SECONDS)
 
     def _live(self) -> None:
         while not self._stopped.wait(HEARTBEAT_SECONDS):
@@ -177,6 +211,7 @@ class Engine:
                 ids = [workflow.workflow_id for workflow in left if workflow.queue_name == queue]
                 if ids:
                     self._client.resume_workflows(ids, queue_name=queue)
+            wakeups.tell(connection)
 
 
 def _ingestion_of(workflow_id: str) -> UUID:
@@ -184,15 +219,21 @@ def _ingestion_of(workflow_id: str) -> UUID:
     return UUID(workflow_id.partition(":")[0])
 
 
-def _ingest(walk: Walk) -> Callable[[str], None]:
+def _ingest(walk: Walk, hurry: Callable[[], None]) -> Callable[[str], None]:
     def ingest(ingestion_id: str) -> None:
-        walk(UUID(ingestion_id))
+        try:
+            walk(UUID(ingestion_id))
+        finally:
+            hurry()  # the account's next one may begin
 
     return ingest
 
 
-def _apply(apply_part: ApplyPart) -> Callable[[str, str], None]:
+def _apply(apply_part: ApplyPart, hurry: Callable[[], None]) -> Callable[[str, str], None]:
     def apply(ingestion_id: str, part: str) -> None:
-        apply_part(UUID(ingestion_id), part)
+        try:
+            apply_part(UUID(ingestion_id), part)
+        finally:
+            hurry()
 
     return apply

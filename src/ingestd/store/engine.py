@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 Sessions = async_sessionmaker[AsyncSession]
+DatabaseError = psycopg.Error
 
 
 def raw(connection: Connection) -> psycopg.Connection[Any]:

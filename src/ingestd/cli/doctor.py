@@ -1,0 +1,164 @@
+"""`ingestd doctor`: the settings in force, secrets masked, and each thing the service depends on, with a remedy."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+from rich.console import Console
+
+from ingestd import egress
+from ingestd.app.ground import blob_place, open_blobs
+from ingestd.domain.errors import IngestdError, Unavailable
+from ingestd.keyring import Keyring, master_from_file
+from ingestd.settings import Settings
+from ingestd.sftpd.host_key import host_key
+from ingestd.sftpd.server import HOST_KEY_FILE
+from ingestd.store import embedded, schema
+from ingestd.store import engine as store
+from ingestd.telemetry import SECRET_SHAPE
+
+ROOM_BYTES: Final = 5 * 1024**3
+OLDEST_POSTGRES: Final = 170000
+
+console = Console(highlight=False, soft_wrap=True)
+
+Check = Callable[[Settings], str]
+"""Gives what was found; raises an error of ours whose words are the remedy."""
+
+
+def doctor() -> None:
+    """Show the settings in force and check everything the service depends on. Changes nothing.
+
+    Exit code 0: all is well. 1: something is not; each line that begins with FAIL says what to do.
+
+    Example: ingestd doctor
+    """
+    settings = Settings()
+    for name, value in _settings(settings):
+        console.print(f"{name}={value}", markup=False)
+    failed = [name for name, check in CHECKS.items() if not _passes(name, check, settings)]
+    if failed:
+        raise Unavailable(f"{len(failed)} of {len(CHECKS)} checks failed: {', '.join(failed)}", code="doctor_failed")
+
+
+def _passes(name: str, check: Check, settings: Settings) -> bool:
+    try:
+        console.print(f"ok    {name}: {check(settings)}", markup=False)
+    except IngestdError as error:
+        console.print(f"FAIL  {name}: {error.detail}", style="red", markup=False)
+        return False
+    return True
+
+
+def _settings(model: BaseModel, prefix: str = "INGESTD_") -> Iterator[tuple[str, Any]]:
+    """Every setting as a variable, secrets masked."""
+    for name in type(model).model_fields:
+        value, variable = getattr(model, name), f"{prefix}{name.upper()}"
+        if isinstance(value, BaseModel):
+            yield from _settings(value, f"{variable}__")
+        else:
+            yield variable, SECRET_SHAPE.sub("***", str(value)) if isinstance(value, str) else value
+
+
+def _data_dir(settings: Settings) -> str:
+    folder = settings.data_dir.absolute()
+    if not folder.exists():
+        return f"{folder} is made at the first start"
+    if folder.stat().st_mode & 0o077:
+        raise Unavailable(f"Others can enter {folder}. Run: chmod 700 '{folder}'")
+    free = shutil.disk_usage(folder).free
+    if free < ROOM_BYTES:
+        raise Unavailable(f"{free / 1024**3:.1f} GiB are free at {folder}: less than one file may have. Make room.")
+    return f"{folder}, {free / 1024**3:.0f} GiB free"
+
+
+def _database(settings: Settings) -> str:
+    if settings.database_url is None:
+        url = embedded.find(settings.data_dir.absolute() / "postgres")
+        if url is None:
+            return f"embedded, not running; its programs are at {Path(embedded.program('postgres')).parent}"
+    else:
+        url = settings.database_url.get_secret_value()
+    try:
+        with store.autocommitting(url) as connection:
+            version = connection.info.server_version
+    except store.DatabaseError as error:  # what the driver says may quote the password
+        raise Unavailable(
+            f"The database does not answer ({type(error).__name__}). See INGESTD_DATABASE_URL: host, port, role, "
+            "password and firewall."
+        ) from None
+    if version < OLDEST_POSTGRES:
+        raise Unavailable(f"PostgreSQL {version // 10000} is too old. Upgrade it to 17 or later.")
+    engine = store.engine(url)
+    try:
+        schema.check(engine)
+    finally:
+        engine.dispose()
+    return f"PostgreSQL {version // 10000}, at the newest schema"
+
+
+def _blobs(settings: Settings) -> str:
+    place = blob_place(settings)
+    if "://" not in place and not Path(place).exists():
+        return f"{place} is made at the first start"
+    try:
+        open_blobs(place).check()
+    except Unavailable as error:
+        raise Unavailable(f"{error.detail} See INGESTD_BLOB_URL, its credentials, and the room at {place}.") from None
+    return place
+
+
+def _master_key(settings: Settings) -> str:
+    if settings.master_key is not None:
+        Keyring.load(settings.master_key.get_secret_value())
+        return "from INGESTD_MASTER_KEY"
+    file = settings.data_dir.absolute() / "master.key"
+    if file.exists():
+        Keyring.load(master_from_file(file))
+        return f"{file}; keep a copy apart from the backups"
+    if settings.database_url is not None:
+        raise Unavailable("Set INGESTD_MASTER_KEY; make one with: ingestd keys master")
+    return f"{file} is made at the first start"
+
+
+def _host_key(settings: Settings) -> str:
+    file = settings.sftp.host_key or settings.data_dir / HOST_KEY_FILE
+    if settings.sftp.host_key is None and not file.exists():
+        return f"{file} is made at the first start"
+    return f"{file}, {host_key(file).get_fingerprint()}"
+
+
+def _ports(settings: Settings) -> str:
+    """Whether the ports are free, or the service has them already."""
+    running = settings.database_url is None and embedded.find(settings.data_dir.absolute() / "postgres") is not None
+    if running:
+        return "in use by the service, which is running"
+    for name, part in (("HTTP", settings.http), ("SFTP", settings.sftp), ("METRICS", settings.metrics)):
+        try:
+            socket.create_server((part.host, part.port)).close()
+        except OSError as error:
+            raise Unavailable(
+                f"{part.host}:{part.port} cannot be listened on ({error.strerror}). If the service does not run "
+                f"already, set INGESTD_{name}__PORT or INGESTD_{name}__HOST."
+            ) from None
+    return "free"
+
+
+def _egress(settings: Settings) -> str:
+    return f"{len(egress.parse_allow(settings.egress_allow))} private places may be connected to"
+
+
+CHECKS: Final[dict[str, Check]] = {
+    "data folder": _data_dir,
+    "database": _database,
+    "blob store": _blobs,
+    "master key": _master_key,
+    "SFTP host key": _host_key,
+    "ports": _ports,
+    "egress": _egress,
+}

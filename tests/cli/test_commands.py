@@ -1,0 +1,100 @@
+"""The command line as a whole: examples, exit codes, the doctor, and keys."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import asyncssh
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ingestd.cli import app as commands
+from ingestd.domain.errors import NotFound, Unavailable
+from ingestd.keyring import Keyring
+
+GROUP = typer.main.get_command(commands)
+SECRET = "isk_and_more"
+
+
+def all_commands(group=GROUP, path=()):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from all_commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def run(*arguments, **environment):
+    return CliRunner().invoke(commands, list(arguments), env=environment)
+
+
+@pytest.mark.parametrize(("path", "command"), list(all_commands()), ids=str)
+def test_every_command_says_what_it_does_with_an_example_of_itself(path, command):
+    assert command.help
+    takes_arguments = any(isinstance(each, typer.core.TyperArgument) for each in command.params)
+    assert not takes_arguments or re.search(rf"Example: (\w+=\S+ )?ingestd {' '.join(path)} ", command.help)
+
+
+def test_a_failure_is_one_line_and_exit_code_1_and_a_wrong_call_is_2(tmp_path):
+    def ends(*arguments):
+        environment = {"INGESTD_DATA_DIR": str(tmp_path / "data"), "INGESTD_HTTP__PORT": SECRET, "PATH": "/usr/bin"}
+        command = [sys.executable, "-m", "ingestd", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+    failed = ends("doctor")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("ingestd: Settings do not fit.\n  INGESTD_HTTP__PORT: Input should be a valid")
+    assert SECRET not in failed.stdout + failed.stderr
+    assert ends("serve", "--roles", "cook").returncode == 2
+
+
+@pytest.mark.threat("T154")
+def test_doctor_shows_the_settings_without_secrets_and_passes_a_sound_place(tmp_path):
+    free = {"INGESTD_HTTP__PORT": "0", "INGESTD_SFTP__PORT": "0", "INGESTD_METRICS__PORT": "0"}
+    master = run("keys", "master").output.strip()
+    Keyring.load(master)
+    found = run("doctor", INGESTD_DATA_DIR=str(tmp_path / "data"), INGESTD_MASTER_KEY=master, **free)
+    assert found.exit_code == 0, found.output
+    assert "INGESTD_MASTER_KEY=**********" in found.output
+    assert master not in found.output
+    assert "FAIL  " not in found.output
+    assert not (tmp_path / "data").exists()
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path, ground, app):
+    (tmp_path / "data").mkdir(mode=0o755)
+    found = run(
+        "doctor",
+        INGESTD_DATA_DIR=str(tmp_path / "data"),
+        INGESTD_DATABASE_URL="postgresql://ingestd:hidden@127.0.0.1:9/ingestd",
+        INGESTD_HTTP__PORT=str(app.http_port),
+        INGESTD_BLOB_URL="ftp://nowhere",
+        INGESTD_EGRESS_ALLOW='["everything"]',
+    )
+    assert isinstance(found.exception, Unavailable)
+    told = {
+        line.split(":")[0].removeprefix("FAIL  "): line
+        for line in found.output.splitlines()
+        if line.startswith("FAIL  ")
+    }
+    assert told.keys() == {"data folder", "database", "blob store", "master key", "ports", "egress"}
+    assert "chmod 700" in told["data folder"]
+    assert "INGESTD_DATABASE_URL" in told["database"]
+    assert "ingestd keys master" in told["master key"]
+    assert "INGESTD_HTTP__PORT" in told["ports"]
+    assert "hidden" not in found.output
+
+
+def test_import_keys_are_registered_listed_and_revoked(tmp_path, ground, app):
+    here = {"INGESTD_DATA_DIR": str(ground.settings.data_dir)}
+    account = re.search(r"acc_\w+", run("accounts", "create", "Acme", **here).output)[0]
+    pair = asyncssh.generate_private_key("ssh-ed25519")
+    pair.write_public_key(tmp_path / "id.pub")
+    assert pair.get_fingerprint() in run("keys", "add", account, str(tmp_path / "id.pub"), **here).output
+    assert run("keys", "list", account, **here).output == f"id  {pair.get_fingerprint()}  never used\n"
+    assert run("keys", "revoke", account, pair.get_fingerprint(), **here).exit_code == 0
+    assert "revoked 20" in run("keys", "list", account, **here).output
+    assert isinstance(run("keys", "revoke", account, pair.get_fingerprint(), **here).exception, NotFound)
