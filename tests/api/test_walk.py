@@ -172,7 +172,7 @@ async def test_every_single_resource_has_an_etag_that_spares_sending_it_again(pa
 @pytest.mark.parametrize("operation", [each for each in KEYED if each.method == "PATCH"], ids=of)
 async def test_every_patch_takes_an_etag_and_refuses_a_stale_one(pair, operation):
     if operation.scope == "admin":
-        assert "if-match" in operation.parameters("header")
+        assert "If-Match" in operation.parameters("header")
         return
     url = operation.url(pair.mine)
     stale = await pair.me.http.patch(url, json={}, headers={"If-Match": '"stale"'})

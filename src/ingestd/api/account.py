@@ -7,7 +7,7 @@ from typing import Annotated
 from zoneinfo import available_timezones
 
 from fastapi import Depends, Response
-from pydantic import AfterValidator, BaseModel, Field, with_config
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
@@ -41,7 +41,13 @@ def _without_zone(at: time) -> time:
 
 
 TimeZone = Annotated[str, AfterValidator(_known_zone), Field(examples=["Europe/Vienna"])]
-SyncTime = Annotated[time, AfterValidator(_without_zone)]
+SyncTime = Annotated[
+    time,
+    AfterValidator(_without_zone),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$", "examples": ["02:00:00"]},
+    ),
+]
 Domain = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", examples=["example.org"])]
 Domains = Annotated[list[Domain], Field(max_length=100)]
 
@@ -93,7 +99,7 @@ class AccountOut(BaseModel):
     id: str
     name: str
     time_zone: str
-    sync_time: time
+    sync_time: SyncTime
     features: Features
     email_domains: list[str]
     created_at: Moment

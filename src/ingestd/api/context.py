@@ -21,6 +21,7 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Request, Response, Security
 from fastapi.security import HTTPBearer
+from pydantic import WithJsonSchema
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import idempotency
@@ -186,6 +187,7 @@ IdempotencyKey = Annotated[
         alias=idempotency.HEADER,
         description="A text of your own for this request: sent again within 24 hours, it has no second effect.",
     ),
+    WithJsonSchema({"type": "string", "pattern": "^[!-~]{1,255}$"}),
 ]
 
 

@@ -43,7 +43,7 @@ def _written(shown: BaseModel) -> bytes:
 
 def _if_match(
     if_match: Annotated[
-        str | None, Header(description="Change it only if its ETag is still this one; else 412.")
+        str | None, Header(alias="If-Match", description="Change it only if its ETag is still this one; else 412.")
     ] = None,
 ) -> Match:
     return Match(None if if_match is None else _tags(if_match))
