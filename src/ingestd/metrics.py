@@ -21,6 +21,7 @@ class Metrics:
     registry: CollectorRegistry
     ingestions: Counter
     rows: Counter
+    rejections: Counter
     stage_seconds: Histogram
     deliveries: Counter
     sftp_sessions: Gauge
@@ -41,6 +42,7 @@ def new_metrics() -> Metrics:
         registry=registry,
         ingestions=Counter("ingestd_ingestions", "Ingestions that ended", ["target", "status"], registry=registry),
         rows=Counter("ingestd_rows", "Rows of files by what became of them", ["outcome"], registry=registry),
+        rejections=Counter("ingestd_rejections", "Reasons for which rows were rejected", ["code"], registry=registry),
         stage_seconds=Histogram(
             "ingestd_stage_seconds",
             "Time a stage of an ingestion took",

@@ -63,6 +63,7 @@ async def test_metrics_tell_what_was_done_and_what_waits(app, tenant):
     assert grown['ingestd_ingestions_total{status="completed",target="profiles"}'] == 1
     assert grown['ingestd_rows_total{outcome="accepted"}'] == 1
     assert grown['ingestd_rows_total{outcome="rejected"}'] == 1
+    assert grown['ingestd_rejections_total{code="integer_invalid"}'] == 1
     assert grown['ingestd_stage_seconds_count{stage="checking"}'] == 1
     assert float(during["ingestd_sftp_sessions"]) >= 1
     assert float(during["ingestd_stored_bytes"]) > 0

@@ -233,9 +233,11 @@ class Flow:
             warnings = checked.warnings if checked else []
             ingestions.finish(connection, job.ingestion_id, job.fence, warnings=warnings, **values)
             tell_ingestion(connection, job.ingestion_id, notice, now=now)
-        self._count(job, values)
+        self._count(job, values, checked.reasons if checked else {})
 
-    def _count(self, job: Job, ended: dict[str, Any]) -> None:
+    def _count(self, job: Job, ended: dict[str, Any], reasons: dict[str, int]) -> None:
         self.metrics.ingestions.labels(job.plan.target, ended["status"]).inc()
         for outcome_of_rows in ("accepted", "rejected", "blank"):
             self.metrics.rows.labels(outcome_of_rows).inc(ended["counts"][outcome_of_rows])
+        for code, rows in reasons.items():
+            self.metrics.rejections.labels(code).inc(rows)

@@ -92,7 +92,7 @@ class Checked(BaseModel):
     """What checking and resolving found; written to the ingestion once it is whole.
 
     `folder` holds the parts, `parts` gives their names and rows; `merges` is the name of the part that says which
-    stored people become one.
+    stored people become one. `reasons` counts the rejected rows by code.
     """
 
     folder: str
@@ -103,6 +103,7 @@ class Checked(BaseModel):
     error_blob: str | None
     error_size_bytes: int | None
     rejects_blob: str | None
+    reasons: dict[str, int] = {}
 
     def with_applied(self, applied: Iterable[Mapping[str, int]]) -> Checked:
         """The same with what the parts changed in its counts."""
@@ -174,9 +175,14 @@ class _Report:
         """Make both durable, if a record was rejected; gives the fields of `Checked` that say where they are."""
         self._rejects.close()
         if not self._errors.rows:
-            return {"error_blob": None, "error_size_bytes": None, "rejects_blob": None}
+            return {"error_blob": None, "error_size_bytes": None, "rejects_blob": None, "reasons": {}}
         errors, rejects = self._errors_blob.commit(), self._rejects_blob.commit()
-        return {"error_blob": errors.name, "error_size_bytes": errors.size, "rejects_blob": rejects.name}
+        return {
+            "error_blob": errors.name,
+            "error_size_bytes": errors.size,
+            "rejects_blob": rejects.name,
+            "reasons": self._rejects.reasons,
+        }
 
 
 class _Teller:

@@ -101,9 +101,13 @@ class ErrorFile:
 
 
 class RejectLog:
-    """Writes which records were rejected and why, without their cells: an Arrow stream of LOG_SCHEMA."""
+    """Writes which records were rejected and why, without their cells: an Arrow stream of LOG_SCHEMA.
+
+    `reasons` counts the records by code; one with two reasons counts under both.
+    """
 
     def __init__(self, sink: BinaryIO) -> None:
+        self.reasons: Counter[str] = Counter()
         self._stream = pa.ipc.new_stream(
             sink, pl.DataFrame(schema=LOG_SCHEMA).to_arrow().schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
         )
@@ -116,6 +120,7 @@ class RejectLog:
             records = pl.concat([records, broken.select("row_no", "line_no", codes, failure)]).sort("row_no")
         if records.height:
             self._stream.write_table(records.to_arrow())
+            self.reasons.update(dict(records["codes"].explode().value_counts().iter_rows()))
 
     def close(self) -> None:
         """Finish the stream; the sink stays open."""
