@@ -1,4 +1,4 @@
-"""What holds for every route: who may call it, what an error looks like, and that accounts do not see each other."""
+"""What an error looks like, what a key may give, and the activity log."""
 
 import httpx
 import pytest

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from tests.api.walk import BODIES
 
+from ingestd.api import strict
 from ingestd.api.app import routes
 from ingestd.api.context import begin, read
 from ingestd.api.deprecation import deprecated
@@ -201,6 +202,19 @@ async def test_what_is_deprecated_says_until_when():
     assert headers["deprecation"] == "@1767225600"
     assert headers["sunset"] == "Fri, 01 Jan 2027 00:00:00 GMT"
     assert headers["link"] == '</v1/new>; rel="successor-version"'
+
+
+@pytest.mark.threat("T54")
+async def test_a_body_that_does_not_arrive_in_time_is_not_waited_for(tenant, monkeypatch):
+    monkeypatch.setattr(strict, "SECONDS", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", tenant.app.http_port)
+    head = f"POST {LOOKUP} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {tenant.key}\r\n"
+    writer.write((head + "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{").encode())
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request_timeout"' in answer
+    writer.close()
 
 
 class Impatient(Protocol):

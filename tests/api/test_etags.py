@@ -1,5 +1,7 @@
 """ETags: no update is lost, nothing is sent twice."""
 
+import asyncio
+
 import pytest
 
 
@@ -30,3 +32,13 @@ async def test_an_update_of_what_was_changed_meanwhile_is_refused(tenant, made):
     assert now.headers["etag"] == changed.headers["etag"] != tag
     for known in (now.headers["etag"], "*"):
         assert (await tenant.http.patch(made, json={}, headers={"If-Match": known})).status_code == 200
+
+
+async def test_of_two_updates_of_one_state_at_the_same_time_one_is_refused(tenant, made):
+    tag = (await tenant.http.get(made)).headers["etag"]
+    answers = await asyncio.gather(
+        *(tenant.http.patch(made, json={"name": name}, headers={"If-Match": tag}) for name in ("one", "two", "three"))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412]
+    winner = next(answer for answer in answers if answer.status_code == 200)
+    assert (await tenant.http.get(made)).json() == winner.json()

@@ -64,9 +64,11 @@ class Edge:
             try:
                 refused = _refuse(Request(scope), headers)
                 await (refused or self.api)(scope, receive, sending)
-            except Exception:  # it is logged and answered already; nothing else would be said about it
+            except Exception as error:  # of what is answered 500, the log has the reason already
                 if not status:
                     raise
+                if status < 500:
+                    _log.exception("answer broken off", exc_info=error)
             _log.info("request", method=scope["method"], route=_route(scope), status=status, ms=_ms(began))
 
 

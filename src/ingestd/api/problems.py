@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ingestd.api.catalogue import CATALOGUE, Entry
 from ingestd.domain.errors import (
@@ -82,6 +83,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(IngestdError, _of_error)
     api.add_exception_handler(HTTPException, _of_status)
     api.add_exception_handler(RequestValidationError, _of_validation)
+    api.add_exception_handler(ClientDisconnect, _of_absence)
     api.add_exception_handler(Exception, _of_fault)
 
 
@@ -155,6 +157,10 @@ def _item(found: dict[str, Any]) -> ProblemItem:
     """Where and what, never the value that was sent: it may be personal."""
     place = [str(step).replace("~", "~0").replace("/", "~1") for step in found["loc"]]
     return ProblemItem(pointer="/" + "/".join(place), code=found["type"], detail=found["msg"])
+
+
+async def _of_absence(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 -- a handler's arguments
+    return answer(request, "bad_request", "The caller hung up.")
 
 
 async def _of_fault(request: Request, error: Exception) -> JSONResponse:
