@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp
 
 from ingestd import __version__
@@ -26,6 +27,14 @@ from ingestd.api.document import describe
 from ingestd.api.edge import Edge
 
 _RESOURCES = (system, me, account, api_keys, import_keys, ingestions, profiles, webhooks, deliveries, audit)
+
+_TELEMETRY: Final[TelemetryConfig] = {
+    "logs": False,
+    "metrics": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""What FastAPI records of its own accord: a span for each request, and neither messages of exceptions nor values."""
 
 
 def document() -> dict[str, Any]:
@@ -49,6 +58,7 @@ def routes() -> FastAPI:
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,
+        telemetry=_TELEMETRY,
         redirect_slashes=False,  # a redirect would name the host that the caller claims (T58)
         responses={"default": {"description": "A problem."}},  # keeps FastAPI's own form of 422 out of the document
     )

@@ -15,7 +15,13 @@ from ingestd.api.edge import Edge
 
 def create_operations(parts: Parts, exposition: Callable[[], tuple[bytes, str]]) -> ASGIApp:
     """The application of that port; `exposition` gives the metrics and their media type, and may take a moment."""
-    api = FastAPI(title="ingestd operations", openapi_url=None, docs_url=None, redoc_url=None)
+    api = FastAPI(
+        title="ingestd operations",
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
     api.state.parts = parts
     problems.install(api)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ingestd import telemetry
+from ingestd import telemetry, tracing
 from ingestd.app import App, Base, Role, base, running
 from ingestd.cli import accounts
 from ingestd.settings import Settings
@@ -38,7 +38,7 @@ def serve(
     settings = Settings()
     pretty = None if settings.log_format == "auto" else settings.log_format == "console"
     telemetry.configure(level=settings.log_level.upper(), pretty=pretty)
-    with base(settings, serving=True, migrating=migrate) as ground:
+    with tracing.sending(), base(settings, serving=True, migrating=migrate) as ground:
         first = _first_account(ground) if ground.alone and not accounts.any_account(ground) else None
         asyncio.run(_run(ground, wanted, first))
 

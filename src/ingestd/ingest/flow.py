@@ -11,13 +11,14 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Engine, Row
 
-from ingestd import telemetry
+from ingestd import telemetry, tracing
 from ingestd.domain.errors import FileRefused, Unavailable
 from ingestd.domain.ingestion import APPLYING, DONE, Counts, ErrorView, Stage, Status, outcome
 from ingestd.domain.notice import NoticeType
@@ -135,7 +136,7 @@ class Flow:
             self._fail(job, Counts(), error("infrastructure", "The service failed at this file again and again."))
             return
         try:
-            with self.metrics.stage_seconds.labels(Stage.CHECKING).time():
+            with self._stage(job, Stage.CHECKING):
                 checked = Checked.model_validate(row.checked) if row.checked else self._check(job)
         except FileRefused as refusal:
             self._fail(job, Counts(), error_of(refusal))
@@ -143,7 +144,7 @@ class Flow:
         if outcome(checked.counts) is Status.FAILED:
             self._fail(job, checked.counts, nothing_applied(checked.counts), checked)
             return
-        with self.metrics.stage_seconds.labels(Stage.APPLYING).time():
+        with self._stage(job, Stage.APPLYING):
             checked = self._apply(job, checked, attempts=row.attempts)
         self._complete(job, checked)
 
@@ -234,6 +235,12 @@ class Flow:
             ingestions.finish(connection, job.ingestion_id, job.fence, warnings=warnings, **values)
             tell_ingestion(connection, job.ingestion_id, notice, now=now)
         self._count(job, values, checked.reasons if checked else {})
+
+    @contextmanager
+    def _stage(self, job: Job, stage: Stage) -> Iterator[None]:
+        """Measure and trace a stage."""
+        with self.metrics.stage_seconds.labels(stage).time(), tracing.span(stage, ingestion=str(job.ingestion_id)):
+            yield
 
     def _count(self, job: Job, ended: dict[str, Any], reasons: dict[str, int]) -> None:
         self.metrics.ingestions.labels(job.plan.target, ended["status"]).inc()
