@@ -298,6 +298,22 @@ CELLS = [
         error_rows=[[CANARY, 'a\r\nb "c", d', "z"]],
     ),
     Item(
+        name="an error file as it was sent out",
+        data=lines(
+            '"identity","x","Failure Description"',
+            '"bob,1,2","","The record has 3 fields, the header has 2 (line 3)"',
+            '"cut","","The record was broken before: mend it in the error file, and upload that"',
+            '"\'=back","\'-1","n: not an INTEGER of 32 bits (LONG has 64)"',
+            '"back","mended","The record has 1 fields, the header has 2 (line 9)"',
+            '"\'=blank","","Phone number is not valid"',
+            end=b"\r\n",
+        ),
+        accepted=3,
+        failures=["The record was broken before"] * 2,
+        people={"=back": {"x": "-1"}, "back": {"x": "mended"}, "=blank": {}},
+        error_rows=[["bob,1,2", ""], ["cut", ""]],
+    ),
+    Item(
         name="B54 operations",
         data=lines(
             "identity,L,L.operation", "b54,Rock,", "b54,Rock,$remove", "b54,Pop,$add", "b54,Pop,$add",

@@ -99,6 +99,33 @@ async def test_rejected_rows_come_back_with_every_reason_and_the_rest_is_applied
     assert nobody[4].startswith("Atleast one of identity")
 
 
+@pytest.mark.rule("S128", "D44")
+async def test_an_error_file_comes_back_as_it_is_and_again_when_it_is_mended(tenant):
+    rows = "identity,Note,Age,L,L.operation\nann,=1+1,1,Rock,$add\nbob,=2+2,old,Pop,$add\n,-3,3,,\ncy,4,4\n"
+    columns = {"Age": {"dataType": "INTEGER"}}
+    first = await tenant.push(rows.encode(), columns=columns)
+    assert first["counts"] == counts(read=4, accepted=1, rejected=3, created=1)
+    assert first["retry_of"] is None
+    sent_out = await tenant.error_file(first)
+
+    as_it_is = await tenant.push(sent_out.encode(), columns=columns, fileName="anything.csv")
+    assert (as_it_is["status"], as_it_is["counts"]["rejected"]) == ("failed", 3)
+    assert as_it_is["retry_of"] == first["id"]
+    header, bob, nobody, cy = csv.reader(io.StringIO(await tenant.error_file(as_it_is)))
+    assert header == ["identity", "Note", "Age", "L", "L.operation", "Failure Description"]
+    assert [bob[1], nobody[1], cy[0]] == ["'=2+2", "'-3", "cy,4,4"]
+    assert cy[5].startswith("The record was broken before")
+    assert await tenant.profile("cy,4,4") is None
+
+    mended = sent_out.replace('"old"', '"2"').replace('"cy,4,4","","","",""', '"cy","4","4","",""')
+    for changed in ({"updated": 0, "created": 2}, {"unchanged": 2}):
+        again = await tenant.push(mended.encode(), columns=columns, fileName="file-1.errors.csv")
+        assert again["counts"] == counts(read=3, accepted=2, rejected=1, **changed)
+        assert again["retry_of"] == first["id"]
+    assert (await tenant.profile("bob"))["attributes"] == {"Note": "=2+2", "Age": 2, "L": ["Pop"]}
+    assert (await tenant.profile("cy"))["attributes"] == {"Note": "4", "Age": 4}
+
+
 @pytest.mark.rule("S76")
 async def test_one_good_row_of_a_hundred_completes_and_none_fails(tenant):
     bad = "".join(f"user-{n},x\n" for n in range(99))

@@ -15,6 +15,9 @@ IDENTIFIER_SENTENCE: Final = (
 )
 
 
+UNMENDED: Final = "unmended"
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """A reason: `sentence` may hold `{column}` (a header), `{line}`, `{found}` and `{expected}` (numbers)."""
@@ -36,7 +39,7 @@ ROW_REASONS: Final = _catalogue(
     Reason("quote_misplaced", "A quote stands inside an unquoted field, or text follows a closing quote", "D44"),
     Reason("field_count", "The record has {found} fields, the header has {expected}", "D44"),
     Reason("cell_too_long", "A cell is longer than {expected} bytes", "D47"),
-    Reason("unmended", "The record was broken before: mend it in the error file, and upload that", "D44"),
+    Reason(UNMENDED, "The record was broken before: mend it in the error file, and upload that", "D44"),
     Reason("identifier_missing", IDENTIFIER_SENTENCE, "S115"),
     Reason("identifier_characters", "{column}: the identifier holds a control or invisible character", "T117"),
     Reason("identifiers_of_two_people", "identifiers belong to two people", "D54"),

@@ -178,6 +178,8 @@ class Flow:
                 checked=checked.model_dump(mode="json"),
                 counts=checked.counts.model_dump(),
             )
+            if checked.returned:
+                ingestions.link_to_reported(connection, job.ingestion_id, checked.header)
         return checked
 
     def _apply(self, job: Job, checked: Checked, *, attempts: int) -> Checked:

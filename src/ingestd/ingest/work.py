@@ -6,6 +6,7 @@ and a part's rows go to PostgreSQL in the transaction of their ledger row.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -23,11 +24,12 @@ from ingestd.blobs.store import BlobStore, BlobWriter, open_store
 from ingestd.domain.ingestion import Counts, Progress
 from ingestd.domain.layout import Layout, Role, bind
 from ingestd.domain.plan import Plan, Target
+from ingestd.domain.rejection import UNMENDED
 from ingestd.keyring import AccountKeys
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.fold import fold, fold_events
 from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, read, rewrite
-from ingestd.pipeline.report import UNMENDED, ErrorFile, RejectLog, rejected_for, unmended
+from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for, unmended
 from ingestd.pipeline.resolve import Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
 from ingestd.pipeline.scan import Scan, open_scan
@@ -91,10 +93,13 @@ class Job:
 class Checked(BaseModel):
     """What checking and resolving found; written to the ingestion once it is whole.
 
-    `folder` holds the parts, `parts` gives their names and rows; `merges` is the name of the part that says which
+    `header` names the columns (`_header_name`), and of an error file that has `returned` those of the file it stems
+    from. `folder` holds the parts, `parts` gives their names and rows; `merges` is the name of the part that says which
     stored people become one. `reasons` counts the rejected rows by code.
     """
 
+    header: str = ""
+    returned: bool = False
     folder: str
     parts: dict[str, int]
     merges: str | None
@@ -242,6 +247,8 @@ def check(job: Job) -> Checked:
         resolved = Scratch(blobs, keys, folder)
         parts = rewrite(parts, scratch, resolved, moved=resolution.moved, rejected=resolution.rejected)
     return Checked(
+        header=_header_name(scan.header),
+        returned=scan.returned,
         folder=folder,
         parts=parts.rows,
         merges=_keep_merges(Scratch(blobs, keys, folder), resolution),
@@ -344,6 +351,11 @@ def _opened(job: Job) -> Iterator[tuple[Scan, Layout]]:
 
 def _checker(job: Job, layout: Layout) -> Check:
     return Check(layout, job.plan, int(job.started_at.timestamp()))
+
+
+def _header_name(header: Sequence[str]) -> str:
+    """A short name that only files with the same columns have."""
+    return hashlib.sha256("\0".join(header).encode()).hexdigest()[:32]
 
 
 def _keep_merges(scratch: Scratch, resolution: Resolution) -> str | None:

@@ -18,7 +18,7 @@ from polars._typing import SchemaDict
 
 from ingestd.domain.column import FAILURE_COLUMN
 from ingestd.domain.plan import Limits
-from ingestd.domain.rejection import ROW_REASONS
+from ingestd.domain.rejection import ROW_REASONS, UNMENDED
 from ingestd.pipeline.grammar import BLANK, VERDICTS
 from ingestd.pipeline.rules import rewrite, sentence
 from ingestd.pipeline.scan import BROKEN_SCHEMA
@@ -31,7 +31,6 @@ LOG_SCHEMA: Final[SchemaDict] = {
 }
 """One rejected record: its number after the header, its line in the file, the codes of its reasons, their sentences."""
 
-UNMENDED: Final = "unmended"
 NOT_AS_THEY_WERE: Final = (*VERDICTS[BLANK + 1 :], UNMENDED)
 """Reasons of records that an error file does not hold as they were: in one cell, or cut."""
 

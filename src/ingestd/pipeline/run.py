@@ -11,6 +11,7 @@ import polars as pl
 
 from ingestd.domain.ingestion import Counts
 from ingestd.domain.layout import Layout
+from ingestd.domain.rejection import UNMENDED
 from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.check import Check, Checked
 from ingestd.pipeline.parts import PartWriter
@@ -43,8 +44,9 @@ def check_file(
     counts = Counts()
     for batch, checked in ahead(_checked(scan, check)):
         accepted, rejected = checked.accepted, checked.rejected
-        if late:
-            accepted, rejected = _without_late(batch.rows, accepted, rejected, late)
+        if late or batch.unmended:
+            again = {**late, **dict.fromkeys(batch.unmended, UNMENDED)}
+            accepted, rejected = _without_late(batch.rows, accepted, rejected, again)
         if sinks.parts is not None:
             sinks.parts.write(accepted)
         sinks.errors.write(rejected, batch.broken)

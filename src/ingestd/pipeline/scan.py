@@ -19,6 +19,7 @@ import polars as pl
 
 from ingestd.domain.column import FAILURE_COLUMN
 from ingestd.domain.errors import IngestdError
+from ingestd.domain.rejection import ROW_REASONS, UNMENDED
 from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.grammar import (
     BLANK,
@@ -75,7 +76,8 @@ class Batch:
 
     `rows` has text columns named "0" to "n-1" by their place in the header, an empty cell being null whether quoted
     or not, then `row_no` (records after the header, from 1) and `line_no` (lines of the file, from 1), both Int64.
-    `broken` has the columns of BROKEN_SCHEMA. `blank` counts the blank lines (D42), `bytes_read` the bytes since the
+    `broken` has the columns of BROKEN_SCHEMA. `unmended` are those `row_no` that stand whole in the first cell, as an
+    error file has what was broken. `blank` counts the blank lines (D42), `bytes_read` the bytes since the
     file's beginning.
     """
 
@@ -83,6 +85,7 @@ class Batch:
     broken: pl.DataFrame
     blank: int
     bytes_read: int
+    unmended: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,8 @@ def open_scan(stream: BinaryIO, *, delimiter: str, limits: Limits, chunk_bytes: 
 class Scan:
     """A file whose header is read: its `header`, and its records as `batches()`, to be asked for once.
 
+    `returned` tells whether it is an error file that has come back.
+
     An error file that comes back is known by its last column (S128). That column is dropped, and the quote mark that
     guarded a header or a cell is taken off again (T100).
     """
@@ -119,8 +124,8 @@ class Scan:
         line, _, self._rest = head.partition(b"\n")
         names = _header(line.removeprefix(BOM).removesuffix(b"\r"), delimiter, limits)
         self._width = len(names)
-        self._returned = len(names) > 1 and names[-1] == FAILURE_COLUMN
-        self.header = tuple(name.removeprefix(GUARD) for name in names[:-1]) if self._returned else names
+        self.returned = len(names) > 1 and names[-1] == FAILURE_COLUMN
+        self.header = tuple(name.removeprefix(GUARD) for name in names[:-1]) if self.returned else names
         self._stream = stream
         self._delimiter = delimiter
         self._limits = limits
@@ -188,7 +193,8 @@ class Scan:
         self._row_no += len(row_no)
         self._line_no += records.lines
         rows = self._unguarded(cells).with_columns(row_no=pl.Series(row_no[good]), line_no=pl.Series(line_no[good]))
-        return Batch(rows, broken, int(np.count_nonzero(records.verdict == BLANK)), bytes_read)
+        unmended = tuple(rows["row_no"].filter(self._unmended(cells)).to_list()) if self.returned else ()
+        return Batch(rows, broken, int(np.count_nonzero(records.verdict == BLANK)), bytes_read, unmended)
 
     def _broken(self, data: bytes, records: Records, row_no: Integers, line_no: Integers) -> pl.DataFrame:
         """Describe the broken records, column by column: a hostile file has nothing else."""
@@ -246,11 +252,25 @@ class Scan:
             return record.decode(errors="replace")
         return codecs.getincrementaldecoder("utf-8")("replace").decode(record[: self._most_shown])
 
+    def _unmended(self, cells: pl.DataFrame) -> pl.Series:
+        """Tell which rows of an error file are still what was broken, whole in the first cell."""
+        others = [pl.col(name).is_null() for name in cells.columns[1:-1]]
+        broken = pl.col(cells.columns[-1]).str.contains(_BROKEN_BEFORE).fill_null(value=False)
+        return cells.select(pl.all_horizontal(broken, *others)).to_series()
+
     def _unguarded(self, cells: pl.DataFrame) -> pl.DataFrame:
-        if not self._returned:
+        if not self.returned:
             return cells
         return cells.drop(cells.columns[-1]).select(pl.all().str.strip_prefix(GUARD).replace("", None))
 
+
+_BROKEN_BEFORE: Final = "^(?:{})".format(
+    "|".join(
+        re.sub(r"\\\{\w+\\\}", "[0-9]+", re.escape(ROW_REASONS[code].sentence))
+        for code in (*VERDICTS[BLANK + 1 :], UNMENDED)
+    )
+)
+"""How the description of a record begins that could not be cut."""
 
 _NO_NUMBERS: Final = (pl.Series("row_no", [], pl.Int64), pl.Series("line_no", [], pl.Int64))
 

@@ -149,9 +149,9 @@ async def row(session: AsyncSession, account_id: UUID, ingestion_id: UUID) -> In
 
 
 async def find_of_manifest(session: AsyncSession, manifest_id: UUID) -> UUID | None:
-    """The ingestion that a manifest became, or None; its retries have the same manifest."""
+    """The ingestion that a manifest became, or None; its retries have the same manifest and came later."""
     found: UUID | None = await session.scalar(
-        select(Ingestion.id).where(Ingestion.manifest_id == manifest_id, Ingestion.retry_of.is_(None))
+        select(Ingestion.id).where(Ingestion.manifest_id == manifest_id).order_by(Ingestion.id).limit(1)
     )
     return found
 
@@ -270,6 +270,35 @@ def change(connection: Connection, ingestion_id: UUID, fence: int, **values: Any
     )
     if changed.rowcount == 0:
         raise FenceLost
+
+
+def link_to_reported(connection: Connection, ingestion_id: UUID, header: str) -> None:
+    """Make an ingestion of a returned error file the retry of the one whose rows it brings back (S128).
+
+    That is an earlier one with an error file of the same columns: the one whose file the name still tells, for
+    `x.errors.csv` that of `x.csv`, else the newest.
+    """
+    mine, earlier, my_file, file = aliased(Ingestion), aliased(Ingestion), aliased(File), aliased(File)
+    named = file.name == func.regexp_replace(my_file.name, r"\.errors\.csv$", ".csv")
+    found = connection.scalar(
+        select(earlier.id)
+        .select_from(mine)
+        .join(my_file, my_file.id == mine.file_id)
+        .join(earlier, earlier.account_id == mine.account_id)
+        .join(file, file.id == earlier.file_id)
+        .where(
+            mine.id == ingestion_id,
+            mine.retry_of.is_(None),
+            earlier.seq < mine.seq,
+            earlier.target == mine.target,
+            earlier.error_blob.is_not(None),
+            earlier.checked["header"].astext == header,
+        )
+        .order_by(named.desc(), earlier.seq.desc())
+        .limit(1)
+    )
+    if found is not None:
+        connection.execute(update(Ingestion).where(Ingestion.id == ingestion_id).values(retry_of=found))
 
 
 def finish(connection: Connection, ingestion_id: UUID, fence: int, *, warnings: Sequence[str], **values: Any) -> None:
