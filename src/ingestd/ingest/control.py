@@ -55,7 +55,7 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         raise Conflict("The ingestion has not ended yet; wait, or cancel it first.", code="not_ended")
     if earlier.file_id is None or earlier.plan is None:
         raise Conflict("There is nothing to try again: the manifest was refused.", code="nothing_to_retry")
-    file = await files.get(session, account_id, earlier.file_id)
+    file = await files.get(session, account_id, earlier.file_id, lock=True)  # so that it does not expire meanwhile
     rows_of = earlier.rows_of
     if rows is Rows.REJECTED:
         if earlier.error_blob is None:

@@ -344,8 +344,10 @@ def applied(connection: Connection, ingestion_id: UUID) -> dict[str, dict[str, i
 
 _EXPIRE_ERROR_FILES = text("""
     WITH old AS MATERIALIZED (
-        SELECT id, error_blob, rejects_blob FROM ingestions
-        WHERE error_blob IS NOT NULL AND finished_at < :before
+        SELECT id, error_blob, rejects_blob FROM ingestions i
+        WHERE error_blob IS NOT NULL AND finished_at < :before AND NOT EXISTS (
+            SELECT FROM ingestions r WHERE r.rows_of = i.id AND r.status IN ('scheduled', 'in_progress')
+        )
         LIMIT :at_most FOR UPDATE SKIP LOCKED
     ), forgotten AS (
         UPDATE ingestions i SET error_blob = NULL, error_size_bytes = NULL, rejects_blob = NULL
@@ -356,6 +358,6 @@ _EXPIRE_ERROR_FILES = text("""
 
 
 def expire_error_files(connection: Connection, before: datetime, *, at_most: int) -> list[str]:
-    """Forget the error files of ingestions that ended before a time; gives their blobs."""
+    """Forget the error files of ingestions that ended before a time, unless their rows are just tried again."""
     old = connection.execute(_EXPIRE_ERROR_FILES, {"before": before, "at_most": at_most}).all()
     return [blob for row in old for blob in row if blob is not None]
