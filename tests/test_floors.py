@@ -91,7 +91,7 @@ def test_every_foreign_library_is_imported_in_its_home_only(graph):
     assert abroad == set()
 
 
-@pytest.mark.threat("T151")
+@pytest.mark.threat("T98", "T151")
 def test_nothing_reads_a_format_that_can_run_code(graph):
     assert graph.modules & UNSAFE == set()
 

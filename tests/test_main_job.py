@@ -238,6 +238,7 @@ async def test_a_file_sent_again_under_a_new_manifest_changes_nothing(tenant):
     assert again["counts"] == counts(read=2, accepted=2, unchanged=2)
 
 
+@pytest.mark.threat("T50", "T106")
 async def test_nobody_sees_what_another_account_has(tenant, other):
     ended = await tenant.push(b"identity,Age\nann,1\nbob,x\n", columns={"Age": {"dataType": "INTEGER"}})
     for path in (f"/v1/ingestions/{ended['id']}", f"/v1/ingestions/{ended['id']}/error-file"):

@@ -84,6 +84,7 @@ async def test_the_file_of_an_open_ingestion_does_not_expire(upkeep, tenant, pus
     rows(upkeep, change, status="completed", id=ingestion)
 
 
+@pytest.mark.threat("T106")
 async def test_error_files_expire_after_thirty_days(upkeep, tenant, pushed):
     now = store.utc_now()
     await asyncio.to_thread(upkeep.once, now + 29 * DAY)

@@ -66,6 +66,7 @@ async def test_a_manifest_before_its_file_fails_and_the_file_waits_for_another(w
 
 
 @pytest.mark.rule("S107", "D18")
+@pytest.mark.threat("T99")
 async def test_the_same_manifest_again_is_the_same_ingestion(world, client):
     async with client.sftp() as sftp:
         await put(sftp, "x.csv", b"1")
@@ -131,7 +132,8 @@ async def test_the_newest_upload_is_taken_and_supersedes_the_older_ones(world, c
     assert (one.file_id, two.file_id) == (files[2].id, files[3].id)
 
 
-@pytest.mark.rule("D39")
+@pytest.mark.rule("D39", "S111")
+@pytest.mark.threat("T94")
 @pytest.mark.parametrize(
     "address", ["a@elsewhere.test", "a@example.org,b@example.org", "a@example.org\r\nBcc: b@x.test"]
 )
@@ -151,7 +153,8 @@ async def test_a_data_file_must_end_in_csv(world, client):
     assert await world.ingestions() == [UNREADABLE]
 
 
-@pytest.mark.rule("S111")
+@pytest.mark.rule("S110")
+@pytest.mark.threat("T80", "T93")
 @pytest.mark.parametrize("name", ["../other/x.csv", "*.csv", "[xy].csv", "http://example.org/x.csv", "X.csv", "x.csv "])
 async def test_only_the_exact_name_finds_a_file(world, client, name):
     other = await world.client()
