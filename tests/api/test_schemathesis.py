@@ -1,0 +1,24 @@
+"""Schemathesis makes requests up from the document and holds the answers to it."""
+
+import asyncio
+import sys
+
+import pytest
+from tests.thorough import examples
+
+LEFT_OUT = "positive_data_acceptance"
+"""No schema can say which cursor is signed, which ETag is right or which host may be posted to."""
+
+
+@pytest.mark.timeout(600)
+async def test_no_request_gets_an_answer_that_the_document_does_not_have(tenant):
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{tenant.app.http_url}/openapi.json"),
+        *("--header", f"Authorization: Bearer {tenant.key}", "--checks", "all", "--exclude-checks", LEFT_OUT),
+        *("--phases", "coverage,fuzzing", "--max-examples", str(examples(2)), "--generation-database", "none"),
+        *("--request-timeout", "30", "--no-color", "--warnings", "off"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    told, _ = await running.communicate()
+    assert running.returncode == 0, told.decode()[-8000:]
