@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 from psycopg import Connection, sql
 
+from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.profiles import Applied, Names, apply_profiles
-from ingestd.store.load.stage import Load, copy, cursor, erased, escaped
+from ingestd.store.load.stage import Load, copy, cursor, erased
+
+FIELDS: Final[dict[str, Field]] = {
+    "event_id": "uuid",
+    "profile_id": "uuid",
+    "name": "text",
+    "ts": "bigint",
+    "properties": "jsonb",
+}
 
 
 def apply_events(
@@ -23,17 +32,13 @@ def apply_events(
     with cursor(connection) as cur:
         if of_people.erased:
             events = events.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")
-        rows = escaped(events, ["name", "properties"]).select(
-            pl.lit(str(load.account_id)).alias("account_id"),
-            pl.lit(load.received_at.isoformat()).alias("received_at"),
-            event_ids(load, events["row_no"]),
-            pl.col("id").alias("profile_id"),
-            "name",
-            "ts",
-            "properties",
-            pl.lit(load.seq).alias("origin"),
-        )
-        copy(cur, sql.Identifier("events"), rows)
+        constants: dict[str, Constant] = {
+            "account_id": load.account_id,
+            "received_at": load.received_at,
+            "origin": load.seq,
+        }
+        rows = events.rename({"id": "profile_id"}).with_columns(event_ids(load, events["row_no"]))
+        copy(cur, sql.Identifier("events"), rows, FIELDS, constants)
     return Applied(created=events.height, erased=of_people.erased)
 
 

@@ -74,7 +74,7 @@ class KnownPeople:
         with self._connection.transaction(), cursor(self._connection) as cur:
             probe_only(cur)
             cur.execute("CREATE TEMP TABLE asked (kind smallint, hash uuid, id uuid) ON COMMIT DROP")
-            copy(cur, sql.Identifier("asked"), asked.select("kind", "hash", "id").sort("hash"))
+            copy(cur, sql.Identifier("asked"), asked.sort("hash"), {"kind": "smallint", "hash": "uuid", "id": "uuid"})
             query = sql.SQL(question).format(place(table, slices(asked["hash"])))
             found = cur.execute(query, {"account": self._account}).fetchall()
         return pl.DataFrame({"hash": [h.hex for h, _ in found], "id": [p.hex for _, p in found]}, schema=_NONE.schema)

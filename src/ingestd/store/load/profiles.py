@@ -17,13 +17,13 @@ import polars as pl
 from psycopg import Connection, sql
 from psycopg.errors import UniqueViolation
 
+from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.stage import (
     Cursors,
     Load,
     copy,
     cursor,
     erased,
-    escaped,
     lock_slices,
     partition,
     place,
@@ -31,12 +31,29 @@ from ingestd.store.load.stage import (
     slices,
 )
 
-TEXTS: Final = ["identifiers", "preferences", "assigned", "deleted", "added", "removed"]
+FIELDS: Final[dict[str, Field]] = {
+    "profile_id": "uuid",
+    "last_ts": "bigint",
+    "attributes": "jsonb",
+    "preferences": "jsonb",
+    "identifiers": "jsonb",
+}
+STAGED: Final[dict[str, Field]] = {
+    "profile_id": "uuid",
+    "ts": "bigint",
+    "identifiers": "jsonb",
+    "preferences": "jsonb",
+    "assigned": "jsonb",
+    "deleted": "text",
+    "added": "jsonb",
+    "removed": "jsonb",
+}
+ALIASES: Final[dict[str, Field]] = {"kind": "smallint", "hash": "uuid", "profile_id": "uuid"}
 
 STAGE: Final = """
 CREATE TEMP TABLE stage (
     profile_id uuid, ts bigint, identifiers jsonb, preferences jsonb,
-    assigned jsonb, deleted text[], added jsonb, removed jsonb
+    assigned jsonb, deleted text, added jsonb, removed jsonb
 ) ON COMMIT DROP
 """
 
@@ -71,7 +88,7 @@ A row is found again by its place, which is safe under the lock of its slice.
 """
 
 ASSIGNED: Final = """
-CASE WHEN s.deleted IS NULL THEN t.attributes || s.assigned ELSE (t.attributes || s.assigned) - s.deleted END
+CASE WHEN s.deleted IS NULL THEN t.attributes || s.assigned ELSE (t.attributes || s.assigned) - s.deleted::text[] END
 """
 
 EDITED: Final = """
@@ -127,14 +144,19 @@ def apply_profiles(
         skipped = rows - _rows_folded(changes)
         if changes.is_empty():
             return Applied(erased=skipped)
-        changes = escaped(changes, TEXTS)
         target = place("profiles", numbers)
         new, named, updated = changes["id"], changes["id"].clear(), 0
         if _any_stored(cur, target, changes["id"], load):
             probe_only(cur)
             new, named, updated = _update(cur, changes, names, load)
         fresh = changes if new.len() == changes.height else changes.filter(pl.col("id").is_in(new.implode()))
-        copy(cur, target, _rows(fresh, load))
+        constants: dict[str, Constant] = {
+            "account_id": load.account_id,
+            "origin": load.seq,
+            "created_at": load.now,
+            "updated_at": load.now,
+        }
+        copy(cur, target, _rows(fresh), FIELDS, constants)
         _add_names(cur, identifiers, new=new, named=named, load=load)
     return Applied(new.len(), updated, changes.height - new.len() - updated, skipped)
 
@@ -148,9 +170,10 @@ def _any_stored(cur: Cursors, target: sql.Identifier, ids: pl.Series, load: Load
 def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tuple[pl.Series, pl.Series, int]:
     """Update those who are stored. Gives the ids of those who are not, of those who got an identifier, and a count."""
     cur.execute(STAGE)
-    deleted = pl.concat_str(pl.lit("{"), pl.col("deleted").str.strip_prefix("[").str.strip_suffix("]"), pl.lit("}"))
-    staged = changes.select(pl.col("id").alias("profile_id"), "ts", *TEXTS).with_columns(deleted=deleted)
-    copy(cur, sql.Identifier("stage"), staged)
+    deleted = pl.concat_str(
+        pl.lit("{"), pl.col("deleted").str.strip_prefix("[").str.strip_suffix("]"), pl.lit("}")
+    ).alias("deleted")
+    copy(cur, sql.Identifier("stage"), changes.rename({"id": "profile_id"}).with_columns(deleted), STAGED)
     edited: sql.Composable = sql.SQL(ASSIGNED)
     for n in range(len(names.lists)):
         edited = sql.SQL(EDITED).format(attributes=edited, name=_text(f"list{n}"))
@@ -184,22 +207,12 @@ def _rows_folded(changes: pl.DataFrame) -> int:
     return int(changes["rows"].sum())
 
 
-def _rows(changes: pl.DataFrame, load: Load) -> pl.DataFrame:
+def _rows(changes: pl.DataFrame) -> pl.DataFrame:
     """The rows of `profiles` for people who are not stored."""
     none = pl.col("assigned") == "{}"
     both = pl.concat_str(pl.col("assigned").str.strip_suffix("}"), pl.lit(","), pl.col("added").str.strip_prefix("{"))
     attributes = pl.when(pl.col("added").is_null()).then("assigned").when(none).then("added").otherwise(both)
-    return changes.select(
-        pl.lit(str(load.account_id)).alias("account_id"),
-        pl.col("id").alias("profile_id"),
-        attributes.alias("attributes"),
-        "preferences",
-        "identifiers",
-        pl.lit(load.seq).alias("origin"),
-        pl.col("ts").alias("last_ts"),
-        pl.lit(load.now.isoformat()).alias("created_at"),
-        pl.lit(load.now.isoformat()).alias("updated_at"),
-    )
+    return changes.select("preferences", "identifiers", profile_id="id", last_ts="ts", attributes=attributes)
 
 
 def _add_names(cur: Cursors, identifiers: pl.DataFrame, *, new: pl.Series, named: pl.Series, load: Load) -> None:
@@ -210,8 +223,7 @@ def _add_names(cur: Cursors, identifiers: pl.DataFrame, *, new: pl.Series, named
     itself = pl.col("hash") == pl.col("id")
     identifiers = identifiers.filter(pl.col("id").is_in(ids.implode()))
     aliases = identifiers.filter(~itself).sort("hash")
-    account = pl.lit(str(load.account_id)).alias("account_id")
-    _add_aliases(cur, aliases.select(account, "kind", "hash", pl.col("id").alias("profile_id")), fresh=named.is_empty())
+    _add_aliases(cur, aliases.rename({"id": "profile_id"}), load, fresh=named.is_empty())
     kinds = identifiers.filter(itself & (pl.col("kind") > 1) & pl.col("id").is_in(new.implode()))["kind"].unique()
     cur.execute(
         "INSERT INTO profile_kinds SELECT %s, unnest(%s::smallint[]) ON CONFLICT DO NOTHING",
@@ -219,12 +231,13 @@ def _add_names(cur: Cursors, identifiers: pl.DataFrame, *, new: pl.Series, named
     )
 
 
-def _add_aliases(cur: Cursors, aliases: pl.DataFrame, *, fresh: bool) -> None:
+def _add_aliases(cur: Cursors, aliases: pl.DataFrame, load: Load, *, fresh: bool) -> None:
     """Add those aliases that are not there. Of people who are all new none is, so they go straight in by COPY."""
+    account = {"account_id": load.account_id}
     if fresh:
         with suppress(UniqueViolation), cur.connection.transaction():
-            copy(cur, sql.Identifier("profile_aliases"), aliases)
+            copy(cur, sql.Identifier("profile_aliases"), aliases, ALIASES, account)
             return
     cur.execute("CREATE TEMP TABLE alias (LIKE profile_aliases) ON COMMIT DROP")
-    copy(cur, sql.Identifier("alias"), aliases)
+    copy(cur, sql.Identifier("alias"), aliases, ALIASES, account)
     cur.execute("INSERT INTO profile_aliases SELECT * FROM alias ON CONFLICT DO NOTHING")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import polars as pl
 from psycopg import Connection, Cursor, sql
 from psycopg.rows import TupleRow, tuple_row
 
+from ingestd.store.load.binary import BEGIN, END, Constant, Field, encode
+
 Cursors = Cursor[TupleRow]
+
+NO_CONSTANTS: Final[Mapping[str, Constant]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,21 +71,22 @@ def probe_only(cur: Cursors) -> None:
     cur.execute("; ".join(f"SET LOCAL enable_{kind} = off" for kind in kinds))
 
 
-def copy(cur: Cursors, table: sql.Identifier, rows: pl.DataFrame) -> None:
-    """COPY a frame into the columns of its names. Text must have its backslashes doubled (`escaped`)."""
+def copy(
+    cur: Cursors,
+    table: sql.Identifier,
+    rows: pl.DataFrame,
+    fields: Mapping[str, Field],
+    constants: Mapping[str, Constant] = NO_CONSTANTS,
+) -> None:
+    """COPY the columns of a frame, and the same `constants` with each row, into the columns of their names."""
     if rows.is_empty():
         return
-    text = io.BytesIO()
-    rows.write_csv(text, separator="\t", quote_style="never", include_header=False, null_value="\\N")
-    columns = sql.SQL(", ").join(map(sql.Identifier, rows.columns))
-    with cur.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(table, columns)) as stream:
-        stream.write(text.getbuffer())
-
-
-def escaped(rows: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    """Double the backslashes in columns of text, for COPY; JSON text has no tab or line end of its own."""
-    found = [column for column in columns if rows[column].str.contains("\\", literal=True).any()]
-    return rows.with_columns(pl.col(column).str.replace_all("\\", "\\\\", literal=True) for column in found)
+    columns = sql.SQL(", ").join(map(sql.Identifier, [*constants, *fields]))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, columns)
+    with cur.copy(statement) as stream:
+        stream.write(BEGIN)
+        stream.write(encode(rows, fields, constants))
+        stream.write(END)
 
 
 def erased(cur: Cursors, identifiers: pl.DataFrame, load: Load) -> pl.DataFrame:
