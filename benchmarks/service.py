@@ -39,7 +39,7 @@ POSTGRES: Final = {
 """Fit for bulk loads on a small machine. What concerns durability stays at PostgreSQL's default: full."""
 
 START_SECONDS: Final = 120
-LOOK_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 0.25
 
 _WELCOME: Final = re.compile(
     r"HTTP on (?P<http>\S+), SFTP on (?P<host>\S+):(?P<port>\d+)\n"

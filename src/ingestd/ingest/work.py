@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 from uuid import UUID
@@ -46,6 +46,10 @@ PROGRESS_SECONDS: Final = 0.3
 
 FROZEN: Final = {"idle_in_transaction_session_timeout": "5min"}
 """The locks of a process that was frozen in a transaction are freed after that; no sound one is idle so long."""
+
+UNHURRIED: Final = {"synchronous_commit": "off"}
+"""A part does not wait for its log to reach the disk: a crash that takes its rows takes its ledger row too, and the
+report's commit, for which the flow waits, brings all earlier ones to the disk with it."""
 
 MERGE: Final = "merge"
 """The part that makes two stored people one; applied after the others."""
@@ -308,7 +312,7 @@ def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:
     rows = read(Scratch(blobs, keys, checked.folder), part)
     if part == MERGE:
         return {"merged": apply_merges(raw, rows, load=load)}
-    named = identifiers(rows, keys.index_key)
+    named = cache(partial(identifiers, rows, keys.index_key))
     started = int(job.started_at.timestamp())
     if job.plan.target is Target.EVENTS:
         events, people = fold_events(rows, started)
@@ -378,4 +382,4 @@ def _blobs(place: str) -> BlobStore:
 @cache
 def _engine(url: str) -> Engine:
     """This process's own connections, kept over its tasks."""
-    return store.engine(url, pool_size=2, settings=store.BULK | FROZEN)
+    return store.engine(url, pool_size=2, settings=store.BULK | FROZEN | UNHURRIED)

@@ -230,19 +230,24 @@ def _names(rows: pl.DataFrame, prefix: str) -> list[str]:
 def _json_object(columns: Mapping[str, pl.Series | None], height: int) -> pl.Series:
     """Join columns of JSON text to one object per row, without the nulls; null where nothing is left.
 
-    A column without nulls comes first, so that the commas of the others are right and one pass over the text is enough.
+    The names stand in the order in which PostgreSQL keeps them, shorter ones first, which spares it the sorting. Commas
+    stand on the far side of a column without nulls, so that one pass over the text is enough where there is one.
     """
     present = {name: column for name, column in columns.items() if column is not None and column.null_count() < height}
     if not present:
         return pl.repeat(None, height, dtype=pl.String, eager=True)
-    entries: list[pl.Expr | pl.Series] = []
-    for name, column in sorted(present.items(), key=lambda item: item[1].null_count() > 0):
-        key = pl.lit(f"{',' if entries else '{'}{json.dumps(name, ensure_ascii=False)}:")
-        entries += [key, column] if column.null_count() == 0 else [pl.concat_str(key, column)]
+    names = sorted(present, key=lambda name: (len(name.encode()), name.encode()))
+    whole = next((at for at, name in enumerate(names) if present[name].null_count() == 0), None)
+    entries: list[pl.Expr | pl.Series] = [pl.lit("{")] if whole is not None else []
+    for at, name in enumerate(names):
+        before = "," if whole is None or at > whole else ""
+        key, after = f"{before}{json.dumps(name, ensure_ascii=False)}:", "," if whole is not None and at < whole else ""
+        pieces: list[pl.Expr | pl.Series] = [pl.lit(key), present[name], pl.lit(after)]
+        entries += pieces if present[name].null_count() == 0 else [pl.concat_str(pieces)]
     text = pl.concat_str(*entries, pl.lit("}"), ignore_nulls=True)
-    if all(column.null_count() for column in present.values()):
-        inside = text.str.strip_prefix("{").str.strip_prefix(",")
-        text = pl.when(inside != "}").then(pl.concat_str(pl.lit("{"), inside))
+    if whole is None:
+        inside = text.str.slice(1)
+        text = pl.when(inside != "").then(pl.concat_str(pl.lit("{"), inside))
     return pl.select(text).to_series()
 
 

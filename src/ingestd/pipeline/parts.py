@@ -29,6 +29,9 @@ LINK_SCHEMA: Final = {"id": pl.String, "kind": pl.Int16, "hash": pl.String}
 
 _RANGE: Final = 16**4
 
+_BUFFER_BYTES: Final = 256 * 1024
+"""A stream is written in thousands of small pieces, each of which would be a call of Python."""
+
 
 class Folder(Protocol):
     """Where streams of bytes are kept under names; what was written is there once its file is closed."""
@@ -68,12 +71,11 @@ def hashed(kind: int, index_key: str) -> pl.Expr:
 
 
 def identifiers(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
-    """Every identifier in the rows of a part once: "id" (whose it is), "kind" and "hash"."""
-    found = [
+    """The identifiers in the rows of a part, some more than once: "id" (whose it is), "kind" and "hash"."""
+    return pl.concat(
         rows.select("id", pl.lit(kind, dtype=pl.Int16).alias("kind"), hash=hashed(kind, index_key)).drop_nulls()
         for kind in kinds_of(rows.columns)
-    ]
-    return pl.concat(found).unique()
+    )
 
 
 class PartWriter:
@@ -144,7 +146,7 @@ class _Buckets:
         self.count = count
         self._folder = folder
         self._word = word
-        self._streams: dict[int, tuple[BinaryIO, pa.ipc.RecordBatchStreamWriter]] = {}
+        self._streams: dict[int, tuple[pa.BufferedOutputStream, pa.ipc.RecordBatchStreamWriter]] = {}
         self._rows: dict[int, int] = {}
 
     def write(self, frame: pl.DataFrame, key: str) -> None:
@@ -163,9 +165,9 @@ class _Buckets:
                 start += rows
 
     def close(self) -> dict[str, int]:
-        for file, stream in self._streams.values():
+        for buffered, stream in self._streams.values():
             stream.close()
-            file.close()
+            buffered.close()
         return {self._name(number): rows for number, rows in sorted(self._rows.items())}
 
     def _name(self, number: int) -> str:
@@ -174,6 +176,7 @@ class _Buckets:
     def _stream(self, number: int, schema: pa.Schema) -> pa.ipc.RecordBatchStreamWriter:
         if number not in self._streams:
             file = self._folder.create(self._name(number))
+            buffered = pa.BufferedOutputStream(pa.PythonFile(file, "w"), _BUFFER_BYTES)
             options = pa.ipc.IpcWriteOptions(compression="lz4")
-            self._streams[number] = file, pa.ipc.new_stream(file, schema, options=options)
+            self._streams[number] = buffered, pa.ipc.new_stream(buffered, schema, options=options)
         return self._streams[number][1]

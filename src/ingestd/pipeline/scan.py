@@ -326,7 +326,7 @@ def _parse(data: bytes, sizes: Integers, width: int, delimiter: int) -> pl.DataF
 def _doubled_returns(data: bytes, sizes: Integers, delimiter: bytes) -> bytes:
     """Double a CR that ends a plain cell inside a line, as the parser takes one off."""
     wanted = b"\r" + delimiter
-    at = data.find(wanted)
+    at = data.find(wanted) if b"\r" in data else -1  # one byte is found ten times as fast as two
     if at < 0:
         return data
     ends = np.cumsum(sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -86,7 +87,7 @@ class Account:
         return total | {"merged": merged, "rejected": sorted(found.rejected)}
 
     def _apply(self, part: pl.DataFrame, load: Load) -> Any:
-        named = identifiers(part, KEY)
+        named = partial(identifiers, part, KEY)
         if "event_name" in part.columns:
             happened, people = fold_events(part, 1_790_000_000)
             return apply_events(self.connection, happened, people, named, load=load)

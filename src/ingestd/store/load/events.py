@@ -9,7 +9,7 @@ from psycopg import Connection, sql
 
 from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.profiles import Applied, Names, apply_profiles
-from ingestd.store.load.stage import Load, copy, cursor, erased
+from ingestd.store.load.stage import Identifiers, Load, copy, cursor, erased
 
 FIELDS: Final[dict[str, Field]] = {
     "event_id": "uuid",
@@ -21,12 +21,11 @@ FIELDS: Final[dict[str, Field]] = {
 
 
 def apply_events(
-    connection: Connection[Any], events: pl.DataFrame, people: pl.DataFrame, identifiers: pl.DataFrame, *, load: Load
+    connection: Connection[Any], events: pl.DataFrame, people: pl.DataFrame, identifiers: Identifiers, *, load: Load
 ) -> Applied:
     """Append a part's events in the caller's transaction; gives how many, and how many were skipped (T115).
 
-    `events` and `people` are what `pipeline.fold.fold_events` gives, `identifiers` what `pipeline.parts.identifiers`
-    gives.
+    `events` and `people` are what `pipeline.fold.fold_events` gives.
     """
     of_people = apply_profiles(connection, people, identifiers, names=Names(), load=load)
     with cursor(connection) as cur:

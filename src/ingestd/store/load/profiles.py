@@ -20,6 +20,7 @@ from psycopg.errors import UniqueViolation
 from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.stage import (
     Cursors,
+    Identifiers,
     Load,
     copy,
     cursor,
@@ -128,18 +129,18 @@ class Names:
 
 
 def apply_profiles(
-    connection: Connection[Any], changes: pl.DataFrame, identifiers: pl.DataFrame, *, names: Names, load: Load
+    connection: Connection[Any], changes: pl.DataFrame, identifiers: Identifiers, *, names: Names, load: Load
 ) -> Applied:
     """Apply the folded changes of a part's people in the caller's transaction.
 
-    `changes` is what `pipeline.fold.fold` gives, `identifiers` what `pipeline.parts.identifiers` gives for the part.
+    `changes` is what `pipeline.fold.fold` gives.
     """
     if changes.is_empty():
         return Applied()
     with cursor(connection) as cur:
         numbers = slices(changes["id"])
         lock_slices(cur, load.account_id, numbers)
-        rows = _rows_folded(changes)
+        rows, people = _rows_folded(changes), changes.height
         changes = changes.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")
         skipped = rows - _rows_folded(changes)
         if changes.is_empty():
@@ -157,7 +158,11 @@ def apply_profiles(
             "updated_at": load.now,
         }
         copy(cur, target, _rows(fresh), FIELDS, constants)
-        _add_names(cur, identifiers, new=new, named=named, load=load)
+        if new.len() or named.len():
+            found = identifiers()
+            if new.len() < people:
+                found = found.filter(pl.col("id").is_in(pl.concat([new, named]).implode()))
+            _add_names(cur, found, new=new, named=named, load=load)
     return Applied(new.len(), updated, changes.height - new.len() - updated, skipped)
 
 
@@ -217,14 +222,13 @@ def _rows(changes: pl.DataFrame) -> pl.DataFrame:
 
 def _add_names(cur: Cursors, identifiers: pl.DataFrame, *, new: pl.Series, named: pl.Series, load: Load) -> None:
     """Add the aliases of people who are new or got an identifier, and the kinds that made a person."""
-    ids = pl.concat([new, named])
-    if ids.is_empty():
-        return
     itself = pl.col("hash") == pl.col("id")
-    identifiers = identifiers.filter(pl.col("id").is_in(ids.implode()))
-    aliases = identifiers.filter(~itself).sort("hash")
-    _add_aliases(cur, aliases.rename({"id": "profile_id"}), load, fresh=named.is_empty())
-    kinds = identifiers.filter(itself & (pl.col("kind") > 1) & pl.col("id").is_in(new.implode()))["kind"].unique()
+    aliases = identifiers.filter(~itself).sort("hash", "kind")
+    repeated = (pl.col("hash") == pl.col("hash").shift()) & (pl.col("kind") == pl.col("kind").shift())
+    aliases = aliases.filter(~repeated.fill_null(value=False)).rename({"id": "profile_id"})
+    _add_aliases(cur, aliases, load, fresh=named.is_empty())
+    made = identifiers.filter(itself & (pl.col("kind") > 1))
+    kinds = made.filter(pl.col("id").is_in(new.implode()))["kind"].unique()
     cur.execute(
         "INSERT INTO profile_kinds SELECT %s, unnest(%s::smallint[]) ON CONFLICT DO NOTHING",
         (load.account_id, kinds.to_list()),

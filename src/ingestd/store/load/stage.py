@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -16,6 +16,10 @@ from ingestd.store.load.binary import BEGIN, END, Constant, Field, encode
 
 Cursors = Cursor[TupleRow]
 
+Identifiers = Callable[[], pl.DataFrame]
+"""Gives what `pipeline.parts.identifiers` finds in a part; it is asked only where there is a use for them."""
+
+NOBODY: Final = pl.DataFrame(schema={"id": pl.String})
 NO_CONSTANTS: Final[Mapping[str, Constant]] = {}
 
 
@@ -89,11 +93,13 @@ def copy(
         stream.write(END)
 
 
-def erased(cur: Cursors, identifiers: pl.DataFrame, load: Load) -> pl.DataFrame:
+def erased(cur: Cursors, identifiers: Identifiers, load: Load) -> pl.DataFrame:
     """The people ("id") in a part who were erased after its file was received (T115)."""
     cur.execute(
         "SELECT replace(hash::text, '-', '') FROM tombstones WHERE account_id = %s AND erased_at > %s",
         (load.account_id, load.received_at),
     )
     stones = pl.DataFrame(cur.fetchall(), schema={"hash": pl.String}, orient="row")
-    return identifiers.join(stones, on="hash", how="semi").select("id").unique()
+    if stones.is_empty():
+        return NOBODY
+    return identifiers().join(stones, on="hash", how="semi").select("id").unique()
