@@ -28,8 +28,8 @@ from ingestd.cli import accounts
 
 ALL = operations()
 KEYED = [each for each in ALL if not each.is_open]
-READING_POSTS = {"profiles_lookup"}
-OPEN = {"livez", "readyz", "version", "problems_list"}
+READING_POSTS = {"profiles_lookup", "manifests_validate"}
+OPEN = {"livez", "readyz", "version", "problems_list", "manifests_schema"}
 
 
 @dataclass(frozen=True)

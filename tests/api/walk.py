@@ -29,6 +29,8 @@ BODIES: dict[str, Any] = {
         "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
     },
     "profiles_lookup": {"identifiers": [{"kind": "identity", "value": "ann"}]},
+    "manifests_create": {"name": "walk.manifest", "content": {}},
+    "manifests_change": {"name": "walk.manifest", "content": {}},
 }
 
 
@@ -124,6 +126,7 @@ async def owned(tenant: Tenant) -> dict[str, str]:
     key = await tenant.http.post("/v1/api-keys", json=BODIES["api_keys_create"])
     ended = await tenant.push(b"identity,Age\nann,1\nbob,x\n", columns={"Age": {"dataType": "INTEGER"}})
     profile = await tenant.profile("ann")
+    recipient = {"address": "ann@example.org", "name": "Ann"}
     found = {
         "acc": tenant.id,
         "key": key.raise_for_status().json()["id"],
@@ -132,6 +135,7 @@ async def owned(tenant: Tenant) -> dict[str, str]:
         "fil": ended["file"]["id"],
         "mft": ended["manifest"]["id"],
         "prf": profile["id"],
+        "rcp": (await tenant.http.post("/v1/recipients", json=recipient)).raise_for_status().json()["id"],
     }
     for prefix, path in (
         ("ikey", "/v1/import-keys"),

@@ -14,11 +14,18 @@ from ingestd.api import (
     api_keys,
     audit,
     deliveries,
+    events,
+    files,
     import_keys,
+    ingestion_events,
     ingestions,
+    manifests,
     me,
     problems,
     profiles,
+    recipients,
+    rejects,
+    schemas,
     system,
     webhooks,
 )
@@ -26,7 +33,10 @@ from ingestd.api.context import Parts
 from ingestd.api.document import describe
 from ingestd.api.edge import Edge
 
-_RESOURCES = (system, me, account, api_keys, import_keys, ingestions, profiles, webhooks, deliveries, audit)
+_RESOURCES = (
+    *(system, me, account, api_keys, import_keys, recipients, files, manifests, schemas),
+    *(ingestions, ingestion_events, rejects, profiles, events, webhooks, deliveries, audit),
+)
 
 _TELEMETRY: Final[TelemetryConfig] = {
     "logs": False,

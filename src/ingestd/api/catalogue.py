@@ -81,7 +81,6 @@ _OF_THE_API: Final = {
         409, "Name used", "A manifest of this name was used before, or is a draft (D18).", "Choose another name."
     ),
     "file_taken": Entry(409, "File taken", "The file belongs to another manifest already.", "Upload the file again."),
-    "file_expired": Entry(409, "File expired", "The stored file is not kept any more.", "Upload the file again."),
     "not_ended": Entry(409, "Not ended", "The ingestion is still going on.", "Wait until it has ended, or cancel it."),
     "nothing_to_retry": Entry(
         409, "Nothing to retry", "The ingestion has no rows that could be tried again.", "Upload a file anew."
@@ -101,7 +100,14 @@ _OF_THE_API: Final = {
         "The account's files would take more than its quota.",
         "Remove files, or wait for their end.",
     ),
+    "recipient_exists": Entry(
+        409, "Recipient exists", "The address is registered already.", "Change the recipient that has it."
+    ),
+    "manifest_submitted": Entry(
+        409, "Manifest submitted", "Only a draft can be changed, deleted or submitted.", "Write a new manifest."
+    ),
     "gone": Entry(410, "Gone", "It was there, but its time is over.", "Nothing brings it back; make it anew."),
+    "file_expired": Entry(410, "File expired", "The file is no longer kept.", "Upload the file again."),
     "changed_meanwhile": Entry(
         412,
         "Changed in the meantime",
@@ -114,6 +120,9 @@ _OF_THE_API: Final = {
         "Unsupported media type",
         "The body's Content-Type is not one this route takes, or it has a Content-Encoding.",
         "Send plain JSON as application/json, unless the route says otherwise.",
+    ),
+    "range_not_satisfiable": Entry(
+        416, "No such range", "The range that was asked for lies behind the end.", "Ask for one within the size."
     ),
     "invalid": Entry(
         422,
@@ -132,6 +141,12 @@ _OF_THE_API: Final = {
         "Cursor not valid",
         "The cursor is not one of this list, asked in the same way by the same account.",
         "Begin again without a cursor, and change neither filters nor sort in between.",
+    ),
+    "file_name_invalid": Entry(
+        422,
+        "File name refused",
+        "The name is none that a file can have; `errors` says why.",
+        "Use letters, digits, spaces and _ . ( ) - , beginning with a letter, a digit or _.",
     ),
     "public_key_invalid": Entry(
         422,

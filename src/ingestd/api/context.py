@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Depends, Header, Request, Response, Security
@@ -64,6 +64,9 @@ class SftpAddress:
     host_keys: tuple[str, ...]
 
 
+EXPORTS: Final = 2
+"""Exports at once: each holds a transaction, and with it a connection, until its reader has all."""
+
 Check = Callable[[], Awaitable[bool]]
 """Whether something that the service depends on answers."""
 
@@ -82,6 +85,7 @@ class Parts:
     rate: Rate
     checks: Mapping[str, Check]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS))
 
 
 @dataclass(frozen=True, slots=True)

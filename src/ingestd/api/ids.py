@@ -45,3 +45,4 @@ IngestionId = Annotated[UUID, _reads(Prefix.INGESTION), _schema(Prefix.INGESTION
 ProfileId = Annotated[UUID, _reads(Prefix.PROFILE), _schema(Prefix.PROFILE)]
 WebhookId = Annotated[UUID, _reads(Prefix.WEBHOOK), _schema(Prefix.WEBHOOK)]
 DeliveryId = Annotated[UUID, _reads(Prefix.DELIVERY), _schema(Prefix.DELIVERY)]
+RecipientId = Annotated[UUID, _reads(Prefix.RECIPIENT), _schema(Prefix.RECIPIENT)]

@@ -1,49 +1,129 @@
-"""Ingestions: the activity log, one ingestion, and its error file (S70, S71, S128, S137)."""
+"""Ingestions: the activity log, one ingestion, and what can be done to it (S70, S71, S137)."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from typing import Annotated, BinaryIO, Final
-from urllib.parse import quote
+import json
+from typing import Annotated, Any, Final
 
-from fastapi import Query
-from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
+from fastapi import Depends, Query, Request, Response
+from pydantic import Field
 
-from ingestd.api.context import Caller, Reading, Scope, Service, needs
-from ingestd.api.ids import IngestionId
+from ingestd.api import audit
+from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
+from ingestd.api.exports import CSV, exported, prefers_csv
+from ingestd.api.ids import FileId, IngestionId
+from ingestd.api.model import In
+from ingestd.api.pages import Asked, Page, listing
+from ingestd.api.pause import pause
 from ingestd.api.routes import Router
-from ingestd.domain import ids
-from ingestd.domain.errors import NotFound
-from ingestd.domain.ids import Prefix
-from ingestd.domain.ingestion import IngestionView
-from ingestd.store import ingestions
+from ingestd.domain.ingestion import Channel, IngestionView, Status
+from ingestd.domain.moment import Moment
+from ingestd.domain.plan import Target
+from ingestd.ingest import control
+from ingestd.ingest.control import Rows
+from ingestd.ingest.pairing import submit_file
+from ingestd.store import activity, ingestions
+from ingestd.store.activity import Wanted
+from ingestd.store.engine import utc_now
 
 router = Router(prefix="/v1/ingestions", tags=["Ingestions"])
 
-_CHUNK: Final = 256 * 1024
+LOOK_SECONDS: Final = 0.3
+"""How often a long poll looks whether the ingestion has ended; each look is a short transaction of its own."""
+
+LONGEST_WAIT: Final = 60
 
 
-class IngestionPage(BaseModel):
-    """Ingestions, newest first; `next_cursor` is the cursor of the next page, or null."""
+class IngestionIn(In):
+    """A file that waits, and the manifest that says what it is; the manifest's `fileName` is the file's name."""
 
-    data: list[IngestionView]
-    next_cursor: str | None
+    file_id: FileId
+    manifest: Annotated[dict[str, Any], Field(description="As a manifest file has it: see /schemas/manifest.json.")]
 
 
-@router.get("", operation_id="ingestions_list", summary="List ingestions", dependencies=[needs(Scope.INGESTIONS_READ)])
+class RetryIn(In):
+    """Which rows are tried again."""
+
+    rows: Rows
+
+
+class IngestionPage(Page[IngestionView]):
+    """Ingestions."""
+
+
+def wanted(  # noqa: PLR0913 -- the filters
+    *,
+    status: Annotated[list[Status] | None, Query(description="In one of these statuses.")] = None,
+    channel: Annotated[list[Channel] | None, Query(description="Through one of these doors.")] = None,
+    target: Annotated[list[Target] | None, Query(description="With one of these targets.")] = None,
+    uploader: Annotated[
+        str | None,
+        Query(description="Uploaded by this key.", pattern="^i?key_[0-9a-z]{26}$", max_length=31),
+    ] = None,
+    file_name: Annotated[str | None, Query(description="Of a file of this name.", max_length=200)] = None,
+    created_from: Annotated[Moment | None, Query(description="Made at this moment or later.")] = None,
+    created_to: Annotated[Moment | None, Query(description="Made before this moment.")] = None,
+) -> Wanted:
+    """The filters of the activity log."""
+    return Wanted(
+        statuses=status or (),
+        channels=channel or (),
+        targets=target or (),
+        uploader=uploader,
+        file_name=file_name,
+        created_from=created_from,
+        created_to=created_to,
+    )
+
+
+@router.get(
+    "",
+    operation_id="ingestions_list",
+    summary="List ingestions",
+    dependencies=[needs(Scope.INGESTIONS_READ)],
+    response_model=IngestionPage,
+    responses={200: {"content": {CSV: {"schema": {"type": "string"}}}}},
+)
 async def list_all(
+    request: Request,
+    service: Service,
     tx: Reading,
     caller: Caller,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: str | None = None,
-) -> IngestionPage:
-    """The account's ingestions, newest first."""
-    before = ids.read(Prefix.INGESTION, cursor) if cursor else None
-    rows = await ingestions.page(tx, caller.account_id, before=before, limit=limit)
-    shown = [ingestions.view(row) for row in rows[:limit]]
-    return IngestionPage(data=shown, next_cursor=shown[-1].id if len(rows) > limit else None)
+    asked: Annotated[Asked, Depends(listing(activity.SORTS, "-created_at"))],
+    which: Annotated[Wanted, Depends(wanted)],
+) -> Any:
+    """The account's ingestions, newest first: the activity log.
+
+    With `Accept: text/csv` all of them that the filters let through, as CSV, as they are at one moment.
+    """
+    if prefers_csv(request):
+        return exported(service, caller.account_id, which, head=request.state.head)
+    rows = await activity.page(tx, caller.account_id, asked.cut, which)
+    return asked.page(IngestionPage, rows, ingestions.view)
+
+
+@router.post(
+    "",
+    status_code=202,
+    operation_id="ingestions_create",
+    summary="Ingest a file",
+    dependencies=[needs(Scope.INGESTIONS_WRITE)],
+)
+async def create(body: IngestionIn, tx: Tx, service: Service, caller: Caller, response: Response) -> IngestionView:
+    """Ingest a file that waits, with a manifest given here; nothing stays of it where it is refused.
+
+    Follow it with `GET …?wait=`, its events, or a webhook.
+    """
+    ingestion = await submit_file(
+        tx,
+        service.intake,
+        caller.account_id,
+        body.file_id,
+        json.dumps(body.manifest).encode(),
+        actor=caller.actor,
+        now=utc_now(),
+    )
+    return await accepted(tx, caller, response, ingestion.id, "ingestion.created")
 
 
 @router.get(
@@ -52,48 +132,60 @@ async def list_all(
     summary="Show an ingestion",
     dependencies=[needs(Scope.INGESTIONS_READ)],
 )
-async def get_one(ingestion_id: IngestionId, tx: Reading, caller: Caller) -> IngestionView:
-    """One ingestion as it stands."""
-    row = await ingestions.get(tx, caller.account_id, ingestion_id)
-    return ingestions.view(row)
-
-
-@router.get(
-    "/{ingestion_id}/error-file",
-    operation_id="ingestions_error_file",
-    summary="Download the error file",
-    response_class=StreamingResponse,
-    responses={200: {"content": {"text/csv": {}}, "description": "The rejected rows and why, as CSV."}},
-    dependencies=[needs(Scope.INGESTIONS_READ)],
-)
-async def error_file(
+async def get_one(
     ingestion_id: IngestionId,
     service: Service,
     caller: Caller,
-) -> StreamingResponse:
-    """The rejected rows: the file's own columns, then `Failure Description` (S128). 404 where no row was rejected."""
-    async with service.intake.sessions() as session:
-        row = await ingestions.get(session, caller.account_id, ingestion_id)
-    if row.error_blob is None:
-        raise NotFound("The ingestion has no error file: no row was rejected.")
-    keys = await service.intake.keys(caller.account_id)
-    stream = await asyncio.to_thread(service.intake.blobs.open, row.error_blob, keys)
-    stem = (row.name or ids.show(Prefix.INGESTION, ingestion_id)).rsplit(".", 1)[0]
-    return StreamingResponse(
-        _chunks(stream),
-        media_type="text/csv; charset=utf-8",
-        headers={
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(f'{stem}.errors.csv')}",
-            "Content-Length": str(row.error_size_bytes),
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-        },
+    wait: Annotated[int, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for its end.")] = 0,
+) -> IngestionView:
+    """One ingestion as it stands; with `wait`, when it has ended or the time is over."""
+    waited = 0.0
+    while True:
+        async with service.intake.sessions() as session:
+            shown = ingestions.view(await ingestions.get(session, caller.account_id, ingestion_id))
+        if shown.status.terminal or waited >= wait or service.stopping.is_set():
+            return shown
+        await pause(service.stopping, LOOK_SECONDS)
+        waited += LOOK_SECONDS
+
+
+@router.post(
+    "/{ingestion_id}/cancel",
+    operation_id="ingestions_cancel",
+    summary="Cancel an ingestion",
+    dependencies=[needs(Scope.INGESTIONS_WRITE)],
+)
+async def cancel(ingestion_id: IngestionId, tx: Tx, caller: Caller) -> IngestionView:
+    """End an ingestion before anything of it is applied; 409 where rows are being applied or it has ended."""
+    await control.cancel(tx, caller.account_id, ingestion_id, now=utc_now())
+    shown = ingestions.view(await ingestions.get(tx, caller.account_id, ingestion_id))
+    audit.note(tx, caller, "ingestion.cancelled", shown.id)
+    return shown
+
+
+@router.post(
+    "/{ingestion_id}/retry",
+    status_code=202,
+    operation_id="ingestions_retry",
+    summary="Try an ingestion again",
+    dependencies=[needs(Scope.INGESTIONS_WRITE)],
+)
+async def retry(
+    ingestion_id: IngestionId, body: RetryIn, tx: Tx, service: Service, caller: Caller, response: Response
+) -> IngestionView:
+    """Ingest the same rows anew, as the last of the account's order: `all`, or only those that were `rejected`.
+
+    Events that were applied are appended a second time by `all`. People who were erased since the file came stay away.
+    """
+    again = await control.retry(
+        tx, service.intake, caller.account_id, ingestion_id, rows=body.rows, actor=caller.actor, now=utc_now()
     )
+    return await accepted(tx, caller, response, again.id, "ingestion.retried")
 
 
-async def _chunks(stream: BinaryIO) -> AsyncIterator[bytes]:
-    try:
-        while chunk := await asyncio.to_thread(stream.read, _CHUNK):
-            yield chunk
-    finally:
-        await asyncio.to_thread(stream.close)
+async def accepted(tx: Tx, caller: Principal, response: Response, ingestion_id: Any, action: str) -> IngestionView:
+    """The answer to a request that made an ingestion: where it is, and how it stands."""
+    shown = ingestions.view(await ingestions.get(tx, caller.account_id, ingestion_id))
+    audit.note(tx, caller, action, shown.id, after=shown)
+    response.headers["Location"] = f"{router.prefix}/{shown.id}"
+    return shown

@@ -87,9 +87,9 @@ class Asked:
         return base64.urlsafe_b64encode(mac + text).decode().rstrip("=")
 
 
-def listing(sorts: Sorts, default: str) -> Callable[..., Any]:
+def listing(sorts: Sorts, default: str, *, both_ways: bool = True) -> Callable[..., Any]:
     """The dependency that reads `limit`, `sort` and `cursor`; `sorts` are the orders, `-` before one turns it round."""
-    names = [sign + name for name in sorts for sign in ("", "-")]
+    names = [sign + name for name in sorts for sign in (("", "-") if both_ways else ("",))]
     order = Query(
         default,
         description="The order; `-` puts the last first.",

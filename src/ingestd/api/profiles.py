@@ -1,40 +1,43 @@
-"""Profiles and their events: looked up by identifier, never through a URL (P9)."""
+"""Profiles: looked up by identifier, never through a URL; shown with where each value came from; erased (P9, P10)."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
-from fastapi import Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Depends
+from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestd.api.context import Caller, Reading, Scope, Service, needs
+from ingestd.api import audit
+from ingestd.api.context import NO_STORE, Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api.events import EventOut, EventPage
 from ingestd.api.ids import ProfileId
+from ingestd.api.model import In
+from ingestd.api.pages import Asked, listing
 from ingestd.api.routes import Router
+from ingestd.api.values import value
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.identity import KIND_OF_WORD, normalise
 from ingestd.domain.ids import Prefix
-from ingestd.store import events, profiles
-from ingestd.store.events import Event
+from ingestd.domain.moment import Moment
+from ingestd.store import erasure, events, ingestions, profiles
+from ingestd.store.engine import utc_now
 from ingestd.store.profiles import Profile, identifier_hash
 
 router = Router(prefix="/v1/profiles", tags=["Profiles"])
 
 
-class Identifier(BaseModel):
+class Identifier(In):
     """One identifier of a person."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: Annotated[str, Field(description="identity, objectId (or guid), fbId, gpId, external_id, email, mobile.")]
     value: Annotated[str, Field(min_length=1)]
 
 
-class LookupIn(BaseModel):
+class LookupIn(In):
     """Up to 1,000 identifiers."""
-
-    model_config = ConfigDict(extra="forbid")
 
     identifiers: Annotated[list[Identifier], Field(min_length=1, max_length=1000)]
 
@@ -46,8 +49,21 @@ class ProfileOut(BaseModel):
     attributes: dict[str, Any]
     preferences: dict[str, bool]
     identifiers: dict[str, list[str]]
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
+
+
+class OriginOut(BaseModel):
+    """Which ingestion last changed an attribute, and when that was."""
+
+    ingestion: str
+    changed_at: Moment
+
+
+class ProfileDetail(ProfileOut):
+    """A person, and where each attribute came from."""
+
+    provenance: dict[str, OriginOut]
 
 
 class Found(BaseModel):
@@ -64,45 +80,43 @@ class LookupOut(BaseModel):
     data: list[Found]
 
 
-class EventOut(BaseModel):
-    """Something a person did."""
-
-    id: str
-    name: str
-    ts: datetime
-    properties: dict[str, Any]
-
-
-class EventPage(BaseModel):
-    """Events of one person, oldest first."""
-
-    data: list[EventOut]
-
-
 @router.post(
     "/lookup",
     operation_id="profiles_lookup",
     summary="Look profiles up by identifier",
-    dependencies=[needs(Scope.PROFILES_READ)],
+    dependencies=[needs(Scope.PROFILES_READ), NO_STORE],
 )
-async def lookup(
-    body: LookupIn,
-    tx: Reading,
-    service: Service,
-    response: Response,
-    caller: Caller,
-) -> LookupOut:
+async def lookup(body: LookupIn, tx: Reading, service: Service, caller: Caller) -> LookupOut:
     """Find people by up to 1,000 identifiers; one that names nobody has the profile null."""
     keys = await service.intake.keys(caller.account_id)
     hashes = [_hash(keys.index_key, identifier) for identifier in body.identifiers]
     found = await profiles.find_many(tx, caller.account_id, {each for each in hashes if each})
-    response.headers["Cache-Control"] = "no-store"
     answers = [found.get(each) if each else None for each in hashes]
     return LookupOut(
         data=[
-            Found(kind=asked.kind, value=asked.value, profile=profile and _shown(profile))
+            Found(kind=asked.kind, value=asked.value, profile=profile and ProfileOut(**_fields(profile)))
             for asked, profile in zip(body.identifiers, answers, strict=True)
         ]
+    )
+
+
+@router.get(
+    "/{profile_id}",
+    operation_id="profiles_get",
+    summary="Show a profile",
+    dependencies=[needs(Scope.PROFILES_READ), NO_STORE],
+)
+async def get_one(profile_id: ProfileId, tx: Reading, caller: Caller) -> ProfileDetail:
+    """One person, also by the id of a profile that was merged into theirs; and where each attribute came from."""
+    profile = await _profile(tx, caller.account_id, profile_id)
+    seqs = {name: (profile.origins or {}).get(name, profile.origin) for name in profile.attributes}
+    made = await ingestions.of_seqs(tx, caller.account_id, set(seqs.values()))
+    return ProfileDetail(
+        **_fields(profile),
+        provenance={
+            name: OriginOut(ingestion=ids.show(Prefix.INGESTION, made[seq].id), changed_at=made[seq].started_at)
+            for name, seq in seqs.items()
+        },
     )
 
 
@@ -110,58 +124,58 @@ async def lookup(
     "/{profile_id}/events",
     operation_id="profiles_events",
     summary="List a person's events",
-    dependencies=[needs(Scope.PROFILES_READ)],
+    dependencies=[needs(Scope.PROFILES_READ), NO_STORE],
 )
 async def list_events(
     profile_id: ProfileId,
     tx: Reading,
-    response: Response,
     caller: Caller,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    asked: Annotated[Asked, Depends(listing(events.OF_PERSON, "ts"))],
 ) -> EventPage:
-    """The events of a person, oldest first."""
-    found = await profiles.get_many(tx, caller.account_id, [profile_id])
-    if profile_id not in found:
+    """The events of a person by their time, oldest first."""
+    profile = await _profile(tx, caller.account_id, profile_id)
+    found = await events.of_person(tx, caller.account_id, profile.profile_id, asked.cut)
+    return asked.page(EventPage, found, EventOut.of)
+
+
+@router.delete(
+    "/{profile_id}",
+    status_code=204,
+    operation_id="profiles_erase",
+    summary="Erase a person",
+    dependencies=[needs(Scope.PROFILES_WRITE)],
+)
+async def erase(profile_id: ProfileId, tx: Tx, service: Service, caller: Caller) -> None:
+    """Remove a person's profile, identifiers and events at once and for good.
+
+    Files that were received before bring nothing of them back, not even when they are tried again; such rows are
+    counted as `erased`. A file that is received later makes a new person. Stored files and error files expire by
+    themselves.
+    """
+    keys = await service.intake.keys(caller.account_id)
+    await erasure.erase(tx, caller.account_id, profile_id, index_key=keys.index_key, now=utc_now())
+    audit.note(tx, caller, "profile.erased", ids.show(Prefix.PROFILE, profile_id))
+
+
+async def _profile(tx: AsyncSession, account_id: UUID, profile_id: UUID) -> Profile:
+    found = (await profiles.get_many(tx, account_id, [profile_id])).get(profile_id)
+    if found is None:
         raise NotFound("There is no such profile.")
-    response.headers["Cache-Control"] = "no-store"
-    page = await events.page(tx, caller.account_id, found[profile_id].profile_id, limit=limit)
-    return EventPage(data=[_event(event) for event in page[:limit]])
+    return found
 
 
-def _hash(index_key: str, identifier: Identifier) -> tuple[int, Any] | None:
+def _hash(index_key: str, identifier: Identifier) -> tuple[int, UUID] | None:
     kind = KIND_OF_WORD.get(identifier.kind.casefold())
-    value = normalise(identifier.value)
-    return (int(kind), identifier_hash(index_key, kind, value)) if kind and value else None
+    normal = normalise(identifier.value)
+    return (int(kind), identifier_hash(index_key, kind, normal)) if kind and normal else None
 
 
-def _shown(profile: Profile) -> ProfileOut:
-    return ProfileOut(
-        id=ids.show(Prefix.PROFILE, profile.profile_id),
-        attributes={name: _value(value) for name, value in profile.attributes.items()},
-        preferences=profile.preferences,
-        identifiers=profile.identifiers,
-        created_at=profile.created_at,
-        updated_at=profile.updated_at,
-    )
-
-
-def _event(event: Event) -> EventOut:
-    return EventOut(
-        id=ids.show(Prefix.EVENT, event.event_id),
-        name=event.name,
-        ts=datetime.fromtimestamp(event.ts, UTC),
-        properties={name: _value(value) for name, value in event.properties.items()},
-    )
-
-
-def _value(stored: Any) -> Any:
-    """A stored value as it is shown: a date in RFC 3339 (D55)."""
-    if isinstance(stored, dict) and stored.keys() == {"$D"}:
-        return _moment(stored["$D"])
-    if isinstance(stored, list):
-        return [_value(each) for each in stored]
-    return stored
-
-
-def _moment(epoch: int) -> str:
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _fields(profile: Profile) -> dict[str, Any]:
+    return {
+        "id": ids.show(Prefix.PROFILE, profile.profile_id),
+        "attributes": {name: value(stored) for name, stored in profile.attributes.items()},
+        "preferences": profile.preferences,
+        "identifiers": profile.identifiers,
+        "created_at": profile.created_at,
+        "updated_at": profile.updated_at,
+    }

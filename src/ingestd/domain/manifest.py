@@ -22,7 +22,7 @@ MAX_COLUMNS: Final = 5000
 MOST_TOLD: Final = 100
 """Problems of one manifest that are told; whoever has more needs another generator, not a longer list."""
 
-_TARGETS: Final = {"profile": Target.PROFILES, "event": Target.EVENTS}
+TARGETS: Final = {"profile": Target.PROFILES, "event": Target.EVENTS}
 """The types of a manifest (S109); a further type is one more entry."""
 
 _KEYS: Final = {"type", "fileName", "clientEmail", "columns"}
@@ -173,10 +173,10 @@ def _address(document: dict[str, Any], problems: list[Problem]) -> str:
 
 def _target(document: dict[str, Any], problems: list[Problem]) -> Target | None:
     value = _text(document, "type", problems)
-    if value and value not in _TARGETS:
-        words = " or ".join(repr(word) for word in _TARGETS)
+    if value and value not in TARGETS:
+        words = " or ".join(repr(word) for word in TARGETS)
         problems.append(Problem("/type", "unknown", f"'type' must be {words}."))
-    return _TARGETS.get(value)
+    return TARGETS.get(value)
 
 
 def _columns(value: Any, problems: list[Problem]) -> dict[str, ColumnRule]:

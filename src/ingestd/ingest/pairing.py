@@ -64,10 +64,24 @@ async def submit_manifest(session: AsyncSession, intake: Intake, arrival: Arriva
 
 async def add_draft(session: AsyncSession, arrival: Arrival, *, now: datetime) -> Manifest:
     """Keep a manifest as a draft, which reserves its name, or raise Conflict where that is used (D18)."""
+    await _refuse_used(session, arrival)
+    return await _add(session, arrival, ManifestState.DRAFT, now=now)
+
+
+async def rewrite_draft(session: AsyncSession, manifest: Manifest, arrival: Arrival) -> None:
+    """Give a draft another content and, if it is free, another name."""
+    if arrival.name != manifest.name:
+        await _refuse_used(session, arrival)
+    manifest.name = arrival.name
+    manifest.size_bytes = arrival.blob.size
+    manifest.sha256 = arrival.blob.sha256
+    manifest.blob = arrival.blob.name
+
+
+async def _refuse_used(session: AsyncSession, arrival: Arrival) -> None:
     await accounts.lock(session, arrival.account_id)
     if await manifests.find(session, arrival.account_id, arrival.name):
         raise Conflict("A manifest of this name has been used before, or is a draft.", code="name_used")
-    return await _add(session, arrival, ManifestState.DRAFT, now=now)
 
 
 async def submit_draft(

@@ -36,7 +36,9 @@ NOT_AS_THEY_WERE: Final = (*VERDICTS[BLANK + 1 :], UNMENDED)
 
 NOTHING_BROKEN: Final = pl.DataFrame(schema=BROKEN_SCHEMA)
 
-_ACTIVE: Final = r"^['=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # the last four are = + - @ in full width
+ACTIVE: Final = r"^['=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # the last four are = + - @ in full width
+"""How a cell begins that a spreadsheet could take for a formula, or that begins with the guard itself."""
+
 _FACTS: Final = {"line": "line_no", "found": "found", "expected": "expected"}
 _CUT: Final = "; only the first {} bytes stand here"
 
@@ -93,7 +95,7 @@ class ErrorFile:
 
     def _put(self, records: pl.DataFrame) -> None:
         cell = pl.all()
-        guarded = records.select(pl.when(cell.str.contains(_ACTIVE)).then("'" + cell).otherwise(cell).name.keep())
+        guarded = records.select(pl.when(cell.str.contains(ACTIVE)).then("'" + cell).otherwise(cell).name.keep())
         piece = io.BytesIO()
         guarded.write_csv(piece, include_header=False, quote_style="always", line_terminator="\r\n")
         self._sink.write(piece.getvalue())

@@ -9,11 +9,9 @@ asyncssh runs the requests of a session one after the other.
 from __future__ import annotations
 
 import functools
-import io
 import posixpath
 import stat
 import sys
-from asyncio import to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -41,9 +39,10 @@ from ingestd.blobs.store import BlobInfo
 from ingestd.domain.errors import Conflict, Forbidden, IngestdError, NotFound, Unavailable
 from ingestd.domain.file_name import safe_name
 from ingestd.domain.ingestion import Channel
-from ingestd.domain.manifest import MAX_BYTES, SUFFIX
+from ingestd.domain.manifest import SUFFIX
 from ingestd.domain.submission import Actor
 from ingestd.ingest.intake import Intake, add_file
+from ingestd.ingest.manifests import text_of
 from ingestd.ingest.pairing import Arrival, submit_manifest
 from ingestd.sftpd.upload import Upload
 from ingestd.store import accounts, files, import_keys, manifests, usage
@@ -229,7 +228,7 @@ class Inbox(SFTPServer):
                 pass
             blob = await upload.commit()
             if upload.name.endswith(SUFFIX):
-                text = await self._text(blob.name)
+                text = await text_of(self._intake, self._key.account_id, blob.name)
                 async with self._begin() as session:
                     await self._submit(session, upload.name, text, blob)
                 return
@@ -245,7 +244,7 @@ class Inbox(SFTPServer):
         """Submit a file as the manifest that its new name makes it; the manifest takes over its blob."""
         async with self._begin() as session:
             waiting = await self._waiting(session, old)
-        text = await self._text(waiting.blob)
+        text = await text_of(self._intake, self._key.account_id, waiting.blob)
         async with self._begin() as session:
             await accounts.lock(session, self._key.account_id)
             file = await self._waiting(session, old)
@@ -260,16 +259,6 @@ class Inbox(SFTPServer):
         arrival = Arrival(Channel.SFTP, self._key.account_id, name, text, blob, self._actor)
         ingestion = await submit_manifest(session, self._intake, arrival, now=utc_now())
         self._log.info("Manifest received", ingestion=ingestion)
-
-    async def _text(self, blob: str) -> bytes:
-        """The bytes of a manifest, or enough of them to see that it is too large."""
-        keys = await self._intake.keys(self._key.account_id)
-
-        def read() -> bytes:
-            with self._intake.blobs.open(blob, keys) as file:
-                return io.BufferedReader(cast("io.RawIOBase", file)).read(MAX_BYTES + 1)
-
-        return await to_thread(read)
 
     async def _listing(self) -> AsyncIterator[SFTPName]:
         now = utc_now()

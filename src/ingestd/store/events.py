@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Index, Uuid, select, text, tuple_
+from sqlalchemy import Connection, Index, Uuid, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.store.base import Base
+from ingestd.store.page import Cut, Sorts
 from ingestd.store.profiles import merged_into
 
 
@@ -67,18 +69,37 @@ def add_months(connection: Connection, now: datetime, ahead: int = 3) -> int:
     return made
 
 
-async def page(
-    session: AsyncSession,
-    account_id: UUID,
-    profile_id: UUID,
-    *,
-    after: tuple[int, UUID] | None = None,
-    limit: int = 50,
-) -> Sequence[Event]:
-    """Events of a person, by time, those after (ts, event_id); one more than `limit` tells that there are more."""
+OF_PERSON: Final[Sorts] = {"ts": (Event.ts, Event.event_id)}
+OF_ACCOUNT: Final[Sorts] = {"received_at": (Event.received_at, Event.event_id)}
+
+
+async def of_person(session: AsyncSession, account_id: UUID, profile_id: UUID, cut: Cut) -> Sequence[Event]:
+    """Events of a person."""
     ids = [profile_id, *await merged_into(session, account_id, profile_id)]
-    statement = select(Event).where(Event.account_id == account_id, Event.profile_id.in_(ids))
-    if after is not None:
-        statement = statement.where(tuple_(Event.ts, Event.event_id) > after)
-    found = await session.scalars(statement.order_by(Event.ts, Event.event_id).limit(limit + 1))
+    found = await session.scalars(
+        cut.of(select(Event).where(Event.account_id == account_id, Event.profile_id.in_(ids)))
+    )
+    return found.all()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """When events were received: in a half-open time, at one moment, by one ingestion (`Ingestion.seq`)."""
+
+    since: datetime | None = None
+    before: datetime | None = None
+    at: datetime | None = None
+    origin: int | None = None
+
+
+async def page(session: AsyncSession, account_id: UUID, cut: Cut, received: Received) -> Sequence[Event]:
+    """Events of the account. Only what the key has in it can be asked for: an account may have any number of them."""
+    statement = select(Event).where(Event.account_id == account_id)
+    if received.since is not None:
+        statement = statement.where(Event.received_at >= received.since)
+    if received.before is not None:
+        statement = statement.where(Event.received_at < received.before)
+    if received.at is not None:
+        statement = statement.where(Event.received_at == received.at, Event.origin == received.origin)
+    found = await session.scalars(cut.of(statement))
     return found.all()

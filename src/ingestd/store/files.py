@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from ingestd.domain.errors import NotFound
 from ingestd.store import usage
 from ingestd.store.base import Base, Key
+from ingestd.store.page import Cut, Sorts
 
 
 class FileState(StrEnum):
@@ -40,6 +42,8 @@ class File(Base):
         Index("ix_files_account_id_name", "account_id", "name", "id"),
         Index("ix_files_blob", "blob", postgresql_where=IS_LIVE),
         Index("ix_files_received_at", "received_at", postgresql_where=IS_LIVE),
+        Index("ix_files_account_id_received_at_id", "account_id", "received_at", "id"),
+        Index("ix_files_account_id_state_received_at_id", "account_id", "state", "received_at", "id"),
     )
 
     id: Mapped[Key]
@@ -53,6 +57,27 @@ class File(Base):
     received_at: Mapped[datetime]
 
 
+SORTS: Final[Sorts] = {"received_at": (File.received_at, File.id)}
+
+
+async def page(
+    session: AsyncSession,
+    account_id: UUID,
+    cut: Cut,
+    *,
+    name: str | None = None,
+    states: Collection[FileState] | None = None,
+) -> Sequence[File]:
+    """Files of the account, those of a name, those in one of some states."""
+    statement = select(File).where(File.account_id == account_id)
+    if name is not None:
+        statement = statement.where(File.name == name)
+    if states:
+        statement = statement.where(File.state.in_(states))
+    found = await session.scalars(cut.of(statement))
+    return found.all()
+
+
 async def get(session: AsyncSession, account_id: UUID, file_id: UUID, *, lock: bool = False) -> File:
     """A file of the account, if wanted held by this transaction, or NotFound."""
     statement = select(File).where(File.account_id == account_id, File.id == file_id)
@@ -62,15 +87,15 @@ async def get(session: AsyncSession, account_id: UUID, file_id: UUID, *, lock: b
     return found
 
 
-async def find_available(session: AsyncSession, account_id: UUID, name: str) -> File | None:
-    """The newest upload of a name that no manifest has taken yet, locked, or None."""
-    found: File | None = await session.scalar(
+async def find_available(session: AsyncSession, account_id: UUID, name: str, *, lock: bool = True) -> File | None:
+    """The newest upload of a name that no manifest has taken yet, held by this transaction unless told, or None."""
+    statement = (
         select(File)
         .where(File.account_id == account_id, File.name == name, File.state == FileState.AVAILABLE)
         .order_by(File.received_at.desc(), File.id.desc())
         .limit(1)
-        .with_for_update()
     )
+    found: File | None = await session.scalar(statement.with_for_update() if lock else statement)
     return found
 
 
@@ -141,6 +166,12 @@ async def remove(session: AsyncSession, account_id: UUID, name: str) -> bool:
     sizes = removed.all()
     await usage.give_back(session, account_id, sum(sizes))
     return bool(sizes)
+
+
+async def remove_one(session: AsyncSession, file: File) -> None:
+    """Remove an available file. The upkeep deletes its blob."""
+    file.state = FileState.REMOVED
+    await usage.give_back(session, file.account_id, file.size_bytes)
 
 
 class Expire(Protocol):

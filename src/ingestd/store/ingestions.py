@@ -51,7 +51,11 @@ class Ingestion(Base):
     __table_args__ = (
         UniqueConstraint("account_id", "seq"),
         Index("ix_ingestions_account_id_created_at_id", "account_id", "created_at", "id"),
-        Index("ix_ingestions_account_id_status_created_at_id", "account_id", "status", "created_at", "id"),
+        *(
+            Index(f"ix_ingestions_account_id_{name}_created_at_id", "account_id", name, "created_at", "id")
+            for name in ("status", "channel", "target")
+        ),
+        Index("ix_ingestions_uploader", "account_id", text("(uploaded_by ->> 'id')"), "created_at", "id"),
         Index("ix_ingestions_error_files", "finished_at", postgresql_where=text("error_blob IS NOT NULL")),
         Index("ix_ingestions_open", "account_id", postgresql_where=text("status IN ('scheduled', 'in_progress')")),
     )
@@ -113,18 +117,6 @@ async def get(session: AsyncSession, account_id: UUID, ingestion_id: UUID) -> Ro
     if row is None:
         raise NotFound("There is no such ingestion.")
     return row
-
-
-async def page(
-    session: AsyncSession, account_id: UUID, *, before: UUID | None = None, limit: int = 50
-) -> Sequence[Row[Any]]:
-    """Ingestions of the account, newest first, those before an id; one more than `limit` tells that there are more."""
-    statement = shown(Ingestion.account_id == account_id)
-    if before is not None:
-        statement = statement.where(Ingestion.id < before)
-    found = await session.execute(statement.order_by(Ingestion.id.desc()).limit(limit + 1))
-    rows: Sequence[Row[Any]] = found.all()
-    return rows
 
 
 _OPEN = text("status IN ('scheduled', 'in_progress')")
@@ -207,6 +199,12 @@ _SHOWN_AS_THEY_ARE = (
     "channel", "target", "status", "stage", "mode", "uploaded_by", "progress", "counts", "error", "warnings",
     "created_at", "started_at", "finished_at",
 )  # fmt: skip
+
+
+async def of_seqs(session: AsyncSession, account_id: UUID, seqs: Collection[int]) -> dict[int, Ingestion]:
+    """The ingestions of some numbers in the account's order."""
+    found = await session.scalars(select(Ingestion).where(Ingestion.account_id == account_id, Ingestion.seq.in_(seqs)))
+    return {each.seq: each for each in found if each.seq is not None}
 
 
 def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[Any]:

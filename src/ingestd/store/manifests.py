@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, select
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
+from ingestd.store.page import Cut, Sorts
 
 
 class ManifestState(StrEnum):
@@ -27,7 +29,11 @@ class Manifest(Base):
     """A manifest as it came in, what it was paired with, or why it was refused."""
 
     __tablename__ = "manifests"
-    __table_args__ = (UniqueConstraint("account_id", "name"), Index("ix_manifests_blob", "blob"))
+    __table_args__ = (
+        UniqueConstraint("account_id", "name"),
+        Index("ix_manifests_account_id_created_at_id", "account_id", "created_at", "id"),
+        Index("ix_manifests_blob", "blob"),
+    )
 
     id: Mapped[Key]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
@@ -39,6 +45,30 @@ class Manifest(Base):
     problems: Mapped[list[Any]]
     file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"))
     created_at: Mapped[datetime]
+
+
+SORTS: Final[Sorts] = {
+    "created_at": (Manifest.created_at, Manifest.id),
+    "name": (Manifest.name, Manifest.id),
+}
+
+
+async def page(
+    session: AsyncSession,
+    account_id: UUID,
+    cut: Cut,
+    *,
+    name: str | None = None,
+    states: Collection[ManifestState] | None = None,
+) -> Sequence[Manifest]:
+    """Manifests of the account, the one of a name, those in one of some states."""
+    statement = select(Manifest).where(Manifest.account_id == account_id)
+    if name is not None:
+        statement = statement.where(Manifest.name == name)
+    if states:
+        statement = statement.where(Manifest.state.in_(states))
+    found = await session.scalars(cut.of(statement))
+    return found.all()
 
 
 async def get(session: AsyncSession, account_id: UUID, manifest_id: UUID, *, lock: bool = False) -> Manifest:

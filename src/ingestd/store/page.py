@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, tuple_
+from sqlalchemy import BigInteger, ColumnClause, Select, column, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
-Sorts = Mapping[str, tuple[InstrumentedAttribute[Any], ...]]
+Column = InstrumentedAttribute[Any] | ColumnClause[Any]
+Sorts = Mapping[str, tuple[Column, ...]]
 """The orders a list can be asked for: a name, and the columns it sorts by; the last of them is unique."""
 
 S = TypeVar("S", bound=Select[*tuple[Any, ...]])
@@ -24,7 +25,7 @@ class Cut:
     `after` holds plain JSON, as a cursor carries it.
     """
 
-    columns: tuple[InstrumentedAttribute[Any], ...]
+    columns: tuple[Column, ...]
     descending: bool
     after: tuple[Any, ...] | None
     limit: int
@@ -43,7 +44,12 @@ class Cut:
         return [_plain(getattr(row, column.key)) for column in self.columns]
 
 
-def _value(column: InstrumentedAttribute[Any], plain: Any) -> Any:
+def numbered(name: str) -> Sorts:
+    """The order of records that lie in a file, by a number of theirs."""
+    return {name: (column(name, BigInteger),)}
+
+
+def _value(column: Column, plain: Any) -> Any:
     """A cursor's value as the column's type."""
     kind = column.type.python_type
     if kind is UUID:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, UniqueConstraint, select
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
+from ingestd.store.page import Cut, Sorts
 
 
 class Recipient(Base):
@@ -28,11 +30,19 @@ class Recipient(Base):
     created_at: Mapped[datetime]
 
 
-async def get(session: AsyncSession, account_id: UUID, recipient_id: UUID) -> Recipient:
-    """A recipient of the account, held by this transaction, or NotFound."""
-    found: Recipient | None = await session.scalar(
-        select(Recipient).where(Recipient.account_id == account_id, Recipient.id == recipient_id).with_for_update()
-    )
+SORTS: Final[Sorts] = {"created_at": (Recipient.id,), "address": (Recipient.address, Recipient.id)}
+
+
+async def page(session: AsyncSession, account_id: UUID, cut: Cut) -> Sequence[Recipient]:
+    """Recipients of the account."""
+    found = await session.scalars(cut.of(select(Recipient).where(Recipient.account_id == account_id)))
+    return found.all()
+
+
+async def get(session: AsyncSession, account_id: UUID, recipient_id: UUID, *, lock: bool = False) -> Recipient:
+    """A recipient of the account, if wanted held by this transaction, or NotFound."""
+    statement = select(Recipient).where(Recipient.account_id == account_id, Recipient.id == recipient_id)
+    found: Recipient | None = await session.scalar(statement.with_for_update() if lock else statement)
     if found is None:
         raise NotFound("There is no such recipient.")
     return found

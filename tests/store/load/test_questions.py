@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tests.store.load.world import KEY, frame
 
 from ingestd.store import engine, events, profiles
+from ingestd.store.page import Cut
 from ingestd.store.profiles import identifier_hash
 
 EVENT = {"event_name": pl.String}
@@ -50,10 +52,11 @@ async def test_events_come_by_time_in_pages_also_those_of_a_merged_profile(accou
     account.push(frame([{"k1": "A", "ts": 20, "event_name": "at 20"}], **EVENT))
     account.push(frame([{"k1": "A", "k2": "u"}]))
     person = account.named(1, "A")
-    first = await events.page(session, account.id, person, limit=2)
+    cut = Cut(events.OF_PERSON["ts"], descending=False, after=None, limit=2)
+    first = await events.of_person(session, account.id, person, cut)
     assert [event.name for event in first] == ["at 10", "at 20", "at 30"]
-    after = (first[1].ts, first[1].event_id)
-    assert [event.name for event in await events.page(session, account.id, person, after=after)] == ["at 30"]
+    after = replace(cut, after=tuple(cut.position(first[1])))
+    assert [event.name for event in await events.of_person(session, account.id, person, after)] == ["at 30"]
 
 
 def test_months_are_made_once_and_leave_what_the_default_partition_holds(account, database_url):

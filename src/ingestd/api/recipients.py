@@ -1,0 +1,161 @@
+"""Recipients: the people of an account who may be sent e-mail, and at which milestones (S129 to S133, D39)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import Depends, Response
+from pydantic import BaseModel, Field, with_config
+from typing_extensions import TypedDict
+
+from ingestd.api import audit
+from ingestd.api.context import Caller, Reading, Scope, Tx, needs
+from ingestd.api.etags import IfMatch
+from ingestd.api.ids import RecipientId
+from ingestd.api.model import STRICT, In, Name
+from ingestd.api.pages import Asked, Page, listing
+from ingestd.api.routes import Router
+from ingestd.domain import ids
+from ingestd.domain.errors import Conflict, Invalid, Problem
+from ingestd.domain.ids import Prefix
+from ingestd.domain.moment import Moment
+from ingestd.domain.recipient import Milestone, normal_address
+from ingestd.store import accounts, recipients
+from ingestd.store.engine import new_id, utc_now
+from ingestd.store.recipients import Recipient
+
+router = Router(prefix="/v1/recipients", tags=["Recipients"])
+
+_ALL: Final = list(Milestone)
+
+Milestones = Annotated[list[Milestone], Field(max_length=len(Milestone), json_schema_extra={"uniqueItems": True})]
+
+
+class RecipientIn(In):
+    """A new recipient; told of every milestone unless it says otherwise."""
+
+    address: Annotated[str, Field(min_length=3, max_length=320, examples=["data@example.org"])]
+    name: Name
+    milestones: Milestones = _ALL
+
+
+@with_config(STRICT)
+class RecipientPatch(TypedDict, total=False):
+    """A change of a recipient; another address is another recipient."""
+
+    name: Name
+    milestones: Milestones
+
+
+class RecipientOut(BaseModel):
+    """Somebody who may be sent e-mail: a manifest may name the address in `clientEmail`."""
+
+    id: str
+    address: str
+    name: str
+    milestones: list[Milestone]
+    created_at: Moment
+
+
+class RecipientPage(Page[RecipientOut]):
+    """Recipients."""
+
+
+def _shown(recipient: Recipient) -> RecipientOut:
+    return RecipientOut(
+        id=ids.show(Prefix.RECIPIENT, recipient.id),
+        address=recipient.address,
+        name=recipient.name,
+        milestones=recipient.milestones,
+        created_at=recipient.created_at,
+    )
+
+
+def _in_order(milestones: list[Milestone]) -> list[Milestone]:
+    return [milestone for milestone in Milestone if milestone in milestones]
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="recipients_create",
+    summary="Register a recipient",
+    dependencies=[needs(Scope.ACCOUNT_WRITE)],
+)
+async def create(body: RecipientIn, tx: Tx, caller: Caller, response: Response) -> RecipientOut:
+    """Let e-mail go to an address: error files hold personal data, so they go to nobody else (D39)."""
+    address = normal_address(body.address)
+    if address is None:
+        problem = Problem("/body/address", "address", "Must be one e-mail address.")
+        raise Invalid("This is no e-mail address.", problems=(problem,))
+    await accounts.lock(tx, caller.account_id)
+    if await recipients.find(tx, caller.account_id, address):
+        raise Conflict("The address is registered already.", code="recipient_exists")
+    recipient = Recipient(
+        id=new_id(),
+        account_id=caller.account_id,
+        address=address,
+        name=body.name,
+        milestones=_in_order(body.milestones),
+        created_at=utc_now(),
+    )
+    tx.add(recipient)
+    shown = _shown(recipient)
+    audit.note(tx, caller, "recipient.created", shown.id, after=shown)
+    response.headers["Location"] = f"{router.prefix}/{shown.id}"
+    return shown
+
+
+@router.get("", operation_id="recipients_list", summary="List recipients", dependencies=[needs(Scope.ACCOUNT_READ)])
+async def list_all(
+    tx: Reading, caller: Caller, asked: Annotated[Asked, Depends(listing(recipients.SORTS, "created_at"))]
+) -> RecipientPage:
+    """The account's recipients, oldest first."""
+    return asked.page(RecipientPage, await recipients.page(tx, caller.account_id, asked.cut), _shown)
+
+
+@router.get(
+    "/{recipient_id}",
+    operation_id="recipients_get",
+    summary="Show a recipient",
+    dependencies=[needs(Scope.ACCOUNT_READ)],
+)
+async def get_one(recipient_id: RecipientId, tx: Reading, caller: Caller) -> RecipientOut:
+    """One recipient."""
+    return _shown(await recipients.get(tx, caller.account_id, recipient_id))
+
+
+@router.patch(
+    "/{recipient_id}",
+    operation_id="recipients_change",
+    summary="Change a recipient",
+    dependencies=[needs(Scope.ACCOUNT_WRITE)],
+)
+async def change(
+    recipient_id: RecipientId, body: RecipientPatch, tx: Tx, caller: Caller, match: IfMatch
+) -> RecipientOut:
+    """Rename a recipient, or choose of which milestones they are told."""
+    recipient = await recipients.get(tx, caller.account_id, recipient_id, lock=True)
+    before = _shown(recipient)
+    match.check(before)
+    recipient.name = body.get("name", recipient.name)
+    recipient.milestones = _in_order(body.get("milestones", recipient.milestones))
+    after = _shown(recipient)
+    audit.note(tx, caller, "recipient.changed", after.id, before=before, after=after)
+    return after
+
+
+@router.delete(
+    "/{recipient_id}",
+    status_code=204,
+    operation_id="recipients_delete",
+    summary="Delete a recipient",
+    dependencies=[needs(Scope.ACCOUNT_WRITE)],
+)
+async def delete(recipient_id: RecipientId, tx: Tx, caller: Caller, match: IfMatch) -> None:
+    """Let no more e-mail go to an address, unless its domain is one the account allows."""
+    recipient = await recipients.get(tx, caller.account_id, recipient_id, lock=True)
+    before = _shown(recipient)
+    match.check(before)
+    await tx.delete(recipient)
+    audit.note(tx, caller, "recipient.deleted", before.id, before=before)

@@ -1,0 +1,157 @@
+"""The rejected rows of an ingestion: listed, counted, and as the error file (S128)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from contextlib import closing
+from typing import Annotated, Any, BinaryIO, TypeVar
+from uuid import UUID
+
+from fastapi import Depends, Request, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import Row
+
+from ingestd.api.context import Caller, Parts, Scope, Service, needs
+from ingestd.api.downloads import Download, download
+from ingestd.api.exports import CSV
+from ingestd.api.ids import IngestionId
+from ingestd.api.pages import Asked, Page, listing
+from ingestd.api.routes import Router
+from ingestd.domain.errors import NotFound
+from ingestd.domain.rejection import ROW_REASONS
+from ingestd.pipeline import report
+from ingestd.store import ingestions
+from ingestd.store.page import numbered
+
+router = Router(prefix="/v1/ingestions", tags=["Ingestions"])
+
+T = TypeVar("T")
+
+
+class RejectOut(BaseModel):
+    """One rejected row: its number after the header, its line in the file, and why, without what stood in it."""
+
+    row: int
+    line: int
+    codes: list[str]
+    description: str = Field(description="All reasons in words, as in the error file's last column.")
+
+
+class RejectPage(Page[RejectOut]):
+    """Rejected rows in the order of the file."""
+
+
+class ReasonOut(BaseModel):
+    """A reason, and how many rows were rejected for it."""
+
+    code: str
+    rows: int
+    sentence: str
+    rule: str
+
+
+class ErrorSummaryOut(BaseModel):
+    """How many rows were rejected, and for which reasons, most frequent first; a row can have several."""
+
+    rejected: int
+    reasons: list[ReasonOut]
+
+
+@router.get(
+    "/{ingestion_id}/errors",
+    operation_id="ingestions_errors",
+    summary="List rejected rows",
+    dependencies=[needs(Scope.INGESTIONS_READ)],
+)
+async def list_all(
+    ingestion_id: IngestionId,
+    service: Service,
+    caller: Caller,
+    asked: Annotated[Asked, Depends(listing(numbered("row"), "row", both_ways=False))],
+) -> RejectPage:
+    """The rejected rows; none before the ingestion has ended."""
+    row = await _ingestion(service, caller.account_id, ingestion_id)
+    after = asked.cut.after[0] if asked.cut.after else 0
+    found: list[RejectOut] = await _of_log(service, row, lambda log: _rejects(log, after, asked.cut.limit + 1), [])
+    return asked.page(RejectPage, found, lambda reject: reject)
+
+
+@router.get(
+    "/{ingestion_id}/error-summary",
+    operation_id="ingestions_error_summary",
+    summary="Count rejected rows by reason",
+    dependencies=[needs(Scope.INGESTIONS_READ)],
+)
+async def summary(ingestion_id: IngestionId, service: Service, caller: Caller) -> ErrorSummaryOut:
+    """Which reasons there were, and how often."""
+    row = await _ingestion(service, caller.account_id, ingestion_id)
+    counts: dict[str, int] = await _of_log(service, row, report.reject_counts, {})
+    return ErrorSummaryOut(
+        rejected=row.counts["rejected"] if row.rejects_blob else 0,
+        reasons=[
+            ReasonOut(code=code, rows=rows, sentence=ROW_REASONS[code].sentence, rule=ROW_REASONS[code].rule)
+            for code, rows in counts.items()
+        ],
+    )
+
+
+@router.get(
+    "/{ingestion_id}/error-file",
+    operation_id="ingestions_error_file",
+    summary="Download the error file",
+    response_class=Response,
+    responses={
+        200: {"content": {CSV: {"schema": {"type": "string"}}}, "description": "The rejected rows and why, as CSV."},
+        206: {"content": {CSV: {"schema": {"type": "string"}}}, "description": "The range that was asked for."},
+    },
+    dependencies=[needs(Scope.INGESTIONS_READ)],
+)
+async def error_file(ingestion_id: IngestionId, request: Request, service: Service, caller: Caller) -> Response:
+    """The rejected rows: the file's own columns, then `Failure Description` (S128). 404 where no row was rejected.
+
+    One `Range` can be asked for.
+    """
+    row = await _ingestion(service, caller.account_id, ingestion_id)
+    if row.error_blob is None:
+        raise NotFound("The ingestion has no error file: no row was rejected.")
+    keys, blob = await service.intake.keys(caller.account_id), row.error_blob
+    stem = (row.name or "file").rsplit(".", 1)[0]
+    return await download(
+        request,
+        Download(
+            name=f"{stem}.errors.csv",
+            size=row.error_size_bytes,
+            media_type=f"{CSV}; charset=utf-8",
+            version=hashlib.sha256(blob.encode()).hexdigest()[:32],  # a blob never changes, and no name is used twice
+            open=lambda start: service.intake.blobs.open(blob, keys, start=start),
+        ),
+    )
+
+
+def _rejects(log: BinaryIO, after: int, limit: int) -> list[RejectOut]:
+    rows = report.rejects(log, after=after, limit=limit).iter_rows(named=True)
+    return [
+        RejectOut(row=row["row_no"], line=row["line_no"], codes=row["codes"], description=row["failure"])
+        for row in rows
+    ]
+
+
+async def _ingestion(service: Parts, account_id: UUID, ingestion_id: UUID) -> Row[Any]:
+    async with service.intake.sessions() as session:
+        return await ingestions.get(session, account_id, ingestion_id)
+
+
+async def _of_log(service: Parts, row: Row[Any], read: Callable[[BinaryIO], T], nothing: T) -> T:
+    """What the log of an ingestion's rejects says, or nothing where there is none."""
+    blob = row.rejects_blob
+    if blob is None:
+        return nothing
+    keys = await service.intake.keys(row.account_id)
+
+    def opened() -> T:
+        with closing(service.intake.blobs.open(blob, keys)) as log:
+            return read(log)
+
+    return await asyncio.to_thread(opened)

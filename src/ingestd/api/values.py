@@ -1,0 +1,20 @@
+"""Stored values as they are shown (D55)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+
+def value(stored: Any) -> Any:
+    """A stored value as it is shown: a date in RFC 3339."""
+    if isinstance(stored, dict) and stored.keys() == {"$D"}:
+        return moment(stored["$D"]).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(stored, list):
+        return [value(each) for each in stored]
+    return stored
+
+
+def moment(epoch: int) -> datetime:
+    """A time that is stored in epoch seconds."""
+    return datetime.fromtimestamp(epoch, UTC)
