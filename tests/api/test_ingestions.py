@@ -139,6 +139,8 @@ async def test_what_waits_in_the_queue_is_cancelled_and_never_runs(tenant, recei
     assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
     assert cancelled.json()["finished_at"] is not None
     assert (late.status_code, late.json()["code"]) == (409, "too_late")
+    trail = (await tenant.http.get("/v1/audit", params={"action": "ingestion.cancelled"})).json()["data"]
+    assert [entry["target"] for entry in trail] == [second]
     assert (await tenant.ended(first))["status"] == "completed"
     third = await tenant.ended(await ingest(tenant, "z.csv", b"identity\nzoe\n"))
     assert third["status"] == "completed"

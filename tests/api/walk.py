@@ -30,7 +30,7 @@ BODIES: dict[str, Any] = {
     },
     "profiles_lookup": {"identifiers": [{"kind": "identity", "value": "ann"}]},
     "manifests_create": {"name": "walk.manifest", "content": {}},
-    "manifests_change": {"name": "walk.manifest", "content": {}},
+    "manifests_change": {"name": "changed.manifest", "content": {}},
 }
 
 
@@ -145,6 +145,22 @@ async def owned(tenant: Tenant) -> dict[str, str]:
     return found
 
 
+async def fresh(tenant: Tenant, operation: Operation, ids: dict[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """The ids and the arguments of httpx for an operation that is done once to a file or a draft: to a new one."""
+    content = operation.content()
+    if operation.name not in {"files_delete", "ingestions_create"} and not operation.path.startswith(DRAFT):
+        return ids, content
+    stem = operation.name
+    file = (await tenant.http.put(f"/v1/files/{stem}.csv", content=b"identity\nann\n")).raise_for_status().json()
+    said = {"type": "profile", "fileName": f"{stem}.csv", "clientEmail": "data@example.org"}
+    if operation.name == "ingestions_create":
+        content["json"] = {"file_id": file["id"], "manifest": said}
+        return ids, content
+    body = {"name": f"{stem}.manifest", "content": said}
+    draft = (await tenant.http.post("/v1/manifests", json=body)).raise_for_status().json()
+    return ids | {"fil": file["id"], "mft": draft["id"]}, content
+
+
 async def client_with(tenant: Tenant, *scopes: str) -> httpx.AsyncClient:
     """A client whose key has these scopes only."""
     made = await tenant.http.post("/v1/api-keys", json={"name": "walk", "scopes": list(scopes)})
@@ -152,4 +168,5 @@ async def client_with(tenant: Tenant, *scopes: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=tenant.app.http_url, headers=headers, trust_env=False, timeout=30)
 
 
+DRAFT = "/v1/manifests/{manifest_id}"
 DOCUMENT = document()

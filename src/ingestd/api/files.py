@@ -108,9 +108,10 @@ async def put(
         blob = await incoming.commit()
         async with transaction(service.intake.sessions) as session:
             file = await add_file(session, incoming, blob, name=normal, actor=caller.actor, now=utc_now())
+            shown = _shown(file)
+            audit.note(session, caller, "file.uploaded", shown.id, after=shown)
     finally:
         incoming.abort()
-    shown = _shown(file)
     response.headers["Location"] = f"{router.prefix}/{shown.id}"
     return shown
 
