@@ -45,6 +45,7 @@ async def test_an_import_key_is_a_public_key_with_a_name_and_no_chosen_user(tena
         ("ssh-ed25519 AAAA", "damaged"),
         ("x" * 16_385, ""),
     ],
+    ids=["private", "weak", "options", "two", "old", "damaged", "long"],  # the keys are new each time
 )
 async def test_a_key_that_is_refused_is_refused_with_the_reason(tenant, key, reason):
     refused = await register(tenant, key)
