@@ -77,7 +77,7 @@ def _shown(file: File) -> FileOut:
 
 
 @router.put(
-    "/{name}",
+    "/{name:name}",
     status_code=201,
     operation_id="files_put",
     summary="Upload a file",
@@ -129,14 +129,16 @@ async def list_all(
     return asked.page(FilePage, found, _shown)
 
 
-@router.get("/{file_id}", operation_id="files_get", summary="Show a file", dependencies=[needs(Scope.INGESTIONS_READ)])
+@router.get(
+    "/{file_id:id}", operation_id="files_get", summary="Show a file", dependencies=[needs(Scope.INGESTIONS_READ)]
+)
 async def get_one(file_id: FileId, tx: Reading, caller: Caller) -> FileOut:
     """One file, whatever became of it. Its bytes are never given back (T28)."""
     return _shown(await files.get(tx, caller.account_id, file_id))
 
 
 @router.delete(
-    "/{file_id}",
+    "/{file_id:id}",
     status_code=204,
     operation_id="files_delete",
     summary="Delete a file",

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import BeforeValidator, WithJsonSchema
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
+
+_FORM: Final = "[0-7][0-9a-hjkmnp-tv-z]{25}"
+
+
+class _IdInPath(StringConvertor):
+    """`{file_id:id}` in a path: what has the form of an id, so that no word beside it is taken for one."""
+
+    regex = f"[a-z]+_{_FORM}"
+
+
+class _NameInPath(StringConvertor):
+    """`{name:name}` in a path: what has not."""
+
+    regex = f"(?!{_IdInPath.regex}$)[^/]+"
+
+
+register_url_convertor("id", _IdInPath())
+register_url_convertor("name", _NameInPath())
 
 _EXAMPLE = "01k9c3v0g8e5wr6q4x2n7m1hzt"
 
@@ -30,7 +49,7 @@ def _schema(prefix: Prefix) -> WithJsonSchema:
     return WithJsonSchema(
         {
             "type": "string",
-            "pattern": f"^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$",
+            "pattern": f"^{prefix}_{_FORM}$",
             "examples": [f"{prefix}_{_EXAMPLE}"],
         }
     )

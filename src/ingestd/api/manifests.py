@@ -221,7 +221,7 @@ async def validate(request: Request, tx: Reading, caller: Caller) -> ValidationO
 
 
 @router.get(
-    "/{manifest_id}",
+    "/{manifest_id:id}",
     operation_id="manifests_get",
     summary="Show a manifest",
     dependencies=[needs(Scope.INGESTIONS_READ), NO_STORE],
@@ -233,7 +233,7 @@ async def get_one(stored: Stored, manifest_id: ManifestId, tx: Reading, caller: 
 
 
 @router.put(
-    "/{manifest_id}",
+    "/{manifest_id:id}",
     operation_id="manifests_change",
     summary="Change a draft",
     dependencies=[needs(Scope.INGESTIONS_WRITE), NO_STORE],
@@ -260,7 +260,7 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
 
 
 @router.delete(
-    "/{manifest_id}",
+    "/{manifest_id:id}",
     status_code=204,
     operation_id="manifests_delete",
     summary="Delete a draft",
@@ -286,7 +286,7 @@ async def delete(  # noqa: PLR0913 -- what FastAPI fills in
 
 
 @router.post(
-    "/{manifest_id}/submit",
+    "/{manifest_id:id}/submit",
     status_code=202,
     operation_id="manifests_submit",
     summary="Submit a draft",

@@ -101,7 +101,7 @@ async def lookup(body: LookupIn, tx: Reading, service: Service, caller: Caller) 
 
 
 @router.get(
-    "/{profile_id}",
+    "/{profile_id:id}",
     operation_id="profiles_get",
     summary="Show a profile",
     dependencies=[needs(Scope.PROFILES_READ), NO_STORE],
@@ -121,7 +121,7 @@ async def get_one(profile_id: ProfileId, tx: Reading, caller: Caller) -> Profile
 
 
 @router.get(
-    "/{profile_id}/events",
+    "/{profile_id:id}/events",
     operation_id="profiles_events",
     summary="List a person's events",
     dependencies=[needs(Scope.PROFILES_READ), NO_STORE],
@@ -139,7 +139,7 @@ async def list_events(
 
 
 @router.delete(
-    "/{profile_id}",
+    "/{profile_id:id}",
     status_code=204,
     operation_id="profiles_erase",
     summary="Erase a person",
