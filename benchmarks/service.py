@@ -42,7 +42,7 @@ START_SECONDS: Final = 120
 LOOK_SECONDS: Final = 0.25
 
 _WELCOME: Final = re.compile(
-    r"HTTP on (?P<http>\S+), SFTP on (?P<host>\S+):(?P<port>\d+)\n"
+    r"HTTP on (?P<http>\S+), SFTP on (?P<host>\S+):(?P<port>\d+).*\n"
     r"(?s:.*)account +(?P<account>\S+)\n +API key +(?P<key>\S+)\n(?s:.*)/v1/ingestions"
 )
 
