@@ -7,20 +7,21 @@ import sys
 import typer
 from rich.console import Console
 
-from ingestd.cli import accounts, backup, check, demo, doctor, keys, migrate, openapi, serve
+from ingestd.cli import accounts, backup, check, demo, doctor, keys, migrate, openapi, push, serve
 from ingestd.domain.errors import IngestdError, Invalid
 
 app = typer.Typer(
     name="ingestd",
     help="File ingestion for a customer data platform: SFTP push, scheduled pull and HTTP upload, one pipeline.",
-    epilog="Exit codes: 0 done; 1 it could not be done, stderr says why; 2 called wrongly. `check`"
-    " also ends with 3 (some rows rejected) and 4 (file refused, or no row good).",
+    epilog="Exit codes: 0 done; 1 it could not be done, stderr says why; 2 called wrongly. `check` and `push --follow`"
+    " also end with 3 (some rows rejected) and 4 (file refused, or no row good).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.command()(serve.serve)
 app.command()(demo.demo)
 app.command()(check.check)
+app.command()(push.push)
 app.command()(doctor.doctor)
 app.command()(migrate.migrate)
 app.command()(backup.backup)

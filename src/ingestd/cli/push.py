@@ -1,0 +1,223 @@
+"""`ingestd push`: put a file and its manifest on a server by SFTP, and follow what becomes of them over the API."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import asyncssh
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColumn, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from ingestd.cli.exits import Exit
+from ingestd.domain.errors import Forbidden, NotFound, Unavailable
+from ingestd.domain.file_name import safe_name
+from ingestd.domain.manifest import SUFFIX
+
+LOOK_SECONDS: Final = 0.3
+ENDED: Final = {"completed", "failed", "cancelled"}
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where to push, as whom, and how to know that it is the right server."""
+
+    host: str
+    port: int
+    user: str
+    fingerprints: frozenset[str]
+    known_hosts: Path | None
+
+
+def push(
+    file: Annotated[Path, typer.Argument(help="The data file.", exists=True, dir_okay=False)],
+    manifest: Annotated[Path, typer.Argument(help="Its manifest.", exists=True, dir_okay=False)],
+    *,
+    key: Annotated[
+        Path, typer.Option(envvar="INGESTD_PUSH_KEY", help="Your SSH private key.", exists=True, dir_okay=False)
+    ],
+    api_key: Annotated[
+        str, typer.Option(envvar="INGESTD_PUSH_API_KEY", help="An API key of the account; best as a variable.")
+    ] = "",
+    api: Annotated[str, typer.Option(envvar="INGESTD_PUSH_API", help="The API's address.")] = "http://127.0.0.1:8080",
+    host: Annotated[
+        str, typer.Option(envvar="INGESTD_PUSH_HOST", help="The SFTP server. Default: what the API says.")
+    ] = "",
+    port: Annotated[int, typer.Option(envvar="INGESTD_PUSH_PORT", help="Its port. Default: what the API says.")] = 0,
+    user: Annotated[
+        str, typer.Option(envvar="INGESTD_PUSH_USER", help="The account's id. Default: what the API says.")
+    ] = "",
+    known_hosts: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="INGESTD_PUSH_KNOWN_HOSTS", help="A file of host keys. Default: the fingerprints of the API."
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait, and show what becomes of it.")] = False,
+) -> None:
+    """Push a file and its manifest by SFTP.
+
+    With an API key nothing else than your SSH key is needed: the API says where the server is and how to know it.
+
+    Exit code 0: pushed; with --follow: every row was accepted. 3: some rows were rejected. 4: the file or its manifest
+    was refused, or no row was good. 1: it could not be done. 2: called wrongly.
+
+    Example: ingestd push profiles.csv profiles.manifest --key ~/.ssh/id_ed25519 --follow
+    """
+    _check_names(file, manifest)
+    if follow and not api_key:
+        raise typer.BadParameter("Following needs an API key.", param_hint="--api-key")
+    with _client(api, api_key) as client:
+        server = _server(client if api_key else None, host, port, user, known_hosts)
+        before = _newest(client) if api_key else None
+        asyncio.run(_put(server, key, (file, manifest)))
+        console.print(f"{file.name} and {manifest.name} are on {server.host}.", markup=False)
+        if not api_key:
+            return
+        ingestion = _find(client, manifest.name, before)
+        console.print(f"Ingestion {ingestion['id']}", markup=False)
+        if follow:
+            raise typer.Exit(_show(client, _follow(client, ingestion)))
+
+
+def _check_names(file: Path, manifest: Path) -> None:
+    for path in (file, manifest):
+        if safe_name(path.name) is None:
+            raise typer.BadParameter(
+                f"The server does not take the name {path.name!r}: up to 200 letters, digits, spaces and _ . ( ) -."
+            )
+    if not manifest.name.endswith(SUFFIX):
+        raise typer.BadParameter(f"A manifest's name ends in {SUFFIX}.", param_hint="MANIFEST")
+
+
+def _client(api: str, api_key: str) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {api_key}"}
+    return httpx.Client(base_url=api, headers=headers, timeout=30)
+
+
+def _ask(client: httpx.Client, path: str, **query: Any) -> Any:
+    try:
+        answer = client.get(path, params=query)
+    except httpx.TransportError as error:
+        raise Unavailable(f"The API at {client.base_url} does not answer: {error}") from None
+    if answer.is_error:
+        problem = answer.json() if "json" in answer.headers.get("content-type", "") else {}
+        raise Forbidden(f"The API answered {answer.status_code} to {path}. {problem.get('detail', '')}")
+    return answer.json()
+
+
+def _server(client: httpx.Client | None, host: str, port: int, user: str, known_hosts: Path | None) -> Server:
+    if client is None:
+        if not (host and user and known_hosts):
+            raise typer.BadParameter("Without --api-key, set --host, --user and --known-hosts.")
+        return Server(host, port or 22, user, frozenset(), known_hosts)
+    told = _ask(client, "/v1/sftp")
+    prints = frozenset() if known_hosts else frozenset(told["host_key_fingerprints"])
+    return Server(host or told["host"], port or told["port"], user or told["username"], prints, known_hosts)
+
+
+async def _put(server: Server, key: Path, files: tuple[Path, ...]) -> None:
+    class Pinned(asyncssh.SSHClient):
+        """Knows the server by the fingerprints that the API told."""
+
+        def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002
+            return key.get_fingerprint() in server.fingerprints
+
+    known = (
+        asyncssh.read_known_hosts(str(server.known_hosts)) if server.known_hosts else asyncssh.import_known_hosts("")
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    try:
+        async with (
+            asyncssh.connect(
+                server.host,
+                server.port,
+                username=server.user,
+                client_keys=[str(key)],
+                client_factory=Pinned,
+                known_hosts=known,
+                config=None,
+                agent_path=None,
+            ) as connection,
+            connection.start_sftp_client() as sftp,
+        ):
+            with Progress(*columns, console=console) as progress:
+                for file in files:
+                    bar = progress.add_task(file.name, total=file.stat().st_size)
+
+                    def told(_source: bytes, _target: bytes, done: int, total: int, bar: Any = bar) -> None:
+                        progress.update(bar, completed=done, total=total)
+
+                    await sftp.put(str(file), f"/{file.name}", progress_handler=told)
+    except asyncssh.HostKeyNotVerifiable:
+        raise Forbidden(
+            f"The server at {server.host} shows another host key than it should: nothing was sent."
+        ) from None
+    except asyncssh.PermissionDenied:
+        raise Forbidden(f"{server.host} does not accept the key {key} for {server.user}. Register it first.") from None
+    except asyncssh.SFTPError as error:
+        raise Forbidden(f"{server.host} refused the file: {error.reason}") from None
+    except (OSError, asyncssh.Error) as error:
+        raise Unavailable(f"{server.host}:{server.port} could not be reached: {error}") from None
+
+
+def _newest(client: httpx.Client) -> str | None:
+    found = _ask(client, "/v1/ingestions", limit=1)["data"]
+    return found[0]["id"] if found else None
+
+
+def _find(client: httpx.Client, manifest: str, before: str | None) -> Any:
+    """The ingestion that a manifest became: a new one, or that of the same manifest pushed before."""
+    found = _ask(client, "/v1/ingestions", limit=200)["data"]
+    of_manifest = [each for each in found if each["manifest"] and each["manifest"]["name"] == manifest]
+    refused = [each for each in found if each["manifest"] is None and (before is None or each["id"] > before)]
+    for each in [*of_manifest[:1], *refused]:
+        if before is None or each["id"] > before:
+            return each
+    if of_manifest:
+        return of_manifest[0]
+    raise NotFound("The ingestion of the manifest is not among the newest 200.")
+
+
+def _follow(client: httpx.Client, ingestion: Any) -> Any:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rows]}"))
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(ingestion["stage"], total=100, rows="")
+        while True:
+            shown = _ask(client, f"/v1/ingestions/{ingestion['id']}")
+            rows = f"{shown['progress']['rows_read'] or shown['counts']['read']:,} rows"
+            progress.update(bar, description=shown["stage"], completed=shown["progress"]["percent"], rows=rows)
+            if shown["status"] in ENDED:
+                return shown
+            time.sleep(LOOK_SECONDS)
+
+
+def _show(client: httpx.Client, ended: Any) -> Exit:
+    counts = ended["counts"]
+    figures = ", ".join(f"{counts[name]:,} {name}" for name in ("read", "accepted", "rejected", "blank"))
+    console.print(f"{ended['status']}: {figures}", markup=False)
+    if ended["error"] is not None:
+        error = ended["error"]
+        console.print(f"{error['message']}: {error['detail']}", style="red", markup=False)
+        for problem in error["problems"]:
+            console.print(f"  {problem['pointer'] or '/'}: {problem['detail']}", markup=False)
+        console.print(f"  {error['remedy']}", markup=False)
+    if counts["rejected"]:
+        table = Table("rows", "code", "reason", box=None)
+        for reason in _ask(client, f"/v1/ingestions/{ended['id']}/error-summary")["reasons"]:
+            table.add_row(f"{reason['rows']:,}", reason["code"], reason["sentence"])
+        console.print(table)
+        console.print(f"Error file: {client.base_url}/v1/ingestions/{ended['id']}/error-file", markup=False)
+    for warning in ended["warnings"]:
+        console.print(f"Warning: {warning}", style="yellow", markup=False)
+    if ended["status"] != "completed":
+        return Exit.REFUSED
+    return Exit.SOME_REJECTED if counts["rejected"] else Exit.ALL_ACCEPTED
