@@ -11,12 +11,13 @@ LEFT_OUT = "positive_data_acceptance"
 
 
 @pytest.mark.timeout(600)
-async def test_no_request_gets_an_answer_that_the_document_does_not_have(tenant):
+async def test_no_request_gets_an_answer_that_the_document_does_not_have(tenant, tmp_path):
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{tenant.app.http_url}/openapi.json"),
         *("--header", f"Authorization: Bearer {tenant.key}", "--checks", "all", "--exclude-checks", LEFT_OUT),
         *("--phases", "coverage,fuzzing", "--max-examples", str(examples(2)), "--generation-database", "none"),
         *("--request-timeout", "30", "--no-color", "--warnings", "off"),
+        cwd=tmp_path,  # where it keeps its notes
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

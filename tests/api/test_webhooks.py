@@ -112,3 +112,20 @@ async def test_a_deleted_webhook_is_gone_with_its_deliveries(tenant, receiver):
     assert (await tenant.http.delete(f"{PATH}/{webhook}")).status_code == 204
     for path in ("", "/deliveries", f"/deliveries/{sent}"):
         assert (await tenant.http.get(f"{PATH}/{webhook}{path}")).status_code == 404
+
+
+@pytest.mark.threat("T15")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"headers": {"X-Own": "a\r\nX-Evil: y"}},
+        {"url": "https://127.0.0.1:8443/a\r\nX-Evil: y"},
+        {"url": "https://127.0.0.1:8443\r\nHost: evil.example/"},
+        {"name": "a\r\nX-Evil: y"},
+    ],
+    ids=["headers", "path", "host", "name"],
+)
+async def test_no_text_of_an_account_becomes_a_header(tenant, change):
+    body = {"name": "x", "url": "https://127.0.0.1:8443/"} | change
+    refused = await tenant.http.post(PATH, json=body)
+    assert (refused.status_code, (await tenant.http.get(PATH)).json()["data"]) == (422, [])
