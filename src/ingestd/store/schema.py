@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -37,6 +38,7 @@ from ingestd.store.base import Base
 
 METADATA: Final[MetaData] = Base.metadata
 _LOCK: Final = 0x1A6E57D
+ASK_SECONDS: Final = 0.2
 _PACKAGE: Final = Path(__file__).parents[1]
 
 
@@ -47,10 +49,14 @@ def is_declared(item: Any, name: str | None, kind: str, _reflected: bool, _other
 
 @contextmanager
 def one_at_a_time(engine: Engine) -> Iterator[None]:
-    """Let one process change the schema; the others wait, and find it done."""
-    with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-        connection.commit()
+    """Let one process change the schema; the others wait, and find it done.
+
+    They ask again and again: a statement that waited for the lock would hold a snapshot, for whose end the job engine's
+    CREATE INDEX CONCURRENTLY waits in turn, for ever.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
+            time.sleep(ASK_SECONDS)
         try:
             yield
         finally:

@@ -1,0 +1,131 @@
+"""`ingestd serve` as a program on a database of its own: schema, roles, and a stop with open streams."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import time
+from contextlib import asynccontextmanager
+
+import httpx
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import sql
+
+from ingestd.app import base
+from ingestd.cli import accounts
+from ingestd.keyring import new_master
+from ingestd.settings import Settings
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
+
+STOP_SECONDS = 30
+HTTP = re.compile(r"HTTP on (http\S+?)[,\s]")
+
+
+@pytest.fixture
+def place(ground, tmp_path):
+    """An empty database, as an operator would bring it, and all that a process needs to know."""
+    name = f"serve_{os.getpid()}"
+    with psycopg.connect(ground.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    yield {
+        "INGESTD_DATABASE_URL": ground.database_url.replace("/ingestd?", f"/{name}?"),
+        "INGESTD_DATA_DIR": str(tmp_path / "data"),
+        "INGESTD_MASTER_KEY": new_master(),
+        "INGESTD_HTTP__PORT": "0",
+        "INGESTD_SFTP__PORT": "0",
+        "INGESTD_METRICS__PORT": "0",
+    }
+    with psycopg.connect(ground.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest_asyncio.fixture
+async def spawn(place):
+    """Start processes; those that still run afterwards are killed."""
+    started = []
+
+    async def start(*arguments, **changes):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "ingestd", "serve", *arguments,
+            env=os.environ | place | changes, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def ready(process):
+    """Wait until a process says that it is ready; gives that line."""
+    async for line in process.stdout:
+        if b"ready" in line:
+            return line.decode()
+    raise AssertionError((await process.stderr.read()).decode())
+
+
+async def stop(process):
+    """Stop a process as an operator would, within the time that is promised; gives its exit code."""
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(STOP_SECONDS):
+        await process.communicate()
+    return process.returncode
+
+
+async def test_a_schema_that_is_behind_and_a_missing_master_key_are_refused_with_the_remedy(spawn):
+    for changes, remedy in (({}, "Run: ingestd migrate"), ({"INGESTD_MASTER_KEY": ""}, "keys master")):
+        process = await spawn(**changes)
+        said, complaint = await process.communicate()
+        assert (process.returncode, said) == (1, b"")
+        assert remedy in " ".join(complaint.decode().split())
+
+
+async def test_processes_that_start_together_migrate_once_and_stop_with_streams_open(place, spawn):
+    processes = [await spawn("--migrate", "--roles", "api") for _ in range(2)]
+    said = [await ready(process) for process in processes]
+    assert all("SFTP" not in line for line in said)
+    _, key = await asyncio.to_thread(new_account, place)
+    async with client(said[0], key) as one, client(said[1], key) as two:
+        ingestion = await submitted(one)
+        events = f"/v1/ingestions/{ingestion}/events"
+        async with one.stream("GET", events) as first, two.stream("GET", events) as second:
+            streams = [answer.aiter_lines() for answer in (first, second)]
+            for lines in streams:
+                assert await anext(lines)
+            began = time.monotonic()
+            assert await asyncio.gather(*(stop(process) for process in processes)) == [0, 0]
+            assert time.monotonic() - began < STOP_SECONDS
+            for lines in streams:
+                _ = [line async for line in lines]  # they end in order; one that is broken off raises
+
+
+def new_account(place):
+    settings = Settings(**{name.removeprefix("INGESTD_").lower(): place[name] for name in list(place)[:3]})
+    with base(settings) as ground:
+        return accounts.make(ground, name="test", email_domains=["example.org"])
+
+
+@asynccontextmanager
+async def client(line, key):
+    url = HTTP.search(line)[1]
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=STOP_SECONDS) as http:
+        yield http
+
+
+async def submitted(http):
+    """An ingestion that nobody runs."""
+    file = await http.put("/v1/files/x.csv", content=b"identity\nann\n", headers={"Content-Type": "text/csv"})
+    manifest = {"fileName": "x.csv", "type": "profile", "clientEmail": "a@example.org", "columns": {}}
+    body = {"file_id": file.raise_for_status().json()["id"], "manifest": manifest}
+    made = await http.post("/v1/ingestions", json=body)
+    return made.raise_for_status().json()["id"]
