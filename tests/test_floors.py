@@ -21,7 +21,7 @@ HOMES = {
     "fastapi": {"api"},
     "httpx": {"notify", "cli"},
     "limits": {"api"},
-    "numpy": {"pipeline"},
+    "numpy": {"pipeline", "store.load"},
     "obstore": {"blobs"},
     "opentelemetry": {"tracing"},
     "pebble": {"ingest.pool"},
