@@ -145,12 +145,3 @@ def test_the_log_of_rejects_is_read_in_pages_and_counted_by_reason():
     assert read[0]["failure"].to_list() == ["one", "The record has 3 fields, the header has 2 (line 3)"]
     assert report.reject_counts(log()) == {"integer_invalid": 3, "field_count": 1}
     assert report.reject_counts(logged()()) == {}
-
-
-@pytest.mark.rule("D44")
-def test_a_broken_record_and_a_cut_one_must_be_mended_before_they_are_read_again():
-    broken = broken_records({"row_no": 2, "line_no": 3, "code": "quote_open", "text": 'a,"b'})
-    cut = rejected(("", "too long"), first=5).with_columns(codes=pl.Series([["cell_too_long", "integer_invalid"]]))
-    log = logged((rejected(("", "one"), first=1), broken), (rejected(("", "two"), first=4), NOTHING), (cut, NOTHING))
-    assert report.unmended(log()) == [2, 4]
-    assert report.unmended(logged()()) == []

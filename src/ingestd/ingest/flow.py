@@ -159,7 +159,6 @@ class Flow:
             fence=row.fence,
             plan=Plan.model_validate(row.plan),
             file_blob=row.blob,
-            log_blob=row.log_blob,
             file_bytes=row.size_bytes,
             received_at=row.received_at,
             started_at=row.started_at,

@@ -24,12 +24,11 @@ from ingestd.blobs.store import BlobStore, BlobWriter, open_store
 from ingestd.domain.ingestion import Counts, Progress
 from ingestd.domain.layout import Layout, Role, bind
 from ingestd.domain.plan import Plan, Target
-from ingestd.domain.rejection import UNMENDED
 from ingestd.keyring import AccountKeys
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.fold import fold, fold_events
 from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, read, rewrite
-from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for, unmended
+from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for
 from ingestd.pipeline.resolve import Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
 from ingestd.pipeline.scan import Scan, open_scan
@@ -72,7 +71,7 @@ class Place:
 class Job:
     """One ingestion as a data-plane process needs it.
 
-    Where it tries rejected rows again, `file_blob` is their error file and `log_blob` says why they were rejected.
+    Where rejected rows are tried again, their error file is the file.
     """
 
     place: Place
@@ -83,7 +82,6 @@ class Job:
     fence: int
     plan: Plan
     file_blob: str
-    log_blob: str | None
     file_bytes: int
     received_at: datetime
     started_at: datetime
@@ -239,7 +237,7 @@ def check(job: Job) -> Checked:
                 looked_up=known.kinds(column.kind for column in layout.of(Role.IDENTIFIER) if column.kind),
             )
             checker = _checker(job, layout)
-            counts = check_file(scan, checker, report.sinks(writer), _Teller(job), late=_unmended(job))
+            counts = check_file(scan, checker, report.sinks(writer), _Teller(job))
             parts = writer.close()
         resolution = resolve(parts, scratch, known if known.any else None, keys.index_key)
     if resolution.rejected:
@@ -327,18 +325,8 @@ def _named(columns: Iterable[str], prefix: str) -> list[str]:
     return [column.removeprefix(prefix) for column in columns if column.startswith(prefix)]
 
 
-def _unmended(job: Job) -> dict[int, str]:
-    """The rows of an error file that is read again which it does not hold as they were: rejected again, not guessed."""
-    if job.log_blob is None:
-        return {}
-    blobs, keys = _means(job)
-    with closing(blobs.open(job.log_blob, keys)) as log:
-        return dict.fromkeys(unmended(log), UNMENDED)
-
-
 def _report_again(job: Job, late: Mapping[int, str]) -> tuple[Counts, dict[str, Any]]:
     """Read the file a second time for its error file alone, with rows that were rejected after the check."""
-    late = {**_unmended(job), **late}
     with _opened(job) as (scan, layout):
         report = _Report(job, scan.header)
         counts = check_file(scan, _checker(job, layout), report.sinks(None), _Teller(job), late=late)

@@ -18,8 +18,7 @@ from polars._typing import SchemaDict
 
 from ingestd.domain.column import FAILURE_COLUMN
 from ingestd.domain.plan import Limits
-from ingestd.domain.rejection import ROW_REASONS, UNMENDED
-from ingestd.pipeline.grammar import BLANK, VERDICTS
+from ingestd.domain.rejection import ROW_REASONS
 from ingestd.pipeline.rules import rewrite, sentence
 from ingestd.pipeline.scan import BROKEN_SCHEMA
 
@@ -31,16 +30,13 @@ LOG_SCHEMA: Final[SchemaDict] = {
 }
 """One rejected record: its number after the header, its line in the file, the codes of its reasons, their sentences."""
 
-NOT_AS_THEY_WERE: Final = (*VERDICTS[BLANK + 1 :], UNMENDED)
-"""Reasons of records that an error file does not hold as they were: in one cell, or cut."""
-
 NOTHING_BROKEN: Final = pl.DataFrame(schema=BROKEN_SCHEMA)
 
 ACTIVE: Final = r"^['=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # the last four are = + - @ in full width
 """How a cell begins that a spreadsheet could take for a formula, or that begins with the guard itself."""
 
-_FACTS: Final = {"line": "line_no", "found": "found", "expected": "expected"}
 _CUT: Final = "; only the first {} bytes stand here"
+_FACTS: Final = {"line": "line_no", "found": "found", "expected": "expected"}
 
 
 class ErrorFile:
@@ -142,13 +138,6 @@ def rejected_for(log: BinaryIO, code: str) -> list[int]:
     """The `row_no` of every record that a log names with a code."""
     records = pl.read_ipc_stream(log)
     return records.filter(pl.col("codes").list.contains(code))["row_no"].to_list()
-
-
-def unmended(log: BinaryIO) -> list[int]:
-    """The numbers, in the error file that a log belongs to, of records that must be mended before they are read."""
-    codes = pl.read_ipc_stream(log, columns=["codes"])["codes"]
-    broken = codes.list.eval(pl.element().is_in(NOT_AS_THEY_WERE).any()).list.first()
-    return (broken.arg_true() + 1).to_list()
 
 
 def rejects(log: BinaryIO, *, after: int, limit: int) -> pl.DataFrame:

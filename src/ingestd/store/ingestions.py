@@ -234,7 +234,7 @@ def count_crash(connection: Connection, ingestion_ids: Collection[UUID]) -> None
 def peek(connection: Connection, ingestion_id: UUID) -> Row[Any]:
     """The row as it is now, with the blob it reads and its account's sealed keys, or NotFound.
 
-    The blob is its file's, or the error file whose rows it tries again; then `log_blob` says why they were rejected.
+    The blob is its file's, or the error file whose rows it tries again.
     """
     row: Row[Any] | None = connection.execute(_with_means().where(Ingestion.id == ingestion_id)).one_or_none()
     if row is None:
@@ -250,7 +250,6 @@ def _with_means() -> Select[Any]:
             Account.index_key,
             func.coalesce(_Earlier.error_blob, File.blob).label("blob"),
             func.coalesce(_Earlier.error_size_bytes, File.size_bytes).label("size_bytes"),
-            _Earlier.rejects_blob.label("log_blob"),
             File.received_at,
         )
         .join(Account, Account.id == Ingestion.account_id)
