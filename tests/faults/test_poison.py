@@ -3,8 +3,8 @@
 import csv
 
 import pytest
-from tests.faults.program import ATTEMPTS, NEW_ERROR_FILE
-from tests.faults.world import PEOPLE, adding
+from tests.faults.program import ATTEMPTS, NEW_ERROR_FILE, until
+from tests.faults.world import PARTS, PEOPLE, adding
 
 from ingestd.ingest.work import UNREPORTED
 
@@ -40,6 +40,7 @@ async def test_a_part_that_kills_the_service_comes_back_as_rejected_rows(program
     await client.push("first", adding("Rock"))
     for _ in range(ATTEMPTS):
         await program.held()
+        await until(lambda: applied(program) == PARTS - 1)  # what is not in the ledger after the crashes is given up
         await program.kill()
         program.arm("in a part, nothing written", only=PART)
         await program.start()
@@ -54,6 +55,13 @@ async def test_an_error_file_that_cannot_be_written_does_not_keep_an_ingestion_o
     assert poison["counts"]["accepted"] + poison["counts"]["rejected"] == 2 * PEOPLE
     assert poison["counts"]["rejected"] > 0
     assert poison["warnings"] == [UNREPORTED]
+
+
+def applied(program):
+    """How many parts of the newest ingestion are in the ledger."""
+    newest = "SELECT id FROM ingestions ORDER BY id DESC LIMIT 1"
+    with program.sql() as sql:
+        return sql.execute(f"SELECT count(*) FROM ledger WHERE ingestion_id = ({newest})").fetchone()[0]
 
 
 async def all_but_a_part(client):
