@@ -27,7 +27,7 @@ async def test_requests_and_stages_have_spans_without_names_of_files_or_people(s
     assert CANARY not in told
     assert tenant.key not in told
     assert {"checking", "applying"} <= {span.name for span in spans()}
-    assert "/v1/profiles/{profile_id}/events" in told
+    assert "/v1/ingestions/{ingestion_id}" in told
 
 
 def test_an_endpoint_without_the_extra_is_an_error_with_its_remedy(monkeypatch):
