@@ -8,8 +8,13 @@ ARGS    ?=
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/installed
+NODE  := node_modules/.installed
+TYPES := examples/frontend/api.d.ts
+NPX   := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npx --no-install
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export REDOCLY_TELEMETRY := off
+export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -52,7 +57,7 @@ nightly: $(STAMP) ## run the generated tests at length: 10,000 files for the sca
 	@INGESTD_TEST_FACTOR=20 $(BIN)/python -m pytest -n $(WORKERS) --timeout=7200 tests/domain tests/pipeline tests/store/load $(ARGS)
 
 .PHONY: check
-check: $(STAMP) ## what CI checks besides the tests: style, types, floors, dependencies, spelling
+check: $(STAMP) $(TYPES) ## what CI checks besides the tests: style, types, floors, dependencies, spelling, the API's document
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -60,6 +65,21 @@ check: $(STAMP) ## what CI checks besides the tests: style, types, floors, depen
 	$(BIN)/deptry src
 	$(BIN)/codespell
 	test ! -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
+	$(NPX) redocly lint openapi/openapi.json
+	$(NPX) tsc --project examples/frontend
+
+# What runs on Node, which comes with the development requirements.
+$(NODE): package.json package-lock.json | $(STAMP)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --silent
+	@touch $@
+
+$(TYPES): openapi/openapi.json $(NODE)
+	$(NPX) openapi-typescript $< --output $@
+
+.PHONY: frontend
+frontend: $(TYPES) ## serve the example of a frontend on 8000, in front of the service on 8080
+	@$(NPX) tsc --project examples/frontend
+	@$(BIN)/node examples/frontend/serve.mjs
 
 .PHONY: bench
 bench: $(STAMP) ## measure, for instance: make bench ARGS="profiles --mb 200 --json out.json"
@@ -100,5 +120,5 @@ lock: ## renew the locked requirements (needs uv)
 
 .PHONY: clean
 clean: ## remove the virtual environment and every cache; ./data stays
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests benchmarks migrations -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -32,7 +32,7 @@ async def test_a_file_is_streamed_in_and_shown_and_never_given_back(tenant):
 async def test_a_name_that_sftp_would_not_take_is_refused_before_a_byte_is_read(tenant, name):
     answer = await tenant.http.put(f"/v1/files/{name}", content=b"1")
     assert (answer.status_code, answer.json()["code"]) == (422, "file_name_invalid")
-    assert answer.json()["errors"][0]["pointer"] == "/path/name"
+    assert answer.json()["errors"][0]["pointer"] == "/path/file"
 
 
 @pytest.mark.rule("S138", "D10")

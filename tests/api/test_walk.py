@@ -64,7 +64,7 @@ async def ask(client: httpx.AsyncClient, operation: Operation, url: str, **more)
 def test_every_id_in_a_path_is_of_a_kind_that_the_walk_knows(pair):
     for operation in ALL:
         for name, schema in operation.parameters("path").items():
-            assert prefix_of(schema) in pair.mine or name == "name", f"{operation}: a new kind of id; see walk.owned"
+            assert prefix_of(schema) in pair.mine or name == "file", f"{operation}: a new kind of id; see walk.owned"
 
 
 @pytest.mark.threat("T153")

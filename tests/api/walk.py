@@ -52,11 +52,11 @@ class Operation:
     @property
     def scope(self) -> str | None:
         """The scope it needs; None where any key will do, or none."""
-        return next(iter(next(iter(self.declared.get("security", [{}])[0].values()), [])), None)
+        return next((scope for each in self.declared["security"] for scopes in each.values() for scope in scopes), None)
 
     @property
     def is_open(self) -> bool:
-        return "security" not in self.declared
+        return not self.declared["security"]
 
     def parameters(self, place: str) -> dict[str, Any]:
         return {each["name"]: each["schema"] for each in self.declared.get("parameters", []) if each["in"] == place}

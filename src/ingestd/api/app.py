@@ -30,7 +30,7 @@ from ingestd.api import (
     webhooks,
 )
 from ingestd.api.context import Parts
-from ingestd.api.document import describe
+from ingestd.api.document import LICENSE, SERVERS, TAGS, describe
 from ingestd.api.edge import Edge
 
 _RESOURCES = (
@@ -65,6 +65,9 @@ def routes() -> FastAPI:
         title="ingestd",
         version=__version__,
         summary="File ingestion for a customer data platform.",
+        servers=SERVERS,
+        license_info=LICENSE,
+        openapi_tags=TAGS,
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,

@@ -114,7 +114,7 @@ def parts(request: Request) -> Parts:
     return found
 
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="API key", bearerFormat="isk_<key id>_<secret>")
+_bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", bearerFormat="isk_<key id>_<secret>")
 
 
 async def authenticate(

@@ -6,9 +6,26 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from ingestd.api import idempotency
+from ingestd.api import idempotency, notices
 from ingestd.api.catalogue import CATALOGUE
 from ingestd.api.problems import MEDIA_TYPE, ProblemDocument
+
+SERVERS: Final[list[dict[str, Any]]] = [{"url": "/", "description": "The service that gives this document."}]
+LICENSE: Final = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
+TAGS: Final = [
+    {"name": "System", "description": "Health, version, and what a key may do."},
+    {"name": "Accounts", "description": "Accounts and what they may do; most of it is the operator's."},
+    {"name": "API keys", "description": "Keys to this API."},
+    {"name": "Import keys", "description": "Keys to the SFTP server, and how to reach it."},
+    {"name": "Recipients", "description": "The people of an account who may be written to."},
+    {"name": "Files", "description": "Data files, put over HTTP or SFTP."},
+    {"name": "Manifests", "description": "What a file holds and how it is to be taken in."},
+    {"name": "Ingestions", "description": "What became of a file: progress, counts, rejected rows."},
+    {"name": "Profiles", "description": "The people that were taken in."},
+    {"name": "Events", "description": "What those people did."},
+    {"name": "Webhooks", "description": "Where an account is told what happens, and what was sent there."},
+    {"name": "Audit", "description": "Who changed what."},
+]
 
 _SCHEMA: Final = "#/components/schemas/{model}"
 _PROBLEM: Final = {"schema": {"$ref": _SCHEMA.format(model="ProblemDocument")}}
@@ -28,6 +45,7 @@ _IF_NONE_MATCH: Final = {
     "description": "ETags that the caller has: 304 where it is still one of them.",
     **_TEXT,
 }
+_RANGE: Final = {"name": "Range", "in": "header", "description": "The one range wanted, as `bytes=0-499`.", **_TEXT}
 
 
 def describe(api: FastAPI) -> None:
@@ -45,21 +63,24 @@ def describe(api: FastAPI) -> None:
 
 
 def _complete(document: dict[str, Any]) -> None:
-    schema = ProblemDocument.model_json_schema(ref_template=_SCHEMA, mode="serialization")
     components = document["components"]
-    components["schemas"] |= {**schema.pop("$defs"), "ProblemDocument": schema}
-    components["responses"] = {
-        f"Problem{status}": _response(status) for status in sorted({kind.status for kind in CATALOGUE.values()})
-    }
+    problem = ProblemDocument.model_json_schema(ref_template=_SCHEMA, mode="serialization")
+    components["schemas"] |= {**problem.pop("$defs"), "ProblemDocument": problem, **notices.schemas()}
     components["headers"] = _HEADERS
+    used: set[int] = set()
     for path, item in document["paths"].items():
         for method, operation in item.items():
+            operation.setdefault("security", [])  # none is needed
             if "parameters" in operation:
                 operation["parameters"] = _parameters(method, operation["parameters"])
             _complete_answers(method, operation)
-            for status in _statuses(path, method, operation):
+            statuses = _statuses(path, method, operation)
+            for status in statuses:
                 operation["responses"].setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
             operation["responses"].pop("default", None)
+            used.update(statuses)
+    components["responses"] = {f"Problem{status}": _response(status) for status in sorted(used)}
+    document["webhooks"] = notices.described()
 
 
 def _parameters(method: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -74,22 +95,23 @@ def _parameters(method: str, given: list[dict[str, Any]]) -> list[dict[str, Any]
 def _complete_answers(method: str, operation: dict[str, Any]) -> None:
     """Name the headers that an operation's answers carry, and the answer to who has it already."""
     names = {each["name"] for each in operation.get("parameters", [])}
+    is_file = "206" in operation["responses"]
     for status, answer in list(operation["responses"].items()):
         if not status.startswith("2"):
             continue
         is_json = "application/json" in answer.get("content", {})
         has = {
             "X-Request-Id": True,
-            "RateLimit": "security" in operation,
-            "ETag": is_json and method in {"get", "patch", "put"},
+            "RateLimit": bool(operation["security"]),
+            "ETag": is_file or (is_json and method in {"get", "patch", "put"}),
             "Link": "cursor" in names,
             "Location": status == "201",
             idempotency.REPLAYED: idempotency.HEADER in names,
         }
         shown = {name: {"$ref": f"#/components/headers/{name}"} for name, carries in has.items() if carries}
         answer["headers"] = shown | answer.get("headers", {})
-        if has["ETag"] and method == "get":
-            operation.setdefault("parameters", []).append(_IF_NONE_MATCH)
+        if has["ETag"] and method == "get" and status == "200":
+            operation.setdefault("parameters", []).extend([_IF_NONE_MATCH, *([_RANGE] if is_file else [])])
             operation["responses"]["304"] = {"description": "The caller has it already."}
 
 
@@ -102,7 +124,7 @@ def _response(status: int) -> dict[str, Any]:
 def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[int]:
     """The problems that an operation can answer with beside those it declares itself."""
     found = [422, 431, 500, 508]
-    if "security" in operation:
+    if operation["security"]:
         found += [401, 403, 404, 429, 503]
     if "requestBody" in operation:
         found += [400, 408, 413, 415]
@@ -110,6 +132,6 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[int]:
         found += [404, 409]
     if any(each["name"] == "If-Match" for each in operation.get("parameters", [])):
         found += [412]
-    if path.startswith("/v1/files/{"):  # names are put, ids are shown, and both stand in one place
-        found += [405]
+    if "206" in operation["responses"]:
+        found += [416]
     return sorted(set(found))

@@ -48,6 +48,10 @@ _ANY_BYTES: Final[dict[str, Any]] = {
 }
 
 
+TheFile = Annotated[FileId, Path(alias="file", description="The id of the file.")]
+"""In one template with the name of a new file, since the document may have but one of a kind."""
+
+
 class FileOut(BaseModel):
     """A file received whole; `state` is `available` until a manifest takes it, or a newer upload of its name."""
 
@@ -77,7 +81,7 @@ def _shown(file: File) -> FileOut:
 
 
 @router.put(
-    "/{name:name}",
+    "/{file:name}",
     status_code=201,
     operation_id="files_put",
     summary="Upload a file",
@@ -86,7 +90,7 @@ def _shown(file: File) -> FileOut:
 )
 @takes(limit=None, kinds=())
 async def put(
-    name: Annotated[str, Path(examples=["profiles.csv"])],
+    name: Annotated[str, Path(alias="file", description="The name of the file.", examples=["profiles.csv"])],
     request: Request,
     service: Service,
     caller: Caller,
@@ -129,22 +133,20 @@ async def list_all(
     return asked.page(FilePage, found, _shown)
 
 
-@router.get(
-    "/{file_id:id}", operation_id="files_get", summary="Show a file", dependencies=[needs(Scope.INGESTIONS_READ)]
-)
-async def get_one(file_id: FileId, tx: Reading, caller: Caller) -> FileOut:
+@router.get("/{file:id}", operation_id="files_get", summary="Show a file", dependencies=[needs(Scope.INGESTIONS_READ)])
+async def get_one(file_id: TheFile, tx: Reading, caller: Caller) -> FileOut:
     """One file, whatever became of it. Its bytes are never given back (T28)."""
     return _shown(await files.get(tx, caller.account_id, file_id))
 
 
 @router.delete(
-    "/{file_id:id}",
+    "/{file:id}",
     status_code=204,
     operation_id="files_delete",
     summary="Delete a file",
     dependencies=[needs(Scope.INGESTIONS_WRITE)],
 )
-async def delete(file_id: FileId, tx: Tx, caller: Caller, match: IfMatch) -> None:
+async def delete(file_id: TheFile, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Delete a file that no manifest has taken; 409 for any other."""
     file = await files.get(tx, caller.account_id, file_id, lock=True)
     before = _shown(file)
@@ -163,7 +165,7 @@ def _new_name(name: str) -> str:
         detail = f"A name that ends in {SUFFIX} is a manifest's: POST /v1/manifests."
     else:
         return normal
-    problem = Problem("/path/name", "name", detail)
+    problem = Problem("/path/file", "name", detail)
     raise Invalid("This is no name for a file.", code="file_name_invalid", problems=(problem,))
 
 
