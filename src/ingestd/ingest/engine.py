@@ -40,7 +40,8 @@ VERSION: Final = "1"
 INGESTIONS: Final = "ingestions"
 PARTS: Final = "parts"
 POLL_SECONDS: Final = 0.1
-"""Between two looks at a queue while there is work; `pace` has the rest."""
+PARTS_POLL_SECONDS: Final = 0.3
+"""Between two looks at a queue while there is work; `pace` has the rest. Of parts, some are always in hand."""
 
 RELISTEN_SECONDS: Final = 1.0
 HEARTBEAT_SECONDS: Final = 5.0
@@ -76,7 +77,7 @@ class Engine:
             lazy=True,
         )
         self._stopped = threading.Event()
-        self._paces = (Pace(), Pace())
+        self._files, self._parts = self._paces = Pace(), Pace()
         self._threads: list[threading.Thread] = []
         self._heart: threading.Thread | None = None
         self._beaten_at = 0.0
@@ -109,8 +110,8 @@ class Engine:
         }
         self._beat(alone=alone)  # first: what this replica begins is found should it die at once
         dbos = DBOS(config=config)
-        DBOS.workflow(name="ingest")(_ingest(walk, self._hurry))
-        DBOS.workflow(name="apply_part")(_apply(apply_part, self._hurry))
+        DBOS.workflow(name="ingest")(_ingest(walk, self._files.hurry))
+        DBOS.workflow(name="apply_part")(_apply(apply_part, self._parts.hurry))
         DBOS.listen_queues([])  # its own threads look always as often as while there is work
         DBOS.launch()
         files = DBOS.register_queue(
@@ -120,9 +121,9 @@ class Engine:
             polling_interval_sec=POLL_SECONDS,
         )
         in_hand = 2 * settings.processes  # while one part is applied the next one waits here, not for the next look
-        parts = DBOS.register_queue(PARTS, worker_concurrency=in_hand, polling_interval_sec=POLL_SECONDS)
-        for queue, pace in zip((files, parts), self._paces, strict=True):
-            self._run(queue_worker_thread, pace, dbos, queue)
+        parts = DBOS.register_queue(PARTS, worker_concurrency=in_hand, polling_interval_sec=PARTS_POLL_SECONDS)
+        self._run(queue_worker_thread, self._files, dbos, files)
+        self._run(queue_worker_thread, self._parts, dbos, parts)
         self._run(self._listen)
         self._heart = self._run(self._live)
 

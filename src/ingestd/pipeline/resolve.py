@@ -81,14 +81,16 @@ def _known_primaries(parts: Parts, folder: Folder, known: Known) -> pl.DataFrame
 
 def _contested(links: pl.DataFrame, moved: pl.DataFrame, known: Known | None) -> pl.DataFrame:
     """The primaries ("id") in one range of links with an identifier that two people claim."""
-    links = links.unique().join(moved.rename({"hash": "id", "id": "person"}), on="id", how="left")
-    links = links.with_columns(pl.col("person").fill_null(pl.col("id")))
-    claims = [links.select("hash", id="person")]
+    links = links.unique()
+    claims = links.select("hash", "id")  # each once: a hash has one kind
     if known:
-        others = links.filter(pl.col("id") != pl.col("hash")).select("kind", "hash", id="person").unique()
-        claims += [known.moved(others), known.founders(others).select("hash", id="hash")]
-    claimed = pl.concat(claims).unique()["hash"]
-    return links.filter(pl.col("hash").is_in(claimed.filter(claimed.is_duplicated()).implode())).select("id").unique()
+        persons = links.join(moved.rename({"hash": "id", "id": "person"}), on="id", how="left")
+        persons = persons.select("kind", "hash", "id", person=pl.coalesce("person", "id"))
+        others = persons.filter(pl.col("id") != pl.col("hash")).select("kind", "hash", id="person").unique()
+        stored = [known.moved(others), known.founders(others).select("hash", id="hash")]
+        claims = pl.concat([persons.select("hash", id="person"), *stored]).unique()
+    contested = claims.filter(pl.col("hash").is_duplicated()).select("hash").unique()
+    return links.join(contested, on="hash", how="semi").select("id").unique()
 
 
 def _rows_of(contested: pl.DataFrame, parts: Parts, folder: Folder, index_key: str) -> pl.DataFrame:
