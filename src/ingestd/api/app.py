@@ -24,6 +24,7 @@ from ingestd.api import (
     problems,
     profiles,
     recipients,
+    reference,
     rejects,
     schemas,
     system,
@@ -34,7 +35,7 @@ from ingestd.api.document import LICENSE, SERVERS, TAGS, describe
 from ingestd.api.edge import Edge
 
 _RESOURCES = (
-    *(system, me, account, api_keys, import_keys, recipients, files, manifests, schemas),
+    *(system, reference, me, account, api_keys, import_keys, recipients, files, manifests, schemas),
     *(ingestions, ingestion_events, rejects, profiles, events, webhooks, deliveries, audit),
 )
 

@@ -49,7 +49,7 @@ _ANY_BYTES: Final[dict[str, Any]] = {
 
 
 TheFile = Annotated[FileId, Path(alias="file", description="The id of the file.")]
-"""In one template with the name of a new file, since the document may have but one of a kind."""
+"""Where PUT has a name: the two are one template, and one resource to `Allow`."""
 
 
 class FileOut(BaseModel):
@@ -81,7 +81,7 @@ def _shown(file: File) -> FileOut:
 
 
 @router.put(
-    "/{file:name}",
+    "/{file}",
     status_code=201,
     operation_id="files_put",
     summary="Upload a file",
@@ -133,14 +133,14 @@ async def list_all(
     return asked.page(FilePage, found, _shown)
 
 
-@router.get("/{file:id}", operation_id="files_get", summary="Show a file", dependencies=[needs(Scope.INGESTIONS_READ)])
+@router.get("/{file}", operation_id="files_get", summary="Show a file", dependencies=[needs(Scope.INGESTIONS_READ)])
 async def get_one(file_id: TheFile, tx: Reading, caller: Caller) -> FileOut:
     """One file, whatever became of it. Its bytes are never given back (T28)."""
     return _shown(await files.get(tx, caller.account_id, file_id))
 
 
 @router.delete(
-    "/{file:id}",
+    "/{file}",
     status_code=204,
     operation_id="files_delete",
     summary="Delete a file",

@@ -21,14 +21,7 @@ class _IdInPath(StringConvertor):
     regex = f"[a-z]+_{_FORM}"
 
 
-class _NameInPath(StringConvertor):
-    """`{name:name}` in a path: what has not."""
-
-    regex = f"(?!{_IdInPath.regex}$)[^/]+"
-
-
 register_url_convertor("id", _IdInPath())
-register_url_convertor("name", _NameInPath())
 
 _EXAMPLE = "01k9c3v0g8e5wr6q4x2n7m1hzt"
 
