@@ -99,6 +99,11 @@ lint: $(STAMP) ## the quick half of check: style only
 openapi: $(STAMP) ## write openapi/openapi.json anew from the routes
 	@$(BIN)/ingestd openapi > openapi/openapi.json
 
+.PHONY: examples
+examples: $(STAMP) ## ask a real service anew for the examples of the OpenAPI document
+	@INGESTD_TEST_EXAMPLES=1 $(BIN)/python -m pytest -q tests/api/test_examples.py -k every_operation
+	@$(BIN)/ingestd openapi > openapi/openapi.json
+
 .PHONY: migration
 migration: $(STAMP) ## start a migration: make migration NAME="one concern"
 	@test -n "$(NAME)" || { echo 'name it: make migration NAME="one concern"' >&2; exit 1; }

@@ -7,8 +7,9 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from ingestd.api import idempotency, notices
-from ingestd.api.catalogue import CATALOGUE
-from ingestd.api.problems import MEDIA_TYPE, ProblemDocument
+from ingestd.api.catalogue import CATALOGUE, Entry
+from ingestd.api.examples import EXAMPLES
+from ingestd.api.problems import MEDIA_TYPE, ProblemDocument, urn
 
 SERVERS: Final[list[dict[str, Any]]] = [{"url": "/", "description": "The service that gives this document."}]
 LICENSE: Final = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
@@ -28,7 +29,7 @@ TAGS: Final = [
 ]
 
 _SCHEMA: Final = "#/components/schemas/{model}"
-_PROBLEM: Final = {"schema": {"$ref": _SCHEMA.format(model="ProblemDocument")}}
+_PROBLEM: Final = {"$ref": _SCHEMA.format(model="ProblemDocument")}
 
 _TEXT: Final = {"schema": {"type": "string"}}
 _HEADERS: Final = {
@@ -38,6 +39,12 @@ _HEADERS: Final = {
     "Link": {"description": "Where the next page is, if there is one.", **_TEXT},
     "Location": {"description": "Where the resource is.", **_TEXT},
     idempotency.REPLAYED: {"description": "`true` where the request was answered before.", **_TEXT},
+}
+_DONE: Final = {
+    "200": "Done.",
+    "201": "Made.",
+    "202": "Accepted: it goes on after this answer.",
+    "204": "Done, and there is nothing to show.",
 }
 _IF_NONE_MATCH: Final = {
     "name": "If-None-Match",
@@ -99,6 +106,8 @@ def _complete_answers(method: str, operation: dict[str, Any]) -> None:
     for status, answer in list(operation["responses"].items()):
         if not status.startswith("2"):
             continue
+        if answer["description"] == "Successful Response":  # FastAPI's word where a route has none
+            answer["description"] = _DONE[status]
         is_json = "application/json" in answer.get("content", {})
         has = {
             "X-Request-Id": True,
@@ -110,6 +119,8 @@ def _complete_answers(method: str, operation: dict[str, Any]) -> None:
         }
         shown = {name: {"$ref": f"#/components/headers/{name}"} for name, carries in has.items() if carries}
         answer["headers"] = shown | answer.get("headers", {})
+        if is_json and operation["operationId"] in EXAMPLES:
+            answer["content"]["application/json"]["example"] = EXAMPLES[operation["operationId"]]
         if has["ETag"] and method == "get" and status == "200":
             operation.setdefault("parameters", []).extend([_IF_NONE_MATCH, *([_RANGE] if is_file else [])])
             operation["responses"]["304"] = {"description": "The caller has it already."}
@@ -118,7 +129,24 @@ def _complete_answers(method: str, operation: dict[str, Any]) -> None:
 def _response(status: int) -> dict[str, Any]:
     kinds = {code: kind for code, kind in CATALOGUE.items() if kind.status == status}
     title = kinds[next(iter(kinds))].title
-    return {"description": f"{title}. Codes: {', '.join(sorted(kinds))}.", "content": {MEDIA_TYPE: _PROBLEM}}
+    examples = {code: {"summary": kind.title, "value": _problem(code, kind)} for code, kind in kinds.items()}
+    return {
+        "description": f"{title}. Codes: {', '.join(sorted(kinds))}.",
+        "content": {MEDIA_TYPE: {"schema": _PROBLEM, "examples": examples}},
+    }
+
+
+def _problem(code: str, kind: Entry) -> dict[str, Any]:
+    return ProblemDocument(
+        type=urn(code),
+        title=kind.title,
+        status=kind.status,
+        detail=kind.cause,
+        instance="/v1/ingestions",
+        code=code,
+        errors=[],
+        request_id="req_01k9c3v0g8e5wr6q4x2n7m1hzt",
+    ).model_dump()
 
 
 def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from ingestd.api.examples import EXAMPLES
 from ingestd.domain.notice import NoticeType
 
 _TEXT: Final = {"type": "string"}
@@ -28,6 +29,11 @@ _TOLD: Final = {
     NoticeType.WEBHOOK_TEST: "A webhook is tested",
 }
 """What is told at present; a webhook may be made for the other types already."""
+
+_EXAMPLES: Final = {
+    NoticeType.INGESTION_COMPLETED: EXAMPLES["ingestions_get"],
+    NoticeType.WEBHOOK_TEST: EXAMPLES["webhooks_test"]["data"],
+}
 
 
 class Truncated(BaseModel):
@@ -65,6 +71,10 @@ def _operation(kind: NoticeType, when: str) -> dict[str, Any]:
             "data": choices[0] if len(choices) == 1 else {"anyOf": choices},
         },
     }
+    content: dict[str, Any] = {"schema": body}
+    if kind in _EXAMPLES:
+        at = EXAMPLES["ingestions_get"]["finished_at"]
+        content["example"] = {"type": kind.value, "timestamp": at, "data": _EXAMPLES[kind]}
     return {
         "tags": ["Webhooks"],
         "operationId": f"on_{kind.value.replace('.', '_')}",
@@ -75,6 +85,6 @@ def _operation(kind: NoticeType, when: str) -> dict[str, Any]:
             {"name": name, "in": "header", "required": True, "description": says, "schema": _TEXT}
             for name, says in _HEADERS.items()
         ],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "requestBody": {"required": True, "content": {"application/json": content}},
         "responses": _ANSWERS,
     }
