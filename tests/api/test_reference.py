@@ -20,6 +20,7 @@ async def test_the_page_may_do_no_more_than_it_needs(app):
     async with httpx.AsyncClient(base_url=app.http_url, trust_env=False) as stranger:
         policy = (await stranger.get("/docs")).headers["content-security-policy"]
         elsewhere = (await stranger.get("/version")).headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'; script-src 'self'; ")
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+    assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
     assert elsewhere == "default-src 'none'; frame-ancestors 'none'"

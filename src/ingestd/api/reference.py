@@ -12,10 +12,10 @@ router = APIRouter(include_in_schema=False)
 
 _CARRIED: Final = resources.files("fastapi_offline") / "static"
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Swagger UI's code and styles, and requests to this service; it writes some of its styles into the page."""
+"""Swagger UI's code and styles, pictures that its styles carry, and requests to this service."""
 
 _PAGE: Final = """\
 <!doctype html>
