@@ -5,15 +5,16 @@ import csv
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 import pytest_asyncio
-from tests.conftest import Tenant, open_tenant, settings_in
+from tests.conftest import Tenant, open_tenant
 from tests.corpus import CANARY, CORPUS, INCORRECT, NO_FILE, Item, lines
 from tests.faults.invariants import check_invariants
+from tests.faults.program import Program
 
-from ingestd.app import base, running
 from ingestd.cli.check import examine
 from ingestd.store import embedded
 
@@ -27,22 +28,33 @@ LAST = Item(name="the good file after all", data=lines("identity,x", "last,1"), 
 ITEMS = {f"c{number:03}": item for number, item in enumerate([*CORPUS, LAST])}
 
 
-@pytest.fixture(scope="module")
-def ground(temporary_folder):
+@pytest_asyncio.fixture(scope="module")
+async def program(temporary_folder):
     """A service of the corpus' own, so that its invariants are those of this file."""
     folder = temporary_folder()
-    try:
-        with base(settings_in(folder)) as opened:
-            yield opened
-    finally:
-        embedded.remove(folder / "data" / "postgres")
-        shutil.rmtree(folder)
+    program = Program(folder)
+    del program.environment["INGESTD_WORKER__PART_BYTES"]
+    await program.start()
+    yield program
+    await program.kill()
+    embedded.remove(folder / "data" / "postgres")
+    shutil.rmtree(folder)
 
 
-@pytest_asyncio.fixture(scope="module")
-async def app(ground):
-    async with running(ground) as service:
-        yield service
+@pytest.fixture(scope="module")
+def ground(program):
+    with program.ground() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def app(program):
+    """Where its doors are."""
+    known = (program.folder / "data" / "known_hosts").read_text().splitlines()
+    keys = [line.partition(" ")[2] for line in known]
+    return SimpleNamespace(
+        http_url=program.url, sftp=SimpleNamespace(host=program.host, port=program.port, host_keys=keys)
+    )
 
 
 @pytest_asyncio.fixture

@@ -27,6 +27,7 @@ from sqlalchemy import Engine as SqlEngine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
+from ingestd.domain.errors import IngestdError
 from ingestd.ingest.pace import Pace
 from ingestd.settings import WorkerSettings
 from ingestd.store import ingestions, replicas, wakeups
@@ -47,6 +48,9 @@ RELISTEN_SECONDS: Final = 1.0
 HEARTBEAT_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 4 * HEARTBEAT_SECONDS
 """After so long without a heartbeat a replica is taken for dead."""
+
+_ONE: Final = threading.Lock()
+"""DBOS knows its workflows by process: a second engine would be handed the first one's."""
 
 Walk = Callable[[UUID], None]
 ApplyPart = Callable[[UUID, str], None]
@@ -108,6 +112,8 @@ class Engine:
             "run_migrations": False,
             "log_level": "WARNING",
         }
+        if not _ONE.acquire(blocking=False):
+            raise IngestdError("Another engine runs in this process; there can be one.")
         self._beat(alone=alone)  # first: what this replica begins is found should it die at once
         dbos = DBOS(config=config)
         DBOS.workflow(name="ingest")(_ingest(walk, self._files.hurry))
@@ -152,6 +158,7 @@ class Engine:
         for thread in self._threads:
             thread.join()
         DBOS.destroy(destroy_registry=True)
+        _ONE.release()
         try:
             self._hand_over(self._replica, orderly=True)
         except Exception as fault:  # then the others, or the next start, find that we have gone silent
