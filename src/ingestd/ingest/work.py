@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cache, partial
@@ -29,7 +29,7 @@ from ingestd.pipeline.check import Check
 from ingestd.pipeline.fold import fold, fold_events
 from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, read, rewrite
 from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for
-from ingestd.pipeline.resolve import Resolution, resolve
+from ingestd.pipeline.resolve import AT_ONCE, Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
 from ingestd.pipeline.scan import Scan, open_scan
 from ingestd.store import dump, ingestions
@@ -226,8 +226,9 @@ def check(job: Job) -> Checked:
     blobs, keys = _means(job)
     folder = f"parts/{job.attempt}"
     scratch = Scratch(blobs, keys, folder)
-    with store.autocommitting(job.place.database_url) as connection:
-        known = KnownPeople(connection, job.account_id)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(store.autocommitting(job.place.database_url)) for _ in range(AT_ONCE)]
+        known = KnownPeople(connections, job.account_id)
         with _opened(job) as (scan, layout):
             report = _Report(job, scan.header)
             writer = PartWriter(

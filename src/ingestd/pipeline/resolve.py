@@ -13,6 +13,7 @@ stored people tied by a row become one: the one with an identity survives, else 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -24,9 +25,12 @@ from ingestd.pipeline.parts import Folder, Parts, hashed, kinds_of, read
 PERSON_SCHEMA: Final = {"hash": pl.String, "id": pl.String}
 MERGE_SCHEMA: Final = {"loser": pl.String, "survivor": pl.String}
 
+AT_ONCE: Final = 2
+"""Ranges of links looked at side by side: one waits for the database, mostly, while the other is prepared."""
+
 
 class Known(Protocol):
-    """What is stored about an account's people. Hashes and ids are 32 hexadecimal digits."""
+    """What is stored about an account's people, asked by AT_ONCE threads. Hashes and ids are 32 hexadecimal digits."""
 
     def moved(self, asked: pl.DataFrame) -> pl.DataFrame:
         """Of the identifiers asked ("kind", "hash", "id"), those stored for another person than "id": "hash", "id"."""
@@ -60,8 +64,11 @@ def resolve(parts: Parts, folder: Folder, known: Known | None, index_key: str) -
     """Resolve a file whose parts and links are written; `known` is None for an account without people."""
     if not parts.links:
         return Resolution()
-    moved = _known_primaries(parts, folder, known) if known else pl.DataFrame(schema=PERSON_SCHEMA)
-    contested = pl.concat([_contested(read(folder, name), moved, known) for name in parts.links]).unique()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        moved = pl.DataFrame(schema=PERSON_SCHEMA)
+        if known:
+            moved = pl.concat(pool.map(lambda name: _known_primaries(read(folder, name), known), parts.links))
+        contested = pl.concat(pool.map(lambda name: _contested(read(folder, name), moved, known), parts.links)).unique()
     if contested.is_empty():
         return Resolution(moved)
     rows = _rows_of(contested, parts, folder, index_key)
@@ -73,10 +80,9 @@ def resolve(parts: Parts, folder: Folder, known: Known | None, index_key: str) -
     return Resolution(pl.concat([moved, losers]), ties.merges, ties.rejected)
 
 
-def _known_primaries(parts: Parts, folder: Folder, known: Known) -> pl.DataFrame:
-    """Primaries that are stored for a person of another id: "hash", "id"."""
-    itself = pl.col("id") == pl.col("hash")
-    return pl.concat([known.moved(read(folder, name).filter(itself).unique()) for name in parts.links])
+def _known_primaries(links: pl.DataFrame, known: Known) -> pl.DataFrame:
+    """The primaries in one range of links that are stored for a person of another id: "hash", "id"."""
+    return known.moved(links.filter(pl.col("id") == pl.col("hash")).unique())
 
 
 def _contested(links: pl.DataFrame, moved: pl.DataFrame, known: Known | None) -> pl.DataFrame:

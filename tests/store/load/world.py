@@ -64,7 +64,7 @@ class Account:
     def push(self, rows: pl.DataFrame, *, buckets: int = 1, received_at: datetime = NOW) -> dict[str, Any]:
         """Take one file's accepted rows all the way; gives the counts and the rows rejected late."""
         self.seq += 1
-        known = KnownPeople(self.connection, self.id)
+        known = KnownPeople([self.connection], self.id)
         folder, kinds = Memory(), kinds_of(rows.columns)
         writer = PartWriter(folder, buckets=buckets, index_key=KEY, looked_up=known.kinds(kinds))
         batch = max(3, rows.height // 4)

@@ -182,14 +182,13 @@ def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tu
     edited: sql.Composable = sql.SQL(ASSIGNED)
     for n in range(len(names.lists)):
         edited = sql.SQL(EDITED).format(attributes=edited, name=_text(f"list{n}"))
-    origins = [
-        sql.SQL(ORIGIN).format(name=_text(f"name{n}"), entry=_text(f"entry{n}")) for n in range(len(names.attributes))
-    ]
+    attributes = sorted(names.attributes, key=lambda name: (len(name.encode()), name.encode()))  # as jsonb keeps them
+    origins = [sql.SQL(ORIGIN).format(name=_text(f"name{n}"), entry=_text(f"entry{n}")) for n in range(len(attributes))]
     parts = {"assigned": sql.SQL(ASSIGNED), "edited": edited, "origins": sql.SQL(", ").join(origins)}
     parameters: dict[str, object] = {"account": load.account_id, "now": load.now}
     parameters |= {f"list{n}": name for n, name in enumerate(names.lists)}
-    parameters |= {f"name{n}": name for n, name in enumerate(names.attributes)}
-    parameters |= {f"entry{n}": f'"{name}":{load.seq}' for n, name in enumerate(names.attributes)}
+    parameters |= {f"name{n}": name for n, name in enumerate(attributes)}
+    parameters |= {f"entry{n}": f'"{name}":{load.seq}' for n, name in enumerate(attributes)}
     new: list[str] = []
     named: list[str] = []
     updated = 0
