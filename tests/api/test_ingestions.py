@@ -62,7 +62,7 @@ async def test_a_request_sent_twice_with_one_key_makes_one_ingestion(tenant):
     assert await listed(tenant) == [first.json()["id"]]
 
 
-@pytest.mark.rule("S71", "S137")
+@pytest.mark.rule("S71", "S134", "S137")
 async def test_the_activity_log_is_filtered_by_everything_it_shows(tenant):
     by_http = await ingest(tenant, "a.csv", GOOD)
     await tenant.ended(by_http)
