@@ -91,6 +91,7 @@ class Flow:
                 checked = Checked.model_validate(row.checked)
                 lost = max(deaths, row.attempts) >= self.settings.attempts
                 self.pool.run(work.apply_part, self._job(row), checked, part, lost=lost)
+                self._settle(ingestion_id, part)
             except PoolClosed:
                 raise Stopping from None
             except Exception as fault:
@@ -100,6 +101,12 @@ class Flow:
                 return
             if self._stopping.wait(pause):
                 raise Stopping
+
+    def _settle(self, ingestion_id: UUID, part: str) -> None:
+        """Wait until a part is on the disk, before its job may count as done; Unavailable if the database lost it."""
+        with self.sql.begin() as connection:
+            if not ingestions.settle_part(connection, ingestion_id, part):
+                raise Unavailable("The database ended before a part was on its disk.")
 
     def stop(self) -> None:
         """Let no walk wait any longer: each raises Stopping."""

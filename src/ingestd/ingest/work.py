@@ -47,8 +47,8 @@ FROZEN: Final = {"idle_in_transaction_session_timeout": "5min"}
 """The locks of a process that was frozen in a transaction are freed after that; no sound one is idle so long."""
 
 UNHURRIED: Final = {"synchronous_commit": "off"}
-"""A part does not wait for its log to reach the disk: a crash that takes its rows takes its ledger row too, and the
-report's commit, for which the flow waits, brings all earlier ones to the disk with it."""
+"""A part does not keep a process waiting for its log to reach the disk: a crash that takes its rows takes its ledger
+row too, and the flow, which waits for both (`_settle`), has it applied again."""
 
 MERGE: Final = "merge"
 """The part that makes two stored people one; applied after the others."""
