@@ -31,13 +31,14 @@ KINDS = {
     "lines too long": (NARROW, b"a," + b"x" * (MIB + 9) + b"\n", {}),
 }
 
+# The peak is the program's own (`VmHWM`): `ru_maxrss` outlives exec and would be that of the process that started it.
 PROGRAM = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from ingestd.cli.check import examine
 verdict = examine(*map(Path, sys.argv[1:]), lambda *_: None)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak * (1 if sys.platform == "darwin" else 1024), verdict.model_dump_json())
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
+print(int(peak) * 1024, verdict.model_dump_json())
 """
 
 
