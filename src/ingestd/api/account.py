@@ -7,14 +7,14 @@ from typing import Annotated
 from zoneinfo import available_timezones
 
 from fastapi import Depends, Response
-from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, with_config
+from pydantic import AfterValidator, Field, WithJsonSchema, with_config
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
 from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import AccountId
-from ingestd.api.model import STRICT, In, Name
+from ingestd.api.model import STRICT, In, Name, Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -93,10 +93,9 @@ class AccountPatch(OwnAccountPatch, total=False):
     email_domains: Domains
 
 
-class AccountOut(BaseModel):
+class AccountOut(Out):
     """An account; `sync_time` is the local time of day at which scheduled runs fire (D7)."""
 
-    id: str
     name: str
     time_zone: str
     sync_time: SyncTime
@@ -201,6 +200,4 @@ def _changed(tx: Tx, caller: Principal, account: Account, body: OwnAccountPatch,
     account.name = body.get("name", account.name)
     account.time_zone = body.get("time_zone", account.time_zone)
     account.sync_time = body.get("sync_time", account.sync_time)
-    after = shown(account)
-    audit.note(tx, caller, "account.changed", after.id, before=before, after=after)
-    return after
+    return audit.changed(tx, caller, "account.changed", before, shown(account))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Depends, Response
-from pydantic import BaseModel, Field, with_config
+from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Principal, Reading, Scope, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import ApiKeyId
-from ingestd.api.model import STRICT, In, Name
+from ingestd.api.model import STRICT, In, Name, Out, RotateIn
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -25,9 +25,6 @@ from ingestd.store.api_keys import ApiKey
 from ingestd.store.engine import utc_now
 
 router = Router(prefix="/v1/api-keys", tags=["API keys"])
-
-_DAY: Final = 24 * 60 * 60
-_MAX_GRACE: Final = 7 * _DAY
 
 
 class ApiKeyIn(In):
@@ -46,16 +43,9 @@ class ApiKeyPatch(TypedDict, total=False):
     expires_at: Moment | None
 
 
-class RotateIn(In):
-    """How long the old key stays in force beside the new one."""
-
-    grace_seconds: Annotated[int, Field(ge=0, le=_MAX_GRACE)] = _DAY
-
-
-class ApiKeyOut(BaseModel):
+class ApiKeyOut(Out):
     """An API key, without its secret."""
 
-    id: str
     name: str
     scopes: list[Scope]
     created_at: Moment
@@ -122,12 +112,12 @@ async def get_one(key_id: ApiKeyId, tx: Reading, caller: Caller) -> ApiKeyOut:
 )
 async def change(key_id: ApiKeyId, body: ApiKeyPatch, tx: Tx, caller: Caller, match: IfMatch) -> ApiKeyOut:
     """Rename a key, or set when it expires; its scopes stay what they are: make another key for others."""
-    key = await api_keys.lock(tx, caller.account_id, key_id)
+    key = await api_keys.get(tx, caller.account_id, key_id, lock=True)
     before = _shown(key)
     match.check(before)
     key.name = body.get("name", key.name)
     key.expires_at = body.get("expires_at", key.expires_at)
-    return _noted(tx, caller, "api_key.changed", before, _shown(key))
+    return audit.changed(tx, caller, "api_key.changed", before, _shown(key))
 
 
 @router.post(
@@ -139,12 +129,12 @@ async def change(key_id: ApiKeyId, body: ApiKeyPatch, tx: Tx, caller: Caller, ma
 )
 async def rotate(key_id: ApiKeyId, body: RotateIn, tx: Tx, caller: Caller, response: Response) -> ApiKeyMade:
     """Make a new key with the name and scopes of this one, which expires when the grace is over (a day, if unsaid)."""
-    old = await api_keys.lock(tx, caller.account_id, key_id)
+    old = await api_keys.get(tx, caller.account_id, key_id, lock=True)
     _check_scopes(caller, old.scopes)
     before, now = _shown(old), utc_now()
     new, text = api_keys.replace(old, grace=timedelta(seconds=body.grace_seconds), now=now)
     tx.add(new)
-    _noted(tx, caller, "api_key.changed", before, _shown(old))
+    audit.changed(tx, caller, "api_key.changed", before, _shown(old))
     return _made(tx, caller, response, new, text)
 
 
@@ -157,11 +147,11 @@ async def rotate(key_id: ApiKeyId, body: RotateIn, tx: Tx, caller: Caller, respo
 )
 async def revoke(key_id: ApiKeyId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Revoke a key: its next request is refused."""
-    key = await api_keys.lock(tx, caller.account_id, key_id)
+    key = await api_keys.get(tx, caller.account_id, key_id, lock=True)
     before = _shown(key)
     match.check(before)
     key.revoked_at = key.revoked_at or utc_now()
-    _noted(tx, caller, "api_key.revoked", before, _shown(key))
+    audit.changed(tx, caller, "api_key.revoked", before, _shown(key))
 
 
 def _check_scopes(caller: Principal, scopes: list[Scope]) -> None:
@@ -175,8 +165,3 @@ def _made(tx: Tx, caller: Principal, response: Response, key: ApiKey, text: str)
     audit.note(tx, caller, "api_key.created", shown.id, after=shown)
     response.headers["Location"] = f"{router.prefix}/{shown.id}"
     return ApiKeyMade(**shown.model_dump(), key=text)
-
-
-def _noted(tx: Tx, caller: Principal, action: str, before: ApiKeyOut, after: ApiKeyOut) -> ApiKeyOut:
-    audit.note(tx, caller, action, after.id, before=before, after=after)
-    return after

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Query
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api.context import Caller, Principal, Reading, Scope, needs
+from ingestd.api.model import Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -22,6 +23,8 @@ from ingestd.store.engine import new_id, utc_now
 MASK: Final = "***"
 _HIDDEN: Final = re.compile("secret|password|passphrase|token|private_key|^key$|^e?mail$|^address$|phone")
 """Fields whose values are no one's business in an audit trail: secrets and personal data."""
+
+Shown = TypeVar("Shown", bound=Out)
 
 router = Router(prefix="/v1/audit", tags=["Audit"])
 
@@ -83,6 +86,12 @@ def note(
             created_at=utc_now(),
         )
     )
+
+
+def changed(tx: AsyncSession, caller: Principal, action: str, before: Shown, after: Shown) -> Shown:
+    """Write that the caller changed a resource, and give it as it is now: what PATCH and PUT answer."""
+    note(tx, caller, action, after.id, before=before, after=after)
+    return after
 
 
 @router.get("", operation_id="audit_list", summary="List who changed what", dependencies=[needs(Scope.AUDIT_READ)])

@@ -8,12 +8,12 @@ from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Path, Query, Request, Response
-from pydantic import BaseModel
 
 from ingestd.api import audit
 from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import FileId
+from ingestd.api.model import Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.problems import Refused
 from ingestd.api.routes import Router, takes
@@ -52,10 +52,9 @@ TheFile = Annotated[FileId, Path(alias="file", description="The id of the file."
 """Where PUT has a name: the two are one template, and one resource to `Allow`."""
 
 
-class FileOut(BaseModel):
+class FileOut(Out):
     """A file received whole; `state` is `available` until a manifest takes it, or a newer upload of its name."""
 
-    id: str
     name: str
     size_bytes: int
     sha256: str

@@ -12,7 +12,7 @@ from ingestd.api import audit
 from ingestd.api.context import Caller, Reading, Scope, Service, SftpAddress, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import ImportKeyId
-from ingestd.api.model import STRICT, In, Name
+from ingestd.api.model import STRICT, In, Name, Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -48,10 +48,9 @@ class ImportKeyPatch(TypedDict, total=False):
     name: Name
 
 
-class ImportKeyOut(BaseModel):
+class ImportKeyOut(Out):
     """An import key in force."""
 
-    id: str
     name: str
     username: str
     fingerprint: str
@@ -173,8 +172,7 @@ async def change(key_id: ImportKeyId, body: ImportKeyPatch, tx: Tx, caller: Call
     match.check(before)
     key.name = body.get("name", key.name)
     after = _shown(await tx.run_sync(import_keys.add, key))
-    audit.note(tx, caller, "import_key.changed", after.id, before=before, after=after)
-    return after
+    return audit.changed(tx, caller, "import_key.changed", before, after)
 
 
 @router.delete(

@@ -18,7 +18,7 @@ from ingestd.api.context import NO_STORE, Caller, Principal, Reading, Scope, Ser
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import ManifestId
 from ingestd.api.ingestions import accepted
-from ingestd.api.model import In
+from ingestd.api.model import In, Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.problems import Refused
 from ingestd.api.routes import Router, takes
@@ -96,10 +96,9 @@ class ValidationOut(BaseModel):
     file: FileRef | None
 
 
-class ManifestItem(BaseModel):
+class ManifestItem(Out):
     """A manifest in a list."""
 
-    id: str
     name: str
     state: ManifestState
     size_bytes: int

@@ -2,7 +2,8 @@
 
 A request's model is an `In` (POST, PUT), or for PATCH a `TypedDict` with `total=False` under `@with_config(STRICT)`:
 what is absent stays as it is, and null is refused unless the field's type has it (JSON Merge Patch, RFC 7396).
-An answer's model is a plain `BaseModel` without defaults, so that clients see what is always there.
+An answer's model is a plain `BaseModel` without defaults, so that clients see what is always there; a resource's is an
+`Out`.
 Moments are `domain.moment.Moment`; ids in paths and bodies are the types of `api.ids`.
 """
 
@@ -14,11 +15,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 STRICT: Final = ConfigDict(extra="forbid")
 
+_DAY: Final = 24 * 60 * 60
+
 
 class In(BaseModel):
     """A request's model: an unknown field is refused (T56)."""
 
     model_config = STRICT
+
+
+class Out(BaseModel):
+    """A resource as it is answered, with its typed id."""
+
+    id: str
 
 
 def _printable(text: str) -> str:
@@ -29,3 +38,9 @@ def _printable(text: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^\S(.*\S)?$"), AfterValidator(_printable)]
 """What people call something: one line, at most 120 characters."""
+
+
+class RotateIn(In):
+    """How long the old one stays in force beside the new one."""
+
+    grace_seconds: Annotated[int, Field(ge=0, le=7 * _DAY)] = _DAY

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from fastapi import Depends, Response
-from pydantic import BaseModel, Field, with_config
+from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
 from ingestd.api.context import Caller, Reading, Scope, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import RecipientId
-from ingestd.api.model import STRICT, In, Name
+from ingestd.api.model import STRICT, In, Name, Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -47,10 +47,9 @@ class RecipientPatch(TypedDict, total=False):
     milestones: Milestones
 
 
-class RecipientOut(BaseModel):
+class RecipientOut(Out):
     """Somebody who may be sent e-mail: a manifest may name the address in `clientEmail`."""
 
-    id: str
     address: str
     name: str
     milestones: list[Milestone]
@@ -140,9 +139,7 @@ async def change(
     match.check(before)
     recipient.name = body.get("name", recipient.name)
     recipient.milestones = _in_order(body.get("milestones", recipient.milestones))
-    after = _shown(recipient)
-    audit.note(tx, caller, "recipient.changed", after.id, before=before, after=after)
-    return after
+    return audit.changed(tx, caller, "recipient.changed", before, _shown(recipient))
 
 
 @router.delete(

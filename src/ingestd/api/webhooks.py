@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Depends, Request, Response
-from pydantic import BaseModel, Field, with_config
+from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from ingestd import egress
@@ -14,7 +14,7 @@ from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import WebhookId
-from ingestd.api.model import STRICT, In, Name
+from ingestd.api.model import STRICT, In, Name, Out, RotateIn
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -28,9 +28,6 @@ from ingestd.store.engine import new_id, utc_now
 from ingestd.store.webhooks import Disabled, Webhook
 
 router = Router(prefix="/v1/webhooks", tags=["Webhooks"])
-
-_DAY: Final = 24 * 60 * 60
-_MAX_GRACE: Final = 7 * _DAY
 
 Url = Annotated[str, Field(max_length=2048, description="https, on port 443 or 8443, at a public address.")]
 Events = Annotated[list[NoticeType], Field(max_length=len(NoticeType))]
@@ -54,16 +51,9 @@ class WebhookPatch(TypedDict, total=False):
     enabled: bool
 
 
-class SecretRotateIn(In):
-    """How long the old secret signs too, beside the new one."""
-
-    grace_seconds: Annotated[int, Field(ge=0, le=_MAX_GRACE)] = _DAY
-
-
-class WebhookOut(BaseModel):
+class WebhookOut(Out):
     """A webhook, without its secret."""
 
-    id: str
     name: str
     url: str
     events: list[NoticeType] | None
@@ -185,9 +175,7 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
     summary="Replace a webhook's secret",
     dependencies=[needs(Scope.WEBHOOKS_WRITE), NO_STORE],
 )
-async def rotate_secret(
-    webhook_id: WebhookId, body: SecretRotateIn, tx: Tx, service: Service, caller: Caller
-) -> WebhookMade:
+async def rotate_secret(webhook_id: WebhookId, body: RotateIn, tx: Tx, service: Service, caller: Caller) -> WebhookMade:
     """Give it a new secret, in this answer only; until the grace is over (a day, if unsaid) both sign."""
     keys = await service.intake.keys(caller.account_id)
     webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
@@ -215,9 +203,7 @@ async def delete(webhook_id: WebhookId, tx: Tx, caller: Caller, match: IfMatch) 
 
 def _changed(tx: Tx, caller: Principal, webhook: Webhook, before: WebhookOut) -> WebhookOut:
     webhook.updated_at = utc_now()
-    after = _shown(webhook)
-    audit.note(tx, caller, "webhook.changed", after.id, before=before, after=after)
-    return after
+    return audit.changed(tx, caller, "webhook.changed", before, _shown(webhook))
 
 
 async def _checked(url: str, request: Request, service: Parts) -> str:

@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, Select, select
+from sqlalchemy import ForeignKey, LargeBinary, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.domain import ids
-from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
 from ingestd.store.engine import new_id
+from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
 _MARK: Final = "isk"
@@ -90,26 +90,11 @@ async def find(session: AsyncSession, key_id: UUID) -> ApiKey | None:
     return await session.get(ApiKey, key_id)
 
 
-async def get(session: AsyncSession, account_id: UUID, key_id: UUID) -> ApiKey:
-    """The key of the account, in force or not, or NotFound."""
-    return _found(await session.scalar(_one(account_id, key_id)))
-
-
-async def lock(session: AsyncSession, account_id: UUID, key_id: UUID) -> ApiKey:
-    """The key of the account, held by this transaction until it ends, or NotFound."""
-    return _found(await session.scalar(_one(account_id, key_id).with_for_update()))
+async def get(session: AsyncSession, account_id: UUID, key_id: UUID, *, lock: bool = False) -> ApiKey:
+    """The key of the account, in force or not, held by this transaction if `lock`, or NotFound."""
+    return await get_owned(session, ApiKey, account_id, key_id, called="API key", lock=lock)
 
 
 async def page(session: AsyncSession, account_id: UUID, cut: Cut) -> list[ApiKey]:
     """The keys of an account."""
     return list(await session.scalars(cut.of(select(ApiKey).where(ApiKey.account_id == account_id))))
-
-
-def _one(account_id: UUID, key_id: UUID) -> Select[ApiKey]:
-    return select(ApiKey).where(ApiKey.account_id == account_id, ApiKey.id == key_id)
-
-
-def _found(key: ApiKey | None) -> ApiKey:
-    if key is None:
-        raise NotFound("There is no such API key.")
-    return key

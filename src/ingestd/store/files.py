@@ -14,9 +14,9 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ingestd.domain.errors import NotFound
 from ingestd.store import usage
 from ingestd.store.base import Base, Key
+from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
 
@@ -80,11 +80,7 @@ async def page(
 
 async def get(session: AsyncSession, account_id: UUID, file_id: UUID, *, lock: bool = False) -> File:
     """A file of the account, if wanted held by this transaction, or NotFound."""
-    statement = select(File).where(File.account_id == account_id, File.id == file_id)
-    found: File | None = await session.scalar(statement.with_for_update() if lock else statement)
-    if found is None:
-        raise NotFound("There is no such file.")
-    return found
+    return await get_owned(session, File, account_id, file_id, called="file", lock=lock)
 
 
 async def find_available(session: AsyncSession, account_id: UUID, name: str, *, lock: bool = True) -> File | None:

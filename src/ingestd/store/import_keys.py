@@ -12,9 +12,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from ingestd.domain.errors import Conflict, NotFound
+from ingestd.domain.errors import Conflict
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
+from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
 
@@ -68,13 +69,8 @@ async def page(session: AsyncSession, account_id: UUID, cut: Cut) -> list[Import
 
 async def get(session: AsyncSession, account_id: UUID, key_id: UUID, *, lock: bool = False) -> ImportKey:
     """One key in force, held by this transaction if `lock`, or NotFound."""
-    statement = select(ImportKey).where(
-        ImportKey.account_id == account_id, ImportKey.id == key_id, ImportKey.revoked_at.is_(None)
-    )
-    found: ImportKey | None = await session.scalar(statement.with_for_update() if lock else statement)
-    if found is None:
-        raise NotFound("There is no such import key.")
-    return found
+    in_force = ImportKey.revoked_at.is_(None)
+    return await get_owned(session, ImportKey, account_id, key_id, in_force, called="import key", lock=lock)
 
 
 async def find_admitted(session: AsyncSession, account_id: UUID, fingerprint: str) -> ImportKey | None:

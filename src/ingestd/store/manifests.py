@@ -12,8 +12,8 @@ from sqlalchemy import ForeignKey, Index, UniqueConstraint, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
+from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
 
@@ -73,11 +73,7 @@ async def page(
 
 async def get(session: AsyncSession, account_id: UUID, manifest_id: UUID, *, lock: bool = False) -> Manifest:
     """A manifest of the account, if wanted held by this transaction, or NotFound."""
-    statement = select(Manifest).where(Manifest.account_id == account_id, Manifest.id == manifest_id)
-    found: Manifest | None = await session.scalar(statement.with_for_update() if lock else statement)
-    if found is None:
-        raise NotFound("There is no such manifest.")
-    return found
+    return await get_owned(session, Manifest, account_id, manifest_id, called="manifest", lock=lock)
 
 
 async def find(session: AsyncSession, account_id: UUID, name: str) -> Manifest | None:

@@ -11,8 +11,8 @@ from sqlalchemy import ForeignKey, UniqueConstraint, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
+from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
 
@@ -41,11 +41,7 @@ async def page(session: AsyncSession, account_id: UUID, cut: Cut) -> Sequence[Re
 
 async def get(session: AsyncSession, account_id: UUID, recipient_id: UUID, *, lock: bool = False) -> Recipient:
     """A recipient of the account, if wanted held by this transaction, or NotFound."""
-    statement = select(Recipient).where(Recipient.account_id == account_id, Recipient.id == recipient_id)
-    found: Recipient | None = await session.scalar(statement.with_for_update() if lock else statement)
-    if found is None:
-        raise NotFound("There is no such recipient.")
-    return found
+    return await get_owned(session, Recipient, account_id, recipient_id, called="recipient", lock=lock)
 
 
 async def find(session: AsyncSession, account_id: UUID, address: str) -> Recipient | None:

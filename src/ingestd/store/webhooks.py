@@ -12,8 +12,8 @@ from sqlalchemy import ARRAY, ForeignKey, Index, LargeBinary, Text, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ingestd.domain.errors import NotFound
 from ingestd.store.base import Base, Key
+from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
 PATIENCE: Final = timedelta(days=5)
@@ -67,11 +67,7 @@ SORTS: Final[Sorts] = {"created_at": (Webhook.id,), "name": (Webhook.name, Webho
 
 async def get(session: AsyncSession, account_id: UUID, webhook_id: UUID, *, lock: bool = False) -> Webhook:
     """The webhook of the account, held by this transaction if `lock`, or NotFound."""
-    statement = select(Webhook).where(Webhook.account_id == account_id, Webhook.id == webhook_id)
-    found: Webhook | None = await session.scalar(statement.with_for_update() if lock else statement)
-    if found is None:
-        raise NotFound("There is no such webhook.")
-    return found
+    return await get_owned(session, Webhook, account_id, webhook_id, called="webhook", lock=lock)
 
 
 async def page(session: AsyncSession, account_id: UUID, cut: Cut) -> list[Webhook]:

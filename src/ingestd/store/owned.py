@@ -1,0 +1,35 @@
+"""The question that every resource asks: one row of an account."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.domain.errors import NotFound
+from ingestd.store.base import Base
+
+R = TypeVar("R", bound=Base)
+
+
+async def get_owned(
+    session: AsyncSession,
+    table: type[R],
+    account_id: UUID,
+    row_id: UUID,
+    *where: ColumnElement[bool],
+    called: str,
+    lock: bool = False,
+) -> R:
+    """The row of the account, held by this transaction if `lock`, or NotFound; `called` is what people call it.
+
+    One statement whether the row is another account's or nobody's: neither costs more than the other (T50).
+    """
+    columns = table.__table__.c
+    statement = select(table).where(columns.account_id == account_id, columns.id == row_id, *where)
+    found: R | None = await session.scalar(statement.with_for_update() if lock else statement)
+    if found is None:
+        raise NotFound(f"There is no such {called}.")
+    return found
