@@ -30,6 +30,10 @@ class Prefix(StrEnum):
     DELIVERY = "dlv"
     MESSAGE = "msg"
     RECIPIENT = "rcp"
+    SEGMENT = "seg"
+    DATA_SOURCE = "src"
+    CONNECTION = "con"
+    RUN = "run"
     REQUEST = "req"
 
 

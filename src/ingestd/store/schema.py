@@ -31,6 +31,8 @@ from ingestd.store import (  # noqa: F401 -- importing a table declares it
     profiles,
     recipients,
     replicas,
+    runs,
+    schedules,
     usage,
     webhooks,
 )

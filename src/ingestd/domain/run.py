@@ -1,0 +1,98 @@
+"""Runs: what became of each time that a file was to be fetched, the execution log (S46, S47, D32)."""
+
+from __future__ import annotations
+
+from datetime import date
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel
+
+from ingestd.domain.ingestion import Counts, ErrorView, Status
+from ingestd.domain.moment import Moment
+
+
+class RunState(StrEnum):
+    """Where a run stands; `held` waits for somebody to confirm what it would remove."""
+
+    QUEUED = "queued"
+    FETCHING = "fetching"
+    INGESTING = "ingesting"
+    HELD = "held"
+    ENDED = "ended"
+
+
+class Result(StrEnum):
+    """How a run ended, in a word."""
+
+    INGESTED = "ingested"
+    UNCHANGED = "unchanged"
+    NO_FILE = "no_file"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    MISSED = "missed"
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether that is a success: green or red (S47)."""
+        return Outcome.SUCCEEDED if self in SUCCESSES else Outcome.FAILED
+
+
+class Outcome(StrEnum):
+    """The green and the red of the execution log (D32)."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+SUCCESSES: Final = frozenset({Result.INGESTED, Result.UNCHANGED})
+
+RESULT_OF: Final = {
+    Status.COMPLETED: Result.INGESTED,
+    Status.FAILED: Result.FAILED,
+    Status.CANCELLED: Result.CANCELLED,
+}
+"""How a run ends whose ingestion ends."""
+
+
+class FetchedView(BaseModel):
+    """The file that a run took, as it lay on the other server."""
+
+    name: str
+    size_bytes: int
+    modified_at: Moment
+
+
+class RunIngestionView(BaseModel):
+    """What a run's file became."""
+
+    id: str
+    status: Status
+
+
+class RunView(BaseModel):
+    """A run as the API and the webhooks show it; never personal data.
+
+    `slot` is the day it was due by its schedule, null where somebody asked for it. `why` says which file was picked,
+    and why. `data_as_of` is when that file was last changed (D53).
+    """
+
+    id: str
+    segment: str | None
+    data_source: str | None
+    slot: date | None
+    due_at: Moment
+    state: RunState
+    outcome: Outcome | None
+    result: Result | None
+    file: FetchedView | None
+    why: str | None
+    data_as_of: Moment | None
+    ingestion: RunIngestionView | None
+    counts: Counts | None
+    error: ErrorView | None
+    attempts: int
+    duration_seconds: float | None
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
