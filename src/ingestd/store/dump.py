@@ -55,7 +55,10 @@ def keeping_blobs(url: str) -> Iterator[None]:
     """Let no blob be removed by anybody meanwhile: what the database names at any moment of it stays."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-        yield
+        try:
+            yield
+        finally:  # by a call, since the server notices a closed connection only later
+            connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
 
 
 def may_remove_blobs(connection: Connection) -> bool:
