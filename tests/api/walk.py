@@ -30,6 +30,9 @@ BODIES: dict[str, Any] = {
     },
     "profiles_lookup": {"identifiers": [{"kind": "identity", "value": "ann"}]},
     "manifests_create": {"name": "walk.manifest", "content": {}},
+    "attributes_create": {"name": "made by the walk"},
+    "data_sources_create": {"name": "made by the walk"},
+    "data_sources_mapping_put": {"columns": [{"column": "id", "attribute": "identity"}]},
     "manifests_change": {"name": "changed.manifest", "content": {}},
 }
 
@@ -127,6 +130,9 @@ async def owned(tenant: Tenant) -> dict[str, str]:
     ended = await tenant.push(b"identity,Age\nann,1\nbob,x\n", columns={"Age": {"dataType": "INTEGER"}})
     profile = await tenant.profile("ann")
     recipient = {"address": "ann@example.org", "name": "Ann"}
+    source = (await tenant.http.post("/v1/data-sources", json={"name": "CRM"})).raise_for_status().json()
+    await tenant.http.put(f"/v1/data-sources/{source['id']}/mapping", json=BODIES["data_sources_mapping_put"])
+    attribute = await tenant.http.post("/v1/attributes", json={"name": "tier"})
     found = {
         "acc": tenant.id,
         "key": key.raise_for_status().json()["id"],
@@ -135,6 +141,8 @@ async def owned(tenant: Tenant) -> dict[str, str]:
         "fil": ended["file"]["id"],
         "mft": ended["manifest"]["id"],
         "prf": profile["id"],
+        "src": source["id"],
+        "atr": attribute.raise_for_status().json()["id"],
         "rcp": (await tenant.http.post("/v1/recipients", json=recipient)).raise_for_status().json()["id"],
     }
     for prefix, path in (

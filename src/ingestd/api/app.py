@@ -12,13 +12,16 @@ from ingestd import __version__
 from ingestd.api import (
     account,
     api_keys,
+    attributes,
     audit,
+    data_sources,
     deliveries,
     events,
     files,
     import_keys,
     ingestion_events,
     ingestions,
+    macros,
     manifests,
     me,
     problems,
@@ -36,6 +39,7 @@ from ingestd.api.edge import Edge
 
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, files, manifests, schemas),
+    *(attributes, macros, data_sources),
     *(ingestions, ingestion_events, rejects, profiles, events, webhooks, deliveries, audit),
 )
 

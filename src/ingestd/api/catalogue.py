@@ -100,6 +100,24 @@ _OF_THE_API: Final = {
         "The account's files would take more than its quota.",
         "Remove files, or wait for their end.",
     ),
+    "attribute_exists": Entry(
+        409, "Attribute exists", "Another attribute has this name, here, in segments or as a macro.", "Choose another."
+    ),
+    "attribute_used": Entry(
+        409, "Attribute used", "A mapping names the attribute, so people may have values of it.", "Keep it."
+    ),
+    "data_source_exists": Entry(
+        409, "Data source exists", "The account has a data source of this name.", "Choose another name."
+    ),
+    "data_source_used": Entry(
+        409,
+        "Data source used",
+        "Files were uploaded for the data source, so that values of people stem from it.",
+        "Keep it; a replace with a file of a header alone takes everybody out of it.",
+    ),
+    "mapping_missing": Entry(
+        409, "No mapping", "The data source has no mapping yet.", "Write one: PUT /v1/data-sources/{id}/mapping."
+    ),
     "recipient_exists": Entry(
         409, "Recipient exists", "The address is registered already.", "Change the recipient that has it."
     ),
@@ -159,6 +177,9 @@ _OF_THE_API: Final = {
         "Address refused",
         "The URL is none that the service posts to; `detail` says why.",
         "Use a plain https URL.",
+    ),
+    "mapping_incorrect": Entry(
+        422, "Mapping incorrect", "The mapping breaks rules; `errors` lists them.", "Mend what `errors` points at."
     ),
     "manifest_incorrect": Entry(
         422, "Manifest incorrect", "The manifest breaks rules; `errors` lists them.", "Mend the manifest."

@@ -48,6 +48,8 @@ class Scope(StrEnum):
     PROFILES_READ = "profiles:read"
     PROFILES_READ_PII = "profiles:read_pii"
     PROFILES_WRITE = "profiles:write"
+    DATA_SOURCES_READ = "data_sources:read"
+    DATA_SOURCES_WRITE = "data_sources:write"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
     AUDIT_READ = "audit:read"

@@ -34,6 +34,7 @@ class Prefix(StrEnum):
     DATA_SOURCE = "src"
     CONNECTION = "con"
     RUN = "run"
+    ATTRIBUTE = "atr"
     REQUEST = "req"
 
 

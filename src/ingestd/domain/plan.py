@@ -62,18 +62,23 @@ class Limits(BaseModel):
 
 
 class ColumnRule(BaseModel):
-    """What a manifest or a mapping says about one column: the target's name (default: the header) and the type."""
+    """What a manifest or a mapping says about one column: the target's name (default: the header) and the type.
+
+    `kind` is that of the identifier which a mapped column holds: `IdentifierKind`, or an attribute's own (D54).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
     type: DataType = DataType.STRING
+    kind: int | None = None
 
 
 class Plan(BaseModel):
     """How to read, check and apply one file; frozen on the ingestion when it is submitted.
 
-    `columns` maps a header (NFC) to its rule; a header without one keeps its own name (S114).
+    `columns` maps a header (NFC) to its rule; a header without one keeps its own name (S114). In a `mapped` file, a
+    data source's, only the columns that have a rule are read, and header and cells are held to S53 and S54.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,5 +87,6 @@ class Plan(BaseModel):
     target: Target
     mode: Mode = Mode.APPEND
     columns: dict[str, ColumnRule] = {}
+    mapped: bool = False
     limits: Limits = Limits()
     restricted_events: tuple[str, ...] = RESTRICTED_EVENTS

@@ -42,6 +42,8 @@ class Submission:
     file_id: UUID | None
     uploaded_by: Actor
     manifest_id: UUID | None = None
+    data_source_id: UUID | None = None
+    dry_run: bool = False
     recipients: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     retry_of: UUID | None = None

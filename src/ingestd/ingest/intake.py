@@ -120,6 +120,8 @@ def new_ingestion(submission: Submission, *, now: datetime) -> Ingestion:
         plan=submission.plan.model_dump(mode="json") if submission.plan else None,
         file_id=submission.file_id,
         manifest_id=submission.manifest_id,
+        data_source_id=submission.data_source_id,
+        dry_run=submission.dry_run,
         uploaded_by=submission.uploaded_by.shown(),
         recipients=list(submission.recipients),
         status=Status.SCHEDULED,

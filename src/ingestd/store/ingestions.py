@@ -55,6 +55,7 @@ class Ingestion(Base):
             Index(f"ix_ingestions_account_id_{name}_created_at_id", "account_id", name, "created_at", "id")
             for name in ("status", "channel", "target")
         ),
+        Index("ix_ingestions_data_source_id_created_at_id", "data_source_id", "created_at", "id"),
         Index("ix_ingestions_uploader", "account_id", text("(uploaded_by ->> 'id')"), "created_at", "id"),
         Index("ix_ingestions_error_files", "finished_at", postgresql_where=text("error_blob IS NOT NULL")),
         Index("ix_ingestions_open", "account_id", postgresql_where=text("status IN ('scheduled', 'in_progress')")),
@@ -69,6 +70,8 @@ class Ingestion(Base):
     plan: Mapped[dict[str, Any] | None]
     file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"), index=True)
     manifest_id: Mapped[UUID | None] = mapped_column(ForeignKey("manifests.id"), index=True)
+    data_source_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_sources.id"))
+    dry_run: Mapped[bool]
     retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
     rows_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
     uploaded_by: Mapped[dict[str, Any]]

@@ -19,7 +19,9 @@ from ingestd.domain.errors import Unavailable
 from ingestd.store import (  # noqa: F401 -- importing a table declares it
     accounts,
     api_keys,
+    attributes,
     audit,
+    data_sources,
     deliveries,
     events,
     files,

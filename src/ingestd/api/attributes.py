@@ -1,0 +1,191 @@
+"""Attributes: names, formats and uses of what is known of people (S62 to S64)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import Depends, Query, Response
+from pydantic import Field, with_config
+from typing_extensions import TypedDict
+
+from ingestd.api import audit
+from ingestd.api.context import Caller, Reading, Scope, Tx, needs
+from ingestd.api.etags import IfMatch
+from ingestd.api.ids import AttributeId
+from ingestd.api.model import STRICT, In, Name, Out
+from ingestd.api.pages import Asked, Page, listing
+from ingestd.api.routes import Router
+from ingestd.domain import ids
+from ingestd.domain.attribute import MAX_UPPER_SNAKE_LENGTH, NewAttribute
+from ingestd.domain.column import MAX_NAME_LENGTH, DataType
+from ingestd.domain.errors import Conflict
+from ingestd.domain.ids import Prefix
+from ingestd.domain.moment import Moment
+from ingestd.ingest.attributes import make, mark_pii, use
+from ingestd.store import accounts, attributes, data_sources
+from ingestd.store.attributes import Attribute
+from ingestd.store.engine import utc_now
+
+router = Router(prefix="/v1/attributes", tags=["Attributes"])
+
+UpperSnake = Annotated[
+    str | None,
+    Field(
+        max_length=MAX_UPPER_SNAKE_LENGTH,
+        description="Capital letters, words joined by underscores; null: what follows from `name`.",
+        examples=["SLOT_NUM"],
+    ),
+]
+
+
+class AttributeIn(In):
+    """A new attribute. With `identifier` its values identify people: STRING, EMAIL or PHONE."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, examples=["slot_num"])]
+    display_name: Annotated[Name | None, Field(description="Null: the name.")] = None
+    format: DataType = DataType.STRING
+    identifier: bool = False
+    pii: Annotated[bool, Field(description="Values are personal: masked without `profiles:read_pii`.")] = False
+    use_in_segments: bool = False
+    use_as_macro: bool = False
+    segment_name: UpperSnake = None
+    macro_name: UpperSnake = None
+
+    def new(self) -> NewAttribute:
+        """The attribute to be made."""
+        return NewAttribute(**self.model_dump() | {"display_name": self.display_name or self.name})
+
+
+@with_config(STRICT)
+class AttributePatch(TypedDict, total=False):
+    """A change of an attribute; name, format and identifier stay, and the mark `pii` is never taken off (D13)."""
+
+    display_name: Name
+    pii: Literal[True]
+    use_in_segments: bool
+    use_as_macro: bool
+    segment_name: UpperSnake
+    macro_name: UpperSnake
+
+
+class AttributeOut(Out):
+    """An attribute of people."""
+
+    name: str
+    display_name: str
+    format: DataType
+    identifier: bool
+    pii: bool
+    use_in_segments: bool
+    use_as_macro: bool
+    segment_name: str | None
+    macro_name: str | None
+    created_at: Moment
+
+
+class AttributePage(Page[AttributeOut]):
+    """Attributes."""
+
+
+def _shown(attribute: Attribute) -> AttributeOut:
+    return AttributeOut(
+        id=ids.show(Prefix.ATTRIBUTE, attribute.id),
+        name=attribute.name,
+        display_name=attribute.display_name,
+        format=DataType(attribute.format),
+        identifier=attribute.kind is not None,
+        pii=attribute.pii,
+        use_in_segments=attribute.use_in_segments,
+        use_as_macro=attribute.use_as_macro,
+        segment_name=attribute.segment_name,
+        macro_name=attribute.macro_name,
+        created_at=attribute.created_at,
+    )
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="attributes_create",
+    summary="Make an attribute",
+    dependencies=[needs(Scope.DATA_SOURCES_WRITE)],
+)
+async def create(body: AttributeIn, tx: Tx, caller: Caller, response: Response) -> AttributeOut:
+    """Make an attribute; a name for segments or macros that is not UPPER_SNAKE is refused with one that is."""
+    await accounts.lock(tx, caller.account_id)
+    shown = _shown(await make(tx, caller.account_id, body.new(), at="/body", now=utc_now()))
+    audit.note(tx, caller, "attribute.created", shown.id, after=shown)
+    response.headers["Location"] = f"{router.prefix}/{shown.id}"
+    return shown
+
+
+@router.get(
+    "", operation_id="attributes_list", summary="List attributes", dependencies=[needs(Scope.DATA_SOURCES_READ)]
+)
+async def list_all(
+    tx: Reading,
+    caller: Caller,
+    asked: Annotated[Asked, Depends(listing(attributes.SORTS, "name"))],
+    use_in_segments: Annotated[bool | None, Query(description="Those that may, or may not, be used there.")] = None,
+) -> AttributePage:
+    """The account's attributes, by name."""
+    found = await attributes.page(tx, caller.account_id, asked.cut, in_segments=use_in_segments)
+    return asked.page(AttributePage, found, _shown)
+
+
+@router.get(
+    "/{attribute_id}",
+    operation_id="attributes_get",
+    summary="Show an attribute",
+    dependencies=[needs(Scope.DATA_SOURCES_READ)],
+)
+async def get_one(attribute_id: AttributeId, tx: Reading, caller: Caller) -> AttributeOut:
+    """One attribute."""
+    return _shown(await attributes.get(tx, caller.account_id, attribute_id))
+
+
+@router.patch(
+    "/{attribute_id}",
+    operation_id="attributes_change",
+    summary="Change an attribute",
+    dependencies=[needs(Scope.DATA_SOURCES_WRITE)],
+)
+async def change(
+    attribute_id: AttributeId, body: AttributePatch, tx: Tx, caller: Caller, match: IfMatch
+) -> AttributeOut:
+    """Change how an attribute is shown and what it is used for, or mark it as personal for good."""
+    await accounts.lock(tx, caller.account_id)
+    attribute = await attributes.get(tx, caller.account_id, attribute_id, lock=True)
+    before = _shown(attribute)
+    match.check(before)
+    attribute.display_name = body.get("display_name", attribute.display_name)
+    if "pii" in body:
+        mark_pii(attribute)
+    attribute.use_in_segments = body.get("use_in_segments", attribute.use_in_segments)
+    attribute.use_as_macro = body.get("use_as_macro", attribute.use_as_macro)
+    await use(
+        tx,
+        attribute,
+        segment_name=body.get("segment_name", attribute.segment_name),
+        macro_name=body.get("macro_name", attribute.macro_name),
+    )
+    return audit.changed(tx, caller, "attribute.changed", before, _shown(attribute))
+
+
+@router.delete(
+    "/{attribute_id}",
+    status_code=204,
+    operation_id="attributes_delete",
+    summary="Delete an attribute",
+    dependencies=[needs(Scope.DATA_SOURCES_WRITE)],
+)
+async def delete(attribute_id: AttributeId, tx: Tx, caller: Caller, match: IfMatch) -> None:
+    """Delete an attribute that no mapping has ever named; 409 for any other, since people may have values of it."""
+    await accounts.lock(tx, caller.account_id)
+    attribute = await attributes.get(tx, caller.account_id, attribute_id, lock=True)
+    before = _shown(attribute)
+    match.check(before)
+    if await data_sources.mapped(tx, caller.account_id, attribute.name):
+        raise Conflict("A mapping names the attribute, so people may have values of it.", code="attribute_used")
+    await tx.delete(attribute)
+    audit.note(tx, caller, "attribute.deleted", before.id, before=before)

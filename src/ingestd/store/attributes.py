@@ -1,0 +1,81 @@
+"""Attributes of an account: what is known of its people, by name (S63)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, SmallInteger, UniqueConstraint, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.store.base import Base, Key
+from ingestd.store.owned import get_owned
+from ingestd.store.page import Cut, Sorts
+
+FIRST_KIND: Final = 101
+"""The kinds of identifiers that are an account's own begin here (`domain.identity.IdentifierKind`)."""
+
+
+class Attribute(Base):
+    """An attribute; `kind` is set where its values identify people, and then stands for it in all hashes (D54).
+
+    `segment_name` and `macro_name` are UPPER_SNAKE (S64), and set where it may be used there.
+    """
+
+    __tablename__ = "attributes"
+    __table_args__ = (
+        UniqueConstraint("account_id", "name"),
+        UniqueConstraint("account_id", "segment_name"),
+        UniqueConstraint("account_id", "macro_name"),
+        UniqueConstraint("account_id", "kind"),
+    )
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str]
+    display_name: Mapped[str]
+    format: Mapped[str]
+    kind: Mapped[int | None] = mapped_column(SmallInteger)
+    pii: Mapped[bool]
+    use_in_segments: Mapped[bool]
+    use_as_macro: Mapped[bool]
+    segment_name: Mapped[str | None]
+    macro_name: Mapped[str | None]
+    created_at: Mapped[datetime]
+
+
+SORTS: Final[Sorts] = {"name": (Attribute.name, Attribute.id), "created_at": (Attribute.id,)}
+MACROS: Final[Sorts] = {"macro_name": (Attribute.macro_name, Attribute.id)}
+
+
+async def page(
+    session: AsyncSession, account_id: UUID, cut: Cut, *, macros: bool = False, in_segments: bool | None = None
+) -> Sequence[Attribute]:
+    """Attributes of the account; of them those that are macros, or that may or may not be used in segments."""
+    statement = select(Attribute).where(Attribute.account_id == account_id)
+    if macros:
+        statement = statement.where(Attribute.use_as_macro)
+    if in_segments is not None:
+        statement = statement.where(Attribute.use_in_segments == in_segments)
+    found = await session.scalars(cut.of(statement))
+    return found.all()
+
+
+async def all_of(session: AsyncSession, account_id: UUID) -> Sequence[Attribute]:
+    """All attributes of the account."""
+    found = await session.scalars(select(Attribute).where(Attribute.account_id == account_id))
+    return found.all()
+
+
+async def get(session: AsyncSession, account_id: UUID, attribute_id: UUID, *, lock: bool = False) -> Attribute:
+    """An attribute of the account, if wanted held by this transaction, or NotFound."""
+    return await get_owned(session, Attribute, account_id, attribute_id, called="attribute", lock=lock)
+
+
+async def next_kind(session: AsyncSession, account_id: UUID) -> int:
+    """The kind of the account's next attribute that identifies people; the caller holds the account's row."""
+    last = await session.scalar(select(func.max(Attribute.kind)).where(Attribute.account_id == account_id))
+    return max(FIRST_KIND, (last or 0) + 1)

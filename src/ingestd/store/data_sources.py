@@ -1,0 +1,139 @@
+"""Data sources, their mappings in versions, who is in them, and what each ingestion changed there (S56, S66, D16)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, Uuid, delete, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.domain.data_source import Pair
+from ingestd.store.base import Base, Key
+from ingestd.store.owned import get_owned
+from ingestd.store.page import Cut, Sorts
+
+
+class DataSource(Base):
+    """Where tables of people come from; the documents also say "category" (D33).
+
+    `mapping_version` is the present version of its mapping, null before the first.
+    """
+
+    __tablename__ = "data_sources"
+    __table_args__ = (UniqueConstraint("account_id", "name"),)
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str]
+    description: Mapped[str]
+    mapping_version: Mapped[int | None]
+    created_at: Mapped[datetime]
+
+
+class Mapping(Base):
+    """One version of a source's mapping, never changed: `columns` [{"column": header, "attribute": name}]."""
+
+    __tablename__ = "mappings"
+
+    data_source_id: Mapped[UUID] = mapped_column(ForeignKey("data_sources.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    columns: Mapped[list[Any]]
+    created_by: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """What is mapped to what."""
+        return [Pair(each["column"], each["attribute"]) for each in self.columns]
+
+
+class DataSourceMember(Base):
+    """Somebody in a data source; `seq` is the number of the last ingestion of the source whose file had them."""
+
+    __tablename__ = "data_source_members"
+    __table_args__ = (Index("ix_data_source_members_account_id_profile_id", "account_id", "profile_id"),)
+
+    account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    data_source_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    profile_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    seq: Mapped[int]
+
+
+class Move(StrEnum):
+    """What an ingestion did to somebody in its data source (D16)."""
+
+    ENTERED = "entered"
+    LEFT = "left"
+    CHANGED = "changed"
+
+
+class DataSourceChange(Base):
+    """Somebody who entered, left or was changed by one ingestion; who stayed as they were has no row (S67)."""
+
+    __tablename__ = "data_source_changes"
+    __table_args__ = (Index("ix_data_source_changes_account_id_profile_id", "account_id", "profile_id"),)
+
+    account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    ingestion_id: Mapped[UUID] = mapped_column(ForeignKey("ingestions.id"), primary_key=True)
+    profile_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    move: Mapped[str]
+
+
+SORTS: Final[Sorts] = {"name": (DataSource.name, DataSource.id), "created_at": (DataSource.id,)}
+
+
+async def page(session: AsyncSession, account_id: UUID, cut: Cut, *, q: str | None = None) -> Sequence[DataSource]:
+    """Data sources of the account, those with a text in their name."""
+    statement = select(DataSource).where(DataSource.account_id == account_id)
+    if q is not None:
+        statement = statement.where(DataSource.name.icontains(q, autoescape=True))
+    found = await session.scalars(cut.of(statement))
+    return found.all()
+
+
+async def get(session: AsyncSession, account_id: UUID, source_id: UUID, *, lock: bool = False) -> DataSource:
+    """A data source of the account, if wanted held by this transaction, or NotFound."""
+    return await get_owned(session, DataSource, account_id, source_id, called="data source", lock=lock)
+
+
+async def find(session: AsyncSession, account_id: UUID, name: str) -> DataSource | None:
+    """The data source of a name, or None."""
+    found: DataSource | None = await session.scalar(
+        select(DataSource).where(DataSource.account_id == account_id, DataSource.name == name)
+    )
+    return found
+
+
+async def mapping(session: AsyncSession, source: DataSource) -> Mapping | None:
+    """The present mapping of a data source, or None before the first."""
+    if source.mapping_version is None:
+        return None
+    return await session.get(Mapping, (source.id, source.mapping_version))
+
+
+async def mapped(session: AsyncSession, account_id: UUID, attribute: str) -> bool:
+    """Whether any version of any mapping of the account names an attribute."""
+    found = await session.scalar(
+        select(Mapping.version)
+        .join(DataSource, DataSource.id == Mapping.data_source_id)
+        .where(DataSource.account_id == account_id, Mapping.columns.contains([{"attribute": attribute}]))
+        .limit(1)
+    )
+    return found is not None
+
+
+async def remove(session: AsyncSession, source: DataSource) -> bool:
+    """Remove a data source with its mappings; False where an ingestion was made for it, which refers to it."""
+    used = await session.scalar(
+        text("SELECT EXISTS (SELECT FROM ingestions WHERE data_source_id = :id)"), {"id": source.id}
+    )
+    if used:
+        return False
+    await session.execute(delete(Mapping).where(Mapping.data_source_id == source.id))
+    await session.delete(source)
+    return True
