@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import latency, profiles, small
+from benchmarks import latency, lists, profiles, small
 from benchmarks.machine import Measured
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -33,6 +33,8 @@ LATENCY: Final = ("mb", "rate", "seconds", "requests", "api_p50_ms", "api_p99_ms
                   "api_p50_upload_ms", "api_p99_upload_ms")  # fmt: skip
 M = TypeVar("M", bound=Measured)
 
+LISTS: Final = ("ingestions", "profiles", "fill_seconds", "seconds", "requests", "p50_ms", "p99_ms", "slowest",
+                "slowest_p99_ms", "rows_read_without_index")  # fmt: skip
 SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
 
 
@@ -67,6 +69,23 @@ def measure_small(
 ) -> None:
     """Push files of 100 rows to an idle service."""
     _write(_shown(small.measure(runs=runs, parent=folder), SMALL), out)
+
+
+@app.command("lists")
+def measure_lists(
+    ingestions: Annotated[int, typer.Option(min=1, help="How many the account has.")] = 1_000_000,
+    profiles: Annotated[int, typer.Option(min=1, help="How many people it has.")] = 5_000_000,
+    times: Annotated[int, typer.Option(min=1, help="How often to ask each question.")] = 100,
+    deep: Annotated[int, typer.Option(min=1, help="How many pages to turn in each list.")] = 300,
+    out: Json = None,
+    folder: Folder = None,
+) -> None:
+    """Ask for every list, in every order and with every filter, of an account with a long past."""
+    measured = lists.measure(ingestions=ingestions, profiles=profiles, times=times, deep=deep, parent=folder)
+    [found] = _shown(measured, LISTS)
+    for question, (half, most) in found.questions.items():
+        console.print(f"{most:>8} {half:>8}  {question}", soft_wrap=True)
+    _write([found], out)
 
 
 def _shown(measured: Iterable[M], names: Sequence[str]) -> list[M]:

@@ -139,6 +139,7 @@ def serving(folder: Path) -> Iterator[Service]:
         "INGESTD_DATA_DIR": str(data),
         "INGESTD_HTTP__PORT": "0",
         "INGESTD_SFTP__PORT": "0",
+        "INGESTD_HTTP__REQUESTS_PER_MINUTE": "1000000",
         "INGESTD_METRICS__PORT": "0",
         "INGESTD_EGRESS_ALLOW": json.dumps(["127.0.0.0/8:*"]),
         "INGESTD_DATABASE_SETTINGS": json.dumps(POSTGRES),

@@ -37,6 +37,10 @@ async def test_a_file_is_ingested_with_a_manifest_given_beside_it(tenant):
     assert made.headers["location"] == f"/v1/ingestions/{made.json()['id']}"
     ended = await tenant.ended(made.json()["id"])
     assert (ended["status"], ended["channel"], ended["manifest"]) == ("completed", "upload", None)
+    progress = ended["progress"]
+    assert (progress["percent"], progress["rows_read"], progress["bytes_read"]) == (100, 1, file["size_bytes"])
+    assert progress["rows_per_second"] >= 0
+    assert progress["eta_seconds"] == 0
     assert (await tenant.profile("ann"))["attributes"] == {"Age": 21}
     again = await tenant.http.post("/v1/ingestions", json=body)
     assert (again.status_code, again.json()["code"]) == (409, "file_taken")

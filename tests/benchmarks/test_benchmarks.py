@@ -54,3 +54,18 @@ async def test_small_files_are_timed_one_after_the_other(tmp_path):
         assert small["rows_accepted"] + small["rows_rejected"] == 100
         assert small["rows_rejected"] == small["truth_rejected"]
         assert small["seconds"] > 0
+
+
+async def test_every_list_is_asked_in_every_order_and_with_every_filter(tmp_path):
+    sizes = ("--ingestions", "1000", "--profiles", "1000", "--times", "1", "--deep", "3")
+    [lists] = await measured(tmp_path / "out.json", "lists", *sizes)
+    document = json.loads((ROOT / "openapi" / "openapi.json").read_text())
+    questions = set(lists["questions"])
+    for path, operations in document["paths"].items():
+        names = {each["name"] for each in operations.get("get", {}).get("parameters", [])}
+        if "cursor" in names:
+            assert f"{path}?sort=" in {question[: len(path) + 6] for question in questions}
+    for name in ("status", "channel", "target", "uploader", "file_name", "created_from", "created_to"):
+        assert any(question.startswith("/v1/ingestions?") and f"{name}=" in question for question in questions)
+    assert lists["requests"] > len(questions)
+    assert all(half <= most <= lists["slowest_p99_ms"] for half, most in lists["questions"].values())

@@ -158,8 +158,16 @@ class IngestionView(BaseModel):
 
 NO_PROGRESS: Final = Progress(percent=0, bytes_read=0, rows_read=0, rows_per_second=0, eta_seconds=None)
 
-APPLYING: Final = Progress(percent=50, bytes_read=0, rows_read=0, rows_per_second=0, eta_seconds=None)
-DONE: Final = Progress(percent=100, bytes_read=0, rows_read=0, rows_per_second=0, eta_seconds=0)
+
+def progress_after_reading(percent: float, counts: Counts, size_bytes: int, seconds: float) -> Progress:
+    """How far an ingestion is whose file was read to its end, so many seconds after it began."""
+    return Progress(
+        percent=percent,
+        bytes_read=size_bytes if counts.read else 0,
+        rows_read=counts.read,
+        rows_per_second=round(counts.read / max(seconds, 0.001)),
+        eta_seconds=0 if percent == 100 else None,
+    )
 
 
 def outcome(counts: Counts) -> Status:

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, Row
 
 from ingestd import telemetry, tracing
 from ingestd.domain.errors import FileRefused, Unavailable
-from ingestd.domain.ingestion import APPLYING, DONE, Counts, ErrorView, Stage, Status, outcome
+from ingestd.domain.ingestion import Counts, ErrorView, Stage, Status, outcome, progress_after_reading
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Plan
 from ingestd.ingest import work
@@ -215,8 +215,8 @@ class Flow:
             with self.sql.begin() as connection:
                 found = len(ingestions.applied(connection, job.ingestion_id).keys() & checked.parts.keys())
                 if found > done:
-                    progress = APPLYING.model_copy(update={"percent": 50 + 50 * found / len(checked.parts)})
-                    ingestions.change(connection, job.ingestion_id, job.fence, progress=progress.model_dump())
+                    progress = _progress(job, checked.counts, 50 + 50 * found / len(checked.parts))
+                    ingestions.change(connection, job.ingestion_id, job.fence, progress=progress)
             done = found
             if done < len(checked.parts) and self._stopping.wait(LOOK_SECONDS):
                 raise Stopping
@@ -237,7 +237,8 @@ class Flow:
         now = utc_now()
         if checked is not None:
             values |= checked.model_dump(include={"error_blob", "error_size_bytes", "rejects_blob"})
-        values |= {"stage": Stage.DONE, "finished_at": now, "progress": DONE.model_dump()}
+        progress = _progress(job, Counts.model_validate(values["counts"]), 100)
+        values |= {"stage": Stage.DONE, "finished_at": now, "progress": progress}
         with self.sql.begin() as connection:
             warnings = checked.warnings if checked else []
             ingestions.finish(connection, job.ingestion_id, job.fence, warnings=warnings, **values)
@@ -256,3 +257,8 @@ class Flow:
             self.metrics.rows.labels(outcome_of_rows).inc(ended["counts"][outcome_of_rows])
         for code, rows in reasons.items():
             self.metrics.rejections.labels(code).inc(rows)
+
+
+def _progress(job: Job, counts: Counts, percent: float) -> dict[str, Any]:
+    seconds = (utc_now() - job.started_at).total_seconds()
+    return progress_after_reading(percent, counts, job.file_bytes, seconds).model_dump()

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, select
+from sqlalchemy import ForeignKey, Index, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -32,6 +32,8 @@ class AuditEntry(Base):
     __table_args__ = (
         Index("ix_audit_account_id_id", "account_id", "id"),
         Index("ix_audit_account_id_target", "account_id", "target", "id"),
+        Index("ix_audit_account_id_action_id", "account_id", "action", "id"),
+        Index("ix_audit_actor", "account_id", text("(actor ->> 'id')"), "id"),
     )
 
     id: Mapped[Key]

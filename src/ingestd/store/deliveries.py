@@ -76,6 +76,7 @@ class Delivery(Base):
         Index(
             "ix_deliveries_due", "webhook_id", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")
         ),
+        Index("ix_deliveries_webhook_id_state_notice_id", "webhook_id", "state", "notice_id"),
         Index("ix_deliveries_next", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
         Index("ix_deliveries_sending", "webhook_id", postgresql_where=text("state = 'sending'")),
     )

@@ -39,7 +39,7 @@ class File(Base):
 
     __tablename__ = "files"
     __table_args__ = (
-        Index("ix_files_account_id_name", "account_id", "name", "id"),
+        Index("ix_files_account_id_name_received_at_id", "account_id", "name", "received_at", "id"),
         Index("ix_files_blob", "blob", postgresql_where=IS_LIVE),
         Index("ix_files_received_at", "received_at", postgresql_where=IS_LIVE),
         Index("ix_files_account_id_received_at_id", "account_id", "received_at", "id"),

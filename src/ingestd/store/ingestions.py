@@ -162,10 +162,14 @@ async def cancel(session: AsyncSession, ingestion_id: UUID, *, now: datetime) ->
     return changed.first() is not None
 
 
+_SHOWN = tuple(column for column in Ingestion.__table__.c if column.key not in {"plan", "checked"})
+"""All but what may be large and is never shown."""
+
+
 def shown(*where: ColumnElement[bool]) -> Select[Any]:
     """The statement that gives ingestions with all that `view` shows; for either kind of connection."""
     return (
-        select(Ingestion.__table__, File.name, File.size_bytes, File.sha256, Manifest.name.label("manifest_name"))
+        select(*_SHOWN, File.name, File.size_bytes, File.sha256, Manifest.name.label("manifest_name"))
         .outerjoin(File, File.id == Ingestion.file_id)
         .outerjoin(Manifest, Manifest.id == Ingestion.manifest_id)
         .where(*where)

@@ -32,6 +32,7 @@ class Manifest(Base):
     __table_args__ = (
         UniqueConstraint("account_id", "name"),
         Index("ix_manifests_account_id_created_at_id", "account_id", "created_at", "id"),
+        Index("ix_manifests_account_id_state_created_at_id", "account_id", "state", "created_at", "id"),
         Index("ix_manifests_blob", "blob"),
     )
 
