@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261125_filters"
-down_revision = "20261125_lists"
+down_revision = "20261125_data_sources"
 branch_labels = None
 depends_on = None
 
