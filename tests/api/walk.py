@@ -29,6 +29,15 @@ BODIES: dict[str, Any] = {
         "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
     },
     "profiles_lookup": {"identifiers": [{"kind": "identity", "value": "ann"}]},
+    "segments_create": {
+        "name": "made by the walk",
+        "description": "Who is how loyal",
+        "type": "SCD",
+        "method": "upload",
+        "upload_type": "manual",
+    },
+    "segments_change": {"description": "Who is how loyal today"},
+    "segments_put_draft": {"description": "Who is how loyal now"},
     "manifests_create": {"name": "walk.manifest", "content": {}},
     "attributes_create": {"name": "made by the walk"},
     "data_sources_create": {"name": "made by the walk"},
@@ -144,6 +153,7 @@ async def owned(tenant: Tenant) -> dict[str, str]:
         "src": source["id"],
         "atr": attribute.raise_for_status().json()["id"],
         "rcp": (await tenant.http.post("/v1/recipients", json=recipient)).raise_for_status().json()["id"],
+        "seg": await edited_segment(tenant, "walk"),
     }
     for prefix, path in (
         ("ikey", "/v1/import-keys"),
@@ -153,9 +163,20 @@ async def owned(tenant: Tenant) -> dict[str, str]:
     return found
 
 
+async def edited_segment(tenant: Tenant, name: str) -> str:
+    """A new segment that has a draft."""
+    made = await tenant.http.post("/v1/segments", json=BODIES["segments_create"] | {"name": name})
+    segment = made.raise_for_status().json()["id"]
+    edits = BODIES["segments_put_draft"]
+    (await tenant.http.put(f"/v1/segments/{segment}/draft", json=edits)).raise_for_status()
+    return segment
+
+
 async def fresh(tenant: Tenant, operation: Operation, ids: dict[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """The ids and the arguments of httpx for an operation that is done once to a file or a draft: to a new one."""
+    """The ids and the arguments of httpx for an operation that is done once to a file or so: to a new one."""
     content = operation.content()
+    if operation.path.startswith(SEGMENT) and operation.method != "GET":
+        return ids | {"seg": await edited_segment(tenant, f"for {operation.name}".replace("_", " "))}, content
     if operation.name not in {"files_delete", "ingestions_create"} and not operation.path.startswith(DRAFT):
         return ids, content
     stem = operation.name
@@ -176,5 +197,6 @@ async def client_with(tenant: Tenant, *scopes: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=tenant.app.http_url, headers=headers, trust_env=False, timeout=30)
 
 
+SEGMENT = "/v1/segments/{segment_id}"
 DRAFT = "/v1/manifests/{manifest_id}"
 DOCUMENT = document()

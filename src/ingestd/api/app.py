@@ -30,6 +30,7 @@ from ingestd.api import (
     reference,
     rejects,
     schemas,
+    segments,
     system,
     webhooks,
 )
@@ -40,7 +41,7 @@ from ingestd.api.edge import Edge
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, files, manifests, schemas),
     *(attributes, macros, data_sources),
-    *(ingestions, ingestion_events, rejects, profiles, events, webhooks, deliveries, audit),
+    *(ingestions, ingestion_events, rejects, profiles, events, segments, webhooks, deliveries, audit),
 )
 
 _TELEMETRY: Final[TelemetryConfig] = {

@@ -124,6 +124,18 @@ _OF_THE_API: Final = {
     "manifest_submitted": Entry(
         409, "Manifest submitted", "Only a draft can be changed, deleted or submitted.", "Write a new manifest."
     ),
+    "segment_exists": Entry(
+        409, "Segment exists", "The account has a segment of this name already.", "Choose another name."
+    ),
+    "segment_in_use": Entry(
+        409,
+        "Segment in use",
+        "The segment is active or in progress, or has members.",
+        "Put edits into its draft, or deactivate it first.",
+    ),
+    "segment_inactive": Entry(
+        409, "Segment not in use", "The segment is a draft or inactive; it takes no files.", "Activate it first."
+    ),
     "gone": Entry(410, "Gone", "It was there, but its time is over.", "Nothing brings it back; make it anew."),
     "file_expired": Entry(410, "File expired", "The file is no longer kept.", "Upload the file again."),
     "changed_meanwhile": Entry(

@@ -50,6 +50,8 @@ class Scope(StrEnum):
     PROFILES_WRITE = "profiles:write"
     DATA_SOURCES_READ = "data_sources:read"
     DATA_SOURCES_WRITE = "data_sources:write"
+    SEGMENTS_READ = "segments:read"
+    SEGMENTS_WRITE = "segments:write"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
     AUDIT_READ = "audit:read"

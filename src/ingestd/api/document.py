@@ -26,6 +26,7 @@ TAGS: Final = [
     {"name": "Ingestions", "description": "What became of a file: progress, counts, rejected rows."},
     {"name": "Profiles", "description": "The people that were taken in."},
     {"name": "Events", "description": "What those people did."},
+    {"name": "Segments", "description": "Named groups of people, in partitions, and who was in them when."},
     {"name": "Webhooks", "description": "Where an account is told what happens, and what was sent there."},
     {"name": "Audit", "description": "Who changed what."},
 ]

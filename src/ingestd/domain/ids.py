@@ -35,6 +35,8 @@ class Prefix(StrEnum):
     CONNECTION = "con"
     RUN = "run"
     ATTRIBUTE = "atr"
+    PARTITION = "prt"
+    SNAPSHOT = "snp"
     REQUEST = "req"
 
 

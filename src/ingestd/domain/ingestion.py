@@ -90,6 +90,13 @@ class ManifestView(BaseModel):
     name: str
 
 
+class SegmentView(BaseModel):
+    """The segment that a file refreshes, as shown."""
+
+    id: str
+    name: str
+
+
 class ActorView(BaseModel):
     """Who uploaded a file, as shown."""
 
@@ -143,6 +150,7 @@ class IngestionView(BaseModel):
     stage: Stage
     file: FileView | None
     manifest: ManifestView | None
+    segment: SegmentView | None
     mode: Mode
     uploaded_by: ActorView
     progress: Progress

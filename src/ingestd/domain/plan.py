@@ -78,7 +78,8 @@ class Plan(BaseModel):
     """How to read, check and apply one file; frozen on the ingestion when it is submitted.
 
     `columns` maps a header (NFC) to its rule; a header without one keeps its own name (S114). In a `mapped` file, a
-    data source's, only the columns that have a rule are read, and header and cells are held to S53 and S54.
+    data source's, only the columns that have a rule are read, and header and cells are held to S53 and S54. A refresh
+    that would remove more than the share `hold_above` of a segment's members is held; null once that was confirmed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,3 +91,4 @@ class Plan(BaseModel):
     mapped: bool = False
     limits: Limits = Limits()
     restricted_events: tuple[str, ...] = RESTRICTED_EVENTS
+    hold_above: float | None = None

@@ -44,6 +44,7 @@ class Submission:
     manifest_id: UUID | None = None
     data_source_id: UUID | None = None
     dry_run: bool = False
+    segment_id: UUID | None = None
     recipients: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     retry_of: UUID | None = None

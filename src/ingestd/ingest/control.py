@@ -70,6 +70,7 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         file_id=file.id,
         uploaded_by=actor,
         manifest_id=earlier.manifest_id,
+        segment_id=earlier.segment_id,
         recipients=tuple(earlier.recipients),
         retry_of=earlier.id,
         rows_of=rows_of,

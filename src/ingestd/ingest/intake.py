@@ -122,6 +122,7 @@ def new_ingestion(submission: Submission, *, now: datetime) -> Ingestion:
         manifest_id=submission.manifest_id,
         data_source_id=submission.data_source_id,
         dry_run=submission.dry_run,
+        segment_id=submission.segment_id,
         uploaded_by=submission.uploaded_by.shown(),
         recipients=list(submission.recipients),
         status=Status.SCHEDULED,

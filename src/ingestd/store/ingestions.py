@@ -37,6 +37,7 @@ from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
 from ingestd.store.files import File
 from ingestd.store.manifests import Manifest
+from ingestd.store.segments import Segment
 
 
 class Ingestion(Base):
@@ -53,7 +54,7 @@ class Ingestion(Base):
         Index("ix_ingestions_account_id_created_at_id", "account_id", "created_at", "id"),
         *(
             Index(f"ix_ingestions_account_id_{name}_created_at_id", "account_id", name, "created_at", "id")
-            for name in ("status", "channel", "target")
+            for name in ("status", "channel", "target", "segment_id")
         ),
         Index("ix_ingestions_data_source_id_created_at_id", "data_source_id", "created_at", "id"),
         Index("ix_ingestions_uploader", "account_id", text("(uploaded_by ->> 'id')"), "created_at", "id"),
@@ -72,6 +73,7 @@ class Ingestion(Base):
     manifest_id: Mapped[UUID | None] = mapped_column(ForeignKey("manifests.id"), index=True)
     data_source_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_sources.id"))
     dry_run: Mapped[bool]
+    segment_id: Mapped[UUID | None] = mapped_column(ForeignKey("segments.id"))
     retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
     rows_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
     uploaded_by: Mapped[dict[str, Any]]
@@ -169,9 +171,17 @@ _SHOWN = tuple(column for column in Ingestion.__table__.c if column.key not in {
 def shown(*where: ColumnElement[bool]) -> Select[Any]:
     """The statement that gives ingestions with all that `view` shows; for either kind of connection."""
     return (
-        select(*_SHOWN, File.name, File.size_bytes, File.sha256, Manifest.name.label("manifest_name"))
+        select(
+            *_SHOWN,
+            File.name,
+            File.size_bytes,
+            File.sha256,
+            Manifest.name.label("manifest_name"),
+            Segment.name.label("segment_name"),
+        )
         .outerjoin(File, File.id == Ingestion.file_id)
         .outerjoin(Manifest, Manifest.id == Ingestion.manifest_id)
+        .outerjoin(Segment, Segment.id == Ingestion.segment_id)
         .where(*where)
     )
 
@@ -189,6 +199,10 @@ def view(row: Row[Any]) -> IngestionView:
         "id": ids.show(Prefix.MANIFEST, found["manifest_id"]),
         "name": found["manifest_name"],
     }
+    segment = found["segment_id"] and {
+        "id": ids.show(Prefix.SEGMENT, found["segment_id"]),
+        "name": found["segment_name"],
+    }
     error_file = found["error_blob"] and {"size_bytes": found["error_size_bytes"], "rows": found["counts"]["rejected"]}
     return IngestionView.model_validate(
         {name: found[name] for name in _SHOWN_AS_THEY_ARE}
@@ -196,6 +210,7 @@ def view(row: Row[Any]) -> IngestionView:
             "id": ids.show(Prefix.INGESTION, found["id"]),
             "file": file,
             "manifest": manifest,
+            "segment": segment,
             "error_file": error_file,
             "retry_of": found["retry_of"] and ids.show(Prefix.INGESTION, found["retry_of"]),
         }

@@ -35,6 +35,7 @@ from ingestd.store import (  # noqa: F401 -- importing a table declares it
     replicas,
     runs,
     schedules,
+    segments,
     usage,
     webhooks,
 )

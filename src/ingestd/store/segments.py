@@ -1,0 +1,183 @@
+"""Segments, their partitions, who is or was in them, and the snapshots (S1 to S16, S38 to S45, D40).
+
+A member is an identifier, by its hash as `store.profiles.identifier_hash` has it, so a profile's memberships are found
+through its identifiers, whoever is merged into it. A membership is a half-open period [valid_from, valid_to),
+`valid_to` null while it lasts; of a Non-SCD segment only those that last are kept.
+
+Whoever writes members holds the segment's lock (`lock_members`) to the end of the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, SmallInteger, UniqueConstraint, Uuid, delete, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from ingestd.domain.errors import Conflict
+from ingestd.domain.segment import Method, SegmentStatus, SegmentType
+from ingestd.store.base import Base, Key
+from ingestd.store.owned import get_owned
+from ingestd.store.page import Cut, Sorts
+
+LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended(CAST(:segment AS text), 40))"
+
+
+class Segment(Base):
+    """A segment; `name` is unique among those of its account that are not deleted.
+
+    `draft` holds the edits not published yet (`domain.segment.Draft`). `members` counts those who are in it, also in
+    partitions that are disabled. `refreshed_at` is when the last refresh became visible, `data_as_of` what the file's
+    server said of that file's age (D53).
+    """
+
+    __tablename__ = "segments"
+    __table_args__ = (
+        Index("uq_segments_name", "account_id", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
+        Index("ix_segments_account_id_id", "account_id", "id", postgresql_where=text("deleted_at IS NULL")),
+    )
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str]
+    description: Mapped[str]
+    type: Mapped[str]
+    method: Mapped[str]
+    upload_type: Mapped[str]
+    status: Mapped[str]
+    draft: Mapped[dict[str, Any] | None]
+    members: Mapped[int]
+    refreshed_at: Mapped[datetime | None]
+    data_as_of: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+
+class Partition(Base):
+    """One value of a segment: `value` as files have it, `name` as it is shown; `number` stands for it in the members.
+
+    Nobody but who may write segments sees a disabled one, or its members.
+    """
+
+    __tablename__ = "partitions"
+    __table_args__ = (
+        UniqueConstraint("segment_id", "number", name="uq_partitions_number"),
+        UniqueConstraint("segment_id", "value", name="uq_partitions_value"),
+        Index("uq_partitions_name", "segment_id", "name", unique=True, postgresql_where=text("removed_at IS NULL")),
+    )
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    segment_id: Mapped[UUID] = mapped_column(ForeignKey("segments.id"))
+    number: Mapped[int] = mapped_column(SmallInteger)
+    value: Mapped[str]
+    name: Mapped[str]
+    disabled: Mapped[bool]
+    members: Mapped[int]
+    created_at: Mapped[datetime]
+    removed_at: Mapped[datetime | None]
+
+
+class SegmentMember(Base):
+    """That an identifier (`kind`, `value`; `hash` of both) is or was in a partition of a segment, for a period."""
+
+    __tablename__ = "segment_members"
+
+    account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    segment_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    hash: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    valid_from: Mapped[datetime] = mapped_column(primary_key=True)
+    valid_to: Mapped[datetime | None]
+    kind: Mapped[int] = mapped_column(SmallInteger)
+    partition: Mapped[int] = mapped_column(SmallInteger)
+    value: Mapped[str]
+
+
+class Snapshot(Base):
+    """A refresh of an SCD segment that changed something: when it became visible, and what it changed (S5)."""
+
+    __tablename__ = "segment_snapshots"
+    __table_args__ = (Index("ix_segment_snapshots_segment_id_taken_at", "account_id", "segment_id", "taken_at", "id"),)
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    segment_id: Mapped[UUID] = mapped_column(ForeignKey("segments.id"))
+    ingestion_id: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
+    taken_at: Mapped[datetime]
+    members: Mapped[int]
+    entered: Mapped[int]
+    left: Mapped[int]
+    moved: Mapped[int]
+
+
+SORTS: Final[Sorts] = {"created_at": (Segment.id,), "name": (Segment.name, Segment.id)}
+
+
+def add(session: Session, segment: Segment) -> Segment:
+    """Keep a segment, new or changed, or raise Conflict where the account has one of its name already.
+
+    An asynchronous session calls it by `run_sync`.
+    """
+    session.add(segment)
+    try:
+        session.flush()
+    except IntegrityError:
+        raise Conflict("The account has a segment with this name already.", code="segment_exists") from None
+    return segment
+
+
+async def get(
+    session: AsyncSession, account_id: UUID, segment_id: UUID, *, lock: bool = False, only_active: bool = False
+) -> Segment:
+    """One segment, held by this transaction if `lock`, or NotFound; `only_active` for a service that uses it (S13)."""
+    wanted = [Segment.deleted_at.is_(None), *([Segment.status == SegmentStatus.ACTIVE] if only_active else [])]
+    return await get_owned(session, Segment, account_id, segment_id, *wanted, called="segment", lock=lock)
+
+
+async def page(  # noqa: PLR0913 -- the filters
+    session: AsyncSession,
+    account_id: UUID,
+    cut: Cut,
+    *,
+    statuses: Sequence[SegmentStatus],
+    types: Sequence[SegmentType],
+    methods: Sequence[Method],
+    words: str | None,
+) -> list[Segment]:
+    """The segments of an account that the filters let through; `words` stand in the name or the description."""
+    found = select(Segment).where(Segment.account_id == account_id, Segment.deleted_at.is_(None))
+    for column, wanted in ((Segment.status, statuses), (Segment.type, types), (Segment.method, methods)):
+        if wanted:
+            found = found.where(column.in_(wanted))
+    if words is not None:
+        pattern = f"%{_literal(words)}%"
+        found = found.where(Segment.name.ilike(pattern, escape="\\") | Segment.description.ilike(pattern, escape="\\"))
+    return list(await session.scalars(cut.of(found)))
+
+
+def _literal(words: str) -> str:
+    return words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+async def remove(session: AsyncSession, segment: Segment, *, now: datetime) -> None:
+    """Delete a segment: its members and snapshots at once, its row stays for the ingestions that name it."""
+    await session.execute(text(LOCK), {"segment": str(segment.id)})
+    for table in (SegmentMember, Snapshot):
+        await session.execute(
+            delete(table).where(table.account_id == segment.account_id, table.segment_id == segment.id)
+        )
+    segment.deleted_at = now
+    await session.flush()
+
+
+async def partitions(session: AsyncSession, segment: Segment, *, disabled_too: bool) -> list[Partition]:
+    """The partitions of a segment in the order of their first coming (S39 to S41)."""
+    found = select(Partition).where(Partition.segment_id == segment.id, Partition.removed_at.is_(None))
+    if not disabled_too:
+        found = found.where(Partition.disabled.is_(False))
+    return list(await session.scalars(found.order_by(Partition.number)))

@@ -1,0 +1,37 @@
+import pytest
+
+from ingestd.domain.errors import Conflict
+from ingestd.domain.segment import SegmentStatus, SegmentType, segment_name_problem
+
+
+@pytest.mark.rule("S9", "S4")
+def test_the_words_are_those_of_the_document():
+    assert {status.value for status in SegmentStatus} == {"draft", "in_progress", "active", "inactive"}
+    assert {kind.value for kind in SegmentType} == {"SCD", "Non-SCD"}
+
+
+@pytest.mark.rule("S11", "S12", "S14", "S16", "S44")
+@pytest.mark.parametrize("status", SegmentStatus)
+def test_a_segment_is_activated_and_deactivated_from_every_status_where_that_means_something(status):
+    assert status.activated(waits=True) is SegmentStatus.IN_PROGRESS
+    assert status.activated(waits=False) is SegmentStatus.ACTIVE
+    if status is SegmentStatus.INACTIVE:
+        with pytest.raises(Conflict):
+            status.deactivated()
+    else:
+        assert status.deactivated() is SegmentStatus.INACTIVE
+
+
+@pytest.mark.rule("S10", "S44")
+def test_only_what_waited_for_a_refresh_is_made_active_by_it():
+    assert SegmentStatus.IN_PROGRESS.refreshed() is SegmentStatus.ACTIVE
+    assert SegmentStatus.INACTIVE.refreshed() is SegmentStatus.INACTIVE
+
+
+@pytest.mark.rule("S20")
+@pytest.mark.parametrize(
+    ("name", "sound"),
+    [("demo", True), ("demo 2_x", True), ("demo__points", False), ("demo_", False), ("e\u0301", False), ("a/b", False)],
+)
+def test_a_name_can_be_told_from_the_suffix_of_a_file(name, sound):
+    assert (segment_name_problem(name) is None) is sound
