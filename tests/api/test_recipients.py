@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.api.walk import code_of
 from tests.api.world import manifest
 
 
@@ -52,3 +53,23 @@ async def test_a_manifest_may_name_a_registered_address_and_no_longer_when_it_is
         await tenant.http.delete(path)
     assert outcomes == ["completed", "failed"]
     assert (await tenant.newest())["error"]["problems"][0]["code"] == "recipient_unknown"
+
+
+@pytest.mark.rule("S37")
+async def test_where_the_account_wants_it_an_address_counts_once_its_code_came_back(tenant):
+    await tenant.http.patch("/v1/account", json={"confirm_recipients": True})
+    made = (await register(tenant)).json()
+    path = f"/v1/recipients/{made['id']}"
+    naming = manifest("x.csv", clientEmail="ann@elsewhere.example")
+
+    async def problems():
+        return (await tenant.http.post("/v1/manifests/validate", json=naming)).json()["problems"]
+
+    assert made["confirmed_at"] is None
+    assert [each["code"] for each in await problems()] == ["recipient_unknown"]
+    wrong = await tenant.http.post(f"{path}/confirm", json={"code": "aaaa-bbbb-cccc"})
+    assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/body/code")
+    code = await code_of(tenant, made["id"])
+    confirmed = (await tenant.http.post(f"{path}/confirm", json={"code": f" {code.upper()}"})).json()
+    assert confirmed["confirmed_at"] is not None
+    assert await problems() == []

@@ -14,6 +14,8 @@ import httpx
 from tests.conftest import Tenant
 
 from ingestd.api.app import document
+from ingestd.domain.ids import Prefix, read
+from ingestd.domain.recipient import confirmation_code
 
 UNKNOWN = "0" * 26
 OWN = {"instance": "", "request_id": ""}
@@ -177,6 +179,8 @@ async def fresh(tenant: Tenant, operation: Operation, ids: dict[str, str]) -> tu
     content = operation.content()
     if operation.path.startswith(SEGMENT) and operation.method != "GET":
         return ids | {"seg": await edited_segment(tenant, f"for {operation.name}".replace("_", " "))}, content
+    if operation.name == "recipients_confirm":
+        content["json"] = {"code": await code_of(tenant, ids["rcp"])}
     if operation.name not in {"files_delete", "ingestions_create"} and not operation.path.startswith(DRAFT):
         return ids, content
     stem = operation.name
@@ -188,6 +192,12 @@ async def fresh(tenant: Tenant, operation: Operation, ids: dict[str, str]) -> tu
     body = {"name": f"{stem}.manifest", "content": said}
     draft = (await tenant.http.post("/v1/manifests", json=body)).raise_for_status().json()
     return ids | {"fil": file["id"], "mft": draft["id"]}, content
+
+
+async def code_of(tenant: Tenant, recipient: str) -> str:
+    """The code that is mailed to a recipient."""
+    keys = await tenant.app.intake.keys(read(Prefix.ACCOUNT, tenant.id))
+    return confirmation_code(keys.mac("recipients", read(Prefix.RECIPIENT, recipient).bytes))
 
 
 async def client_with(tenant: Tenant, *scopes: str) -> httpx.AsyncClient:

@@ -21,7 +21,9 @@ from ingestd.store import embedded, engine
 from ingestd.store.base import Base
 from ingestd.store.engine import Sessions
 
-TABLES = [Base.metadata.tables[name] for name in ("accounts", "webhooks", "notices", "deliveries")]
+TABLES = [
+    Base.metadata.tables[name] for name in ("accounts", "webhooks", "notices", "deliveries", "recipients", "messages")
+]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.notify.world import World
 from ingestd.notify import outbox as dispatching
 from ingestd.notify import webhooks as sending
 from ingestd.notify.outbox import SPREAD, WAITS, Outbox, next_attempt_at
-from ingestd.notify.webhooks import Code, Result, Sender
+from ingestd.notify.webhooks import Sender
 from ingestd.store import deliveries
 from ingestd.store.engine import transaction
 
@@ -75,10 +75,10 @@ async def test_a_retry_leaves_when_its_time_has_come(
     world: World, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(dispatching, "WAITS", [timedelta(seconds=0.05)] * 3)
-    receiver, account, outbox = await receivers(reply(500)), await world.account(), world.outbox()
-    outbox.clock = lambda: datetime.now(UTC)
+    receiver, account = await receivers(reply(500)), await world.account()
     await world.webhook(account, receiver.url)
-    async with running(outbox):
+    world.clock = lambda: datetime.now(UTC)
+    async with running(world.outbox()):
         await world.tell(account)
         await receiver.arrivals.get()
         receiver.answer = reply(204)
@@ -119,7 +119,7 @@ def test_the_wait_is_the_schedules_lengthened_by_chance_or_what_the_receiver_ask
     failures: int, jitter: float, asked: timedelta | None
 ):
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    at = next_attempt_at(failures, Result(Code.HTTP_5XX, 503, retry_after=asked), now=now, jitter=jitter)
+    at = next_attempt_at(failures, now=now, jitter=jitter, retry_after=asked)
     least, asked = WAITS[failures], asked or timedelta(0)
     assert at is not None
     assert max(least, asked) <= at - now <= max(least * (1 + SPREAD) + TICK, asked)
@@ -178,7 +178,7 @@ async def test_a_crash_after_the_post_sends_it_again_under_the_same_id(world: Wo
     await world.webhook(account, receiver.url)
     await world.tell(account)
     (claimed,) = await world.claim()
-    await world.outbox()._send(claimed)
+    await world.posting()._send(claimed)
     world.clock.move(deliveries.LEASE - TICK)
     assert await world.send_due() == 0, "the lease still stands"
     world.clock.move(TICK)
@@ -198,10 +198,10 @@ async def test_whoever_comes_back_after_the_lease_marks_nothing(world: World, re
     (late,) = await world.claim()
     world.clock.move(deliveries.LEASE)
     (present,) = await world.claim()
-    await world.outbox().deliver(late)
+    await world.posting().deliver(late)
     (delivery,) = await world.deliveries()
     assert (delivery.state, delivery.attempts) == ("sending", [])
-    await world.outbox().deliver(present)
+    await world.posting().deliver(present)
     (delivery,) = await world.deliveries()
     assert (delivery.state, len(delivery.attempts)) == ("delivered", 1)
 

@@ -14,6 +14,7 @@ from ingestd.keyring import AccountKeys, Keyring
 from ingestd.metrics import new_metrics
 from ingestd.notify import webhooks as sending
 from ingestd.notify.outbox import Outbox
+from ingestd.notify.posting import Posting
 from ingestd.notify.webhooks import Sender
 from ingestd.store import deliveries, engine
 from ingestd.store.accounts import Account
@@ -47,6 +48,7 @@ class World:
     clock: Clock
     keyring: Keyring
     sender: Sender = field(default_factory=lambda: Sender(allow=LOOPBACK))
+    jitter: float = 0.0
     accounts: dict[UUID, AccountKeys] = field(default_factory=dict)
 
     async def account(self) -> UUID:
@@ -84,14 +86,17 @@ class World:
             await session.execute(adding(notice))
         return notice.id
 
-    def outbox(self) -> Outbox:
+    def posting(self) -> Posting:
         async def keys(account_id: UUID) -> AccountKeys:
             return self.accounts[account_id]
 
-        return Outbox(
-            url=self.url, sessions=self.sessions, sender=self.sender, keys=keys, metrics=new_metrics(),
-            clock=self.clock, jitter=lambda: 0.0,
+        return Posting(
+            sessions=self.sessions, sender=self.sender, keys=keys, metrics=new_metrics(), clock=self.clock,
+            jitter=lambda: self.jitter,
         )  # fmt: skip
+
+    def outbox(self) -> Outbox:
+        return Outbox(url=self.url, sessions=self.sessions, channel=self.posting(), clock=self.clock)
 
     async def claim(self) -> list[deliveries.Claimed]:
         async with transaction(self.sessions) as session:
@@ -100,7 +105,7 @@ class World:
     async def send_due(self) -> int:
         """Send what can be sent now, once; how much that was."""
         claimed = await self.claim()
-        await asyncio.gather(*map(self.outbox().deliver, claimed))
+        await asyncio.gather(*map(self.posting().deliver, claimed))
         return len(claimed)
 
     async def deliveries(self) -> list[Delivery]:

@@ -84,6 +84,7 @@ class OwnAccountPatch(TypedDict, total=False):
     name: Name
     time_zone: TimeZone
     sync_time: SyncTime
+    confirm_recipients: bool
 
 
 class AccountPatch(OwnAccountPatch, total=False):
@@ -94,13 +95,17 @@ class AccountPatch(OwnAccountPatch, total=False):
 
 
 class AccountOut(Out):
-    """An account; `sync_time` is the local time of day at which scheduled runs fire (D7)."""
+    """An account; `sync_time` is the local time of day at which scheduled runs fire (D7).
+
+    With `confirm_recipients` a new recipient gets a code by mail, and nothing else until it is confirmed.
+    """
 
     name: str
     time_zone: str
     sync_time: SyncTime
     features: Features
     email_domains: list[str]
+    confirm_recipients: bool
     created_at: Moment
 
 
@@ -117,6 +122,7 @@ def shown(account: Account) -> AccountOut:
         sync_time=account.sync_time,
         features=Features.model_validate(account.features),
         email_domains=account.email_domains,
+        confirm_recipients=account.confirm_recipients,
         created_at=account.created_at,
     )
 
@@ -189,7 +195,7 @@ async def get_own(tx: Reading, caller: Caller) -> AccountOut:
     dependencies=[needs(Scope.ACCOUNT_WRITE)],
 )
 async def change_own(body: OwnAccountPatch, tx: Tx, caller: Caller, match: IfMatch) -> AccountOut:
-    """Change the account's name, time zone and sync time."""
+    """Change the account's name, time zone and sync time, and whether recipients confirm their address."""
     account = await accounts.lock(tx, caller.account_id)
     before = shown(account)
     match.check(before)
@@ -200,4 +206,5 @@ def _changed(tx: Tx, caller: Principal, account: Account, body: OwnAccountPatch,
     account.name = body.get("name", account.name)
     account.time_zone = body.get("time_zone", account.time_zone)
     account.sync_time = body.get("sync_time", account.sync_time)
+    account.confirm_recipients = body.get("confirm_recipients", account.confirm_recipients)
     return audit.changed(tx, caller, "account.changed", before, shown(account))

@@ -20,9 +20,10 @@ from ingestd.domain.moment import Moment
 from ingestd.domain.notice import NoticeType
 from ingestd.notify.webhooks import Code
 from ingestd.store import deliveries, notices, webhooks
-from ingestd.store.deliveries import DeliveryState, Shown
+from ingestd.store.deliveries import Shown
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.notices import Notice
+from ingestd.store.outgoing import DeliveryState
 
 router = Router(prefix="/v1/webhooks/{webhook_id}", tags=["Webhooks"])
 
@@ -162,6 +163,6 @@ async def test(webhook_id: WebhookId, tx: Tx, caller: Caller) -> DeliveryOut:
         data={"id": ids.show(Prefix.WEBHOOK, webhook_id)},
         created_at=utc_now(),
     )
-    await tx.execute(notices.adding(notice, chosen=[webhook_id]))
+    await tx.execute(notices.adding(notice, only=[webhook_id]))
     audit.note(tx, caller, "webhook.tested", ids.show(Prefix.WEBHOOK, webhook_id))
     return _shown(await deliveries.of_notice(tx, webhook, notice.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Annotated, Final
 
 from fastapi import Depends, Response
@@ -9,7 +10,7 @@ from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
-from ingestd.api.context import Caller, Reading, Scope, Tx, needs
+from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import RecipientId
 from ingestd.api.model import STRICT, In, Name, Out
@@ -19,9 +20,11 @@ from ingestd.domain import ids
 from ingestd.domain.errors import Conflict, Invalid, Problem
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
-from ingestd.domain.recipient import Milestone, normal_address
-from ingestd.store import accounts, recipients
+from ingestd.domain.notice import NoticeType
+from ingestd.domain.recipient import Milestone, confirmation_code, normal_address
+from ingestd.store import accounts, messages, notices, recipients
 from ingestd.store.engine import new_id, utc_now
+from ingestd.store.notices import Notice
 from ingestd.store.recipients import Recipient
 
 router = Router(prefix="/v1/recipients", tags=["Recipients"])
@@ -47,12 +50,22 @@ class RecipientPatch(TypedDict, total=False):
     milestones: Milestones
 
 
+class RecipientConfirmIn(In):
+    """The code that was mailed to a recipient."""
+
+    code: Annotated[str, Field(min_length=1, max_length=40)]
+
+
 class RecipientOut(Out):
-    """Somebody who may be sent e-mail: a manifest may name the address in `clientEmail`."""
+    """Somebody who may be sent e-mail: a manifest may name the address in `clientEmail`.
+
+    `confirmed_at` is null while an account that wants recipients to confirm their address waits for that.
+    """
 
     address: str
     name: str
     milestones: list[Milestone]
+    confirmed_at: Moment | None
     created_at: Moment
 
 
@@ -66,6 +79,7 @@ def _shown(recipient: Recipient) -> RecipientOut:
         address=recipient.address,
         name=recipient.name,
         milestones=recipient.milestones,
+        confirmed_at=recipient.confirmed_at,
         created_at=recipient.created_at,
     )
 
@@ -82,12 +96,15 @@ def _in_order(milestones: list[Milestone]) -> list[Milestone]:
     dependencies=[needs(Scope.ACCOUNT_WRITE)],
 )
 async def create(body: RecipientIn, tx: Tx, caller: Caller, response: Response) -> RecipientOut:
-    """Let e-mail go to an address: error files hold personal data, so they go to nobody else (D39)."""
+    """Let e-mail go to an address: error files hold personal data, so they go to nobody else (D39).
+
+    Where the account has `confirm_recipients`, a code is mailed there first, and nothing else until it is confirmed.
+    """
     address = normal_address(body.address)
     if address is None:
         problem = Problem("/body/address", "address", "Must be one e-mail address.")
         raise Invalid("This is no e-mail address.", problems=(problem,))
-    await accounts.lock(tx, caller.account_id)
+    account, now = await accounts.lock(tx, caller.account_id), utc_now()
     if await recipients.find(tx, caller.account_id, address):
         raise Conflict("The address is registered already.", code="recipient_exists")
     recipient = Recipient(
@@ -96,9 +113,12 @@ async def create(body: RecipientIn, tx: Tx, caller: Caller, response: Response) 
         address=address,
         name=body.name,
         milestones=_in_order(body.milestones),
-        created_at=utc_now(),
+        confirmed_at=None if account.confirm_recipients else now,
+        created_at=now,
     )
     tx.add(recipient)
+    if recipient.confirmed_at is None:
+        await _invite(tx, recipient)
     shown = _shown(recipient)
     audit.note(tx, caller, "recipient.created", shown.id, after=shown)
     response.headers["Location"] = f"{router.prefix}/{shown.id}"
@@ -140,6 +160,40 @@ async def change(
     recipient.name = body.get("name", recipient.name)
     recipient.milestones = _in_order(body.get("milestones", recipient.milestones))
     return audit.changed(tx, caller, "recipient.changed", before, _shown(recipient))
+
+
+@router.post(
+    "/{recipient_id}/confirm",
+    operation_id="recipients_confirm",
+    summary="Confirm a recipient",
+    dependencies=[needs(Scope.ACCOUNT_WRITE)],
+)
+async def confirm(
+    recipient_id: RecipientId, body: RecipientConfirmIn, tx: Tx, service: Service, caller: Caller
+) -> RecipientOut:
+    """Confirm an address with the code that was mailed to it."""
+    keys = await service.intake.keys(caller.account_id)
+    recipient = await recipients.get(tx, caller.account_id, recipient_id, lock=True)
+    code = confirmation_code(keys.mac("recipients", recipient_id.bytes))
+    if not hmac.compare_digest(code.encode(), body.code.strip().lower().encode()):
+        problem = Problem("/body/code", "code", "Must be the code of the mail that asked for confirmation.")
+        raise Invalid("This is not the code.", problems=(problem,))
+    before = _shown(recipient)
+    recipient.confirmed_at = recipient.confirmed_at or utc_now()
+    return audit.changed(tx, caller, "recipient.confirmed", before, _shown(recipient))
+
+
+async def _invite(tx: Tx, recipient: Recipient) -> None:
+    notice = Notice(
+        id=new_id(),
+        account_id=recipient.account_id,
+        type=NoticeType.RECIPIENT_INVITED,
+        subject_id=recipient.id,
+        data={"id": ids.show(Prefix.RECIPIENT, recipient.id)},
+        created_at=utc_now(),
+    )
+    await tx.execute(notices.adding(notice))
+    await messages.invite(tx, notice, recipient.address)
 
 
 @router.delete(

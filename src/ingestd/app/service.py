@@ -30,6 +30,7 @@ from ingestd.ingest.upkeep import Upkeep
 from ingestd.ingest.work import Place
 from ingestd.metrics import Metrics, new_metrics
 from ingestd.notify.outbox import Outbox
+from ingestd.notify.posting import Posting
 from ingestd.notify.webhooks import Sender
 from ingestd.settings import Settings
 from ingestd.sftpd.server import listen
@@ -122,14 +123,19 @@ class _Starting:
     async def start_worker(self) -> None:
         """Run ingestions, and deliver what they tell."""
         ground, settings = self.ground, self.settings.worker
-        outbox = Outbox(
-            url=ground.database_url,
+        posting = Posting(
             sessions=self.sessions,
             sender=Sender(allow=self.allow),
             keys=self.intake.keys,
             metrics=self.metrics,
             clock=store.utc_now,
             jitter=random.random,
+        )
+        outbox = Outbox(
+            url=ground.database_url,
+            sessions=self.sessions,
+            channel=posting,
+            clock=store.utc_now,
         )
         self._run(outbox.run)
         pool = Pool(settings.processes, threads=settings.processes)

@@ -66,6 +66,15 @@ def parse(text: bytes) -> Manifest:
     return Manifest(unicodedata.normalize("NFC", file_name), client_email, target, columns, _unknown_keys(document))
 
 
+def named_address(text: bytes) -> str:
+    """What a manifest, right or wrong, says in `clientEmail`; blank where that cannot be read."""
+    try:
+        document = _load(text)
+    except Invalid:
+        return ""
+    return _text(document, "clientEmail", []) if isinstance(document, dict) else ""
+
+
 def _incorrect(problems: list[Problem]) -> Invalid:
     told = problems[:MOST_TOLD]
     if rest := len(problems) - len(told):

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from ingestd.domain.ingestion import IngestionView
+from ingestd.domain.recipient import Milestone
 
 FEW: Final = 10
 
@@ -21,7 +22,28 @@ class NoticeType(StrEnum):
     INGESTION_FAILED = "ingestion.failed"
     INGESTION_CANCELLED = "ingestion.cancelled"
     FILE_RECEIVED = "file.received"
+    SEGMENT_CREATED = "segment.created"
+    SEGMENT_ACTIVATED = "segment.activated"
+    SEGMENT_DEACTIVATED = "segment.deactivated"
+    SEGMENT_REFRESHED = "segment.refreshed"
+    RUN_SUCCEEDED = "run.succeeded"
+    RUN_FAILED = "run.failed"
+    CONNECTION_HOST_KEY_CHANGED = "connection.host_key_changed"
+    WEBHOOK_DISABLED = "webhook.disabled"
     WEBHOOK_TEST = "webhook.test"
+    RECIPIENT_INVITED = "recipient.invited"
+
+
+MILESTONES: Final = {
+    NoticeType.INGESTION_PICKED_UP: Milestone.PICKED_UP,
+    NoticeType.INGESTION_DELAYED: Milestone.DELAYED,
+    NoticeType.INGESTION_COMPLETED: Milestone.COMPLETED,
+    NoticeType.INGESTION_FAILED: Milestone.FAILED,
+    NoticeType.RUN_FAILED: Milestone.FAILED,
+    NoticeType.CONNECTION_HOST_KEY_CHANGED: Milestone.ATTENTION,
+    NoticeType.WEBHOOK_DISABLED: Milestone.ATTENTION,
+}
+"""What is mailed too; a recipient is told of the milestones that they have."""
 
 
 def few(warnings: Sequence[str]) -> tuple[str, ...]:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 from enum import StrEnum
+from typing import Final
 
 from email_validator import EmailNotValidError, validate_email
 
 
 class Milestone(StrEnum):
-    """A moment in the life of an ingestion that a recipient can be told of."""
+    """What a recipient can be told of: moments in the life of a file, and what needs the account's attention."""
 
     PICKED_UP = "picked_up"
     DELAYED = "delayed"
     COMPLETED = "completed"
     FAILED = "failed"
+    ATTENTION = "attention"
+
+
+SILENCED: Final = (Milestone.PICKED_UP, Milestone.DELAYED, Milestone.COMPLETED)
+"""What an account without milestone mails is not told of (S133, D58)."""
+
+
+def confirmation_code(mac: bytes) -> str:
+    """The code that is mailed to a recipient, of the account's code for the recipient's id: 60 bits, easily typed."""
+    text = base64.b32encode(mac).decode().lower()
+    return "-".join(text[start : start + 4] for start in (0, 4, 8))
 
 
 def normal_address(text: str) -> str | None:

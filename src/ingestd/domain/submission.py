@@ -33,7 +33,8 @@ class Submission:
     """One file to ingest: which door, whose, how, where from, and who is told.
 
     Plan and file are missing only where a manifest is refused. A retry names the ingestion it is a `retry_of`, and the
-    one whose rejected `rows_of` it reads in place of the file.
+    one whose rejected `rows_of` it reads in place of the file. Told are the addresses `recipients`, and beside the
+    webhooks that want to know the ones in `webhook_ids` (S136).
     """
 
     channel: Channel
@@ -46,6 +47,7 @@ class Submission:
     dry_run: bool = False
     segment_id: UUID | None = None
     recipients: tuple[str, ...] = ()
+    webhook_ids: tuple[UUID, ...] = ()
     warnings: tuple[str, ...] = ()
     retry_of: UUID | None = None
     rows_of: UUID | None = None

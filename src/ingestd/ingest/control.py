@@ -72,6 +72,7 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         manifest_id=earlier.manifest_id,
         segment_id=earlier.segment_id,
         recipients=tuple(earlier.recipients),
+        webhook_ids=tuple(earlier.webhook_ids),
         retry_of=earlier.id,
         rows_of=rows_of,
     )

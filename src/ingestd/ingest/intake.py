@@ -125,6 +125,7 @@ def new_ingestion(submission: Submission, *, now: datetime) -> Ingestion:
         segment_id=submission.segment_id,
         uploaded_by=submission.uploaded_by.shown(),
         recipients=list(submission.recipients),
+        webhook_ids=list(submission.webhook_ids),
         status=Status.SCHEDULED,
         stage=Stage.QUEUED,
         fence=0,

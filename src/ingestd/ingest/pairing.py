@@ -13,7 +13,7 @@ from ingestd.domain.errors import Conflict, FileRefused, Invalid, Problem
 from ingestd.domain.file_name import safe_name
 from ingestd.domain.ingestion import Channel, ErrorView, Stage, Status
 from ingestd.domain.manifest import Manifest as Parsed
-from ingestd.domain.manifest import parse
+from ingestd.domain.manifest import named_address, parse
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Limits
 from ingestd.domain.recipient import normal_address
@@ -21,7 +21,7 @@ from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, new_ingestion, submit
 from ingestd.ingest.refusal import error_of
 from ingestd.ingest.tell import tell
-from ingestd.store import accounts, files, ingestions, manifests, recipients
+from ingestd.store import accounts, files, import_keys, ingestions, manifests, recipients
 from ingestd.store.accounts import Account
 from ingestd.store.engine import new_id
 from ingestd.store.files import File, FileState
@@ -51,7 +51,7 @@ async def submit_manifest(session: AsyncSession, intake: Intake, arrival: Arriva
     account = await accounts.lock(session, arrival.account_id)
     earlier = await manifests.find(session, account.id, arrival.name)
     if earlier is not None:
-        return await _again(session, arrival, earlier, now=now)
+        return await _again(session, account, arrival, earlier, now=now)
     manifest = await _add(session, arrival, ManifestState.ACCEPTED, now=now)
     try:
         return (await _pair(session, intake, account, manifest, arrival, now=now)).id
@@ -59,7 +59,7 @@ async def submit_manifest(session: AsyncSession, intake: Intake, arrival: Arriva
         error = error_of(refusal)
         manifest.state = ManifestState.REFUSED
         manifest.problems = [problem.model_dump() for problem in error.problems]
-        return await _refuse(session, arrival, manifest.id, error, now=now)
+        return await _refuse(session, account, arrival, manifest.id, error, now=now)
 
 
 async def add_draft(session: AsyncSession, arrival: Arrival, *, now: datetime) -> Manifest:
@@ -155,7 +155,7 @@ async def _pair(
 async def _claim(
     session: AsyncSession, parsed: Parsed, file: File, channel: Channel, actor: Actor, limits: Limits
 ) -> Submission:
-    """Take the file, and say what is to be done with it."""
+    """Take the file, and say what is to be done with it and who is told; the webhooks are those of its import key."""
     await files.take(session, file)
     return Submission(
         channel=channel,
@@ -164,20 +164,22 @@ async def _claim(
         file_id=file.id,
         uploaded_by=actor,
         recipients=(parsed.client_email,),
+        webhook_ids=await _webhooks(session, actor),
         warnings=parsed.warnings,
     )
 
 
-async def _again(session: AsyncSession, arrival: Arrival, earlier: Manifest, *, now: datetime) -> UUID:
+async def _again(
+    session: AsyncSession, account: Account, arrival: Arrival, earlier: Manifest, *, now: datetime
+) -> UUID:
     """A manifest's name came a second time: a repeat of the same ingestion, or a reuse that is refused (D18)."""
     if earlier.sha256 == arrival.blob.sha256 and not await _newer_upload_waits(session, arrival):
         found = await ingestions.find_of_manifest(session, earlier.id)
         if found is not None:
             return found
     problem = Problem("", "name_used", "A manifest of this name has been used before. Give every manifest a new name.")
-    return await _refuse(
-        session, arrival, None, error_of(Invalid(code="manifest_incorrect", problems=(problem,))), now=now
-    )
+    error = error_of(Invalid(code="manifest_incorrect", problems=(problem,)))
+    return await _refuse(session, account, arrival, None, error, now=now)
 
 
 async def _newer_upload_waits(session: AsyncSession, arrival: Arrival) -> bool:
@@ -189,7 +191,13 @@ async def _newer_upload_waits(session: AsyncSession, arrival: Arrival) -> bool:
 
 
 async def _refuse(
-    session: AsyncSession, arrival: Arrival, manifest_id: UUID | None, error: ErrorView, *, now: datetime
+    session: AsyncSession,
+    account: Account,
+    arrival: Arrival,
+    manifest_id: UUID | None,
+    error: ErrorView,
+    *,
+    now: datetime,
 ) -> UUID:
     submission = Submission(
         channel=arrival.channel,
@@ -198,6 +206,8 @@ async def _refuse(
         file_id=None,
         uploaded_by=arrival.actor,
         manifest_id=manifest_id,
+        recipients=await _told(session, account, arrival.text),
+        webhook_ids=await _webhooks(session, arrival.actor),
     )
     ingestion: Ingestion = new_ingestion(submission, now=now)
     ingestion.status = Status.FAILED
@@ -215,15 +225,35 @@ async def _check_recipient(session: AsyncSession, account: Account, text: str) -
     address = normal_address(text)
     if address is None:
         problem = Problem("/clientEmail", "address", "'clientEmail' must be one e-mail address.")
-    elif address.rpartition("@")[2] in account.email_domains or await recipients.find(session, account.id, address):
+    elif await _may_be_written_to(session, account, address):
         return
     else:
         problem = Problem(
             "/clientEmail",
             "recipient_unknown",
-            "'clientEmail' is not among the account's recipients or allowed e-mail domains. Register it first.",
+            "'clientEmail' is not among the account's recipients or allowed e-mail domains, or waits for confirmation. "
+            "Register it first.",
         )
     raise Invalid("Incorrect details in manifest file", code="manifest_incorrect", problems=(problem,))
+
+
+async def _webhooks(session: AsyncSession, actor: Actor) -> tuple[UUID, ...]:
+    """The webhooks that were chosen for the import key with which a file came (S136)."""
+    return await import_keys.webhooks_of(session, actor.id) if actor.type == "import_key" and actor.id else ()
+
+
+async def _may_be_written_to(session: AsyncSession, account: Account, address: str) -> bool:
+    """Whether an address is that of a recipient, who has confirmed it where the account wants that, or of a domain."""
+    recipient = await recipients.find(session, account.id, address)
+    if recipient is None:
+        return address.rpartition("@")[2] in account.email_domains
+    return recipient.confirmed_at is not None
+
+
+async def _told(session: AsyncSession, account: Account, text: bytes) -> tuple[str, ...]:
+    """Whom a manifest that is refused names: told all the same, if the account may write to them (S122, T94)."""
+    address = normal_address(named_address(text))
+    return (address,) if address and await _may_be_written_to(session, account, address) else ()
 
 
 async def _data_file(session: AsyncSession, account_id: UUID, parsed: Parsed, limits: Limits) -> File:

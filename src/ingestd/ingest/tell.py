@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ingestd.domain.ingestion import Channel
 from ingestd.domain.notice import NoticeType, thin
-from ingestd.store import ingestions, notices
+from ingestd.domain.plan import Target
+from ingestd.domain.recipient import normal_address
+from ingestd.store import ingestions, messages, notices
 from ingestd.store.engine import new_id
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.notices import Notice
@@ -18,21 +23,47 @@ from ingestd.store.notices import Notice
 def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeType, *, now: datetime) -> None:
     """Write that something happened to an ingestion, which is shown as it stands in this transaction."""
     row = connection.execute(ingestions.shown(Ingestion.id == ingestion_id)).one()
-    connection.execute(
-        notices.adding(
-            Notice(
-                id=new_id(),
-                account_id=row.account_id,
-                type=notice,
-                subject_id=ingestion_id,
-                data=thin(ingestions.view(row)).model_dump(mode="json"),
-                created_at=now,
-            )
-        )
+    told = Notice(
+        id=new_id(),
+        account_id=row.account_id,
+        type=notice,
+        subject_id=ingestion_id,
+        data=thin(ingestions.view(row)).model_dump(mode="json"),
+        created_at=now,
     )
+    connection.execute(notices.adding(told, chosen=row.webhook_ids))
+    connection.execute(messages.adding(told, to=_addresses(row, notice)))
 
 
 async def tell(session: AsyncSession, notice: NoticeType, ingestion_id: UUID, *, now: datetime) -> None:
     """Write the notice in a door's transaction, whose changes must have been flushed."""
     connection = await session.connection()
     await connection.run_sync(tell_ingestion, ingestion_id, notice, now=now)
+
+
+async def tell_account(  # noqa: PLR0913 -- a notice, and who is told
+    session: AsyncSession,
+    account_id: UUID,
+    notice: NoticeType,
+    data: dict[str, Any],
+    *,
+    subject_id: UUID,
+    to: Collection[str] | None = None,
+    webhook_ids: Collection[UUID] = (),
+    now: datetime,
+) -> None:
+    """Write a notice about something else than an ingestion: a run, a connection, a segment.
+
+    Mail goes `to` these addresses, or to all recipients who want the milestone; see `messages.adding`.
+    """
+    told = Notice(id=new_id(), account_id=account_id, type=notice, subject_id=subject_id, data=data, created_at=now)
+    await session.execute(notices.adding(told, chosen=webhook_ids))
+    await session.execute(messages.adding(told, to=to))
+
+
+def _addresses(row: Row[Any], notice: NoticeType) -> Sequence[str]:
+    """Who is written to. The recipients of a segment that a schedule refreshes hear of failures only (S36)."""
+    refreshed = row.channel == Channel.SCHEDULE and row.target == Target.SEGMENT
+    if refreshed and notice is not NoticeType.INGESTION_FAILED:
+        return ()
+    return [address for text in row.recipients if (address := normal_address(text))]

@@ -6,7 +6,7 @@ from datetime import datetime, time
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import LargeBinary, Time, select, update
+from sqlalchemy import LargeBinary, Time, false, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -26,6 +26,7 @@ class Account(Base):
     sync_time: Mapped[time] = mapped_column(Time)
     features: Mapped[dict[str, Any]]
     email_domains: Mapped[list[Any]]
+    confirm_recipients: Mapped[bool] = mapped_column(server_default=false())
     next_seq: Mapped[int]
     data_keys: Mapped[bytes] = mapped_column(LargeBinary)
     index_key: Mapped[bytes] = mapped_column(LargeBinary)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,26 +13,23 @@ import psycopg
 from sqlalchemy import (
     CheckConstraint,
     ColumnElement,
-    DateTime,
     ForeignKey,
     Index,
     Row,
     Select,
     UniqueConstraint,
-    Uuid,
-    bindparam,
     func,
     select,
     text,
-    update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.domain.errors import Conflict, NotFound
-from ingestd.store.base import Base, Key
+from ingestd.store import outgoing
+from ingestd.store.base import Base
 from ingestd.store.notices import CHANNEL, Notice
+from ingestd.store.outgoing import LEASE, DeliveryState, Lease, Outgoing
 from ingestd.store.page import Cut, Sorts
 from ingestd.store.webhooks import Webhook
 
@@ -43,31 +39,9 @@ PER_WEBHOOK: Final = 2
 PER_ACCOUNT: Final = 8
 """Deliveries on their way for one account at a time, over all replicas (T14)."""
 
-LEASE: Final = timedelta(minutes=1)
-"""How long a claimed delivery is left to its dispatcher: well above the time an attempt may take."""
 
-ATTEMPTS_KEPT: Final = 50
-"""The newest attempts of a delivery that are kept: a client may ask for new ones without end."""
-
-
-_OPEN: Final = text("next_attempt_at IS NOT NULL")
-
-
-class DeliveryState(StrEnum):
-    """What became of a delivery: waiting for its next attempt, on its way, taken, or given up."""
-
-    PENDING = "pending"
-    SENDING = "sending"
-    DELIVERED = "delivered"
-    DEAD = "dead"
-
-
-class Delivery(Base):
-    """One notice for one webhook.
-
-    `next_attempt_at` is when a pending one is due, and when a sending one counts as left behind by a dead dispatcher.
-    `failures` counts the present series of attempts; `attempts` are `{at, code, status, ms}`, of every series.
-    """
+class Delivery(Outgoing, Base):
+    """One notice for one webhook; `attempts` are `{at, code, status, ms}`."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -81,15 +55,9 @@ class Delivery(Base):
         Index("ix_deliveries_sending", "webhook_id", postgresql_where=text("state = 'sending'")),
     )
 
-    id: Mapped[Key] = mapped_column(server_default=func.gen_random_uuid())
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
     notice_id: Mapped[UUID] = mapped_column(ForeignKey("notices.id", ondelete="CASCADE"), index=True)
-    state: Mapped[str]
-    failures: Mapped[int]
-    attempts: Mapped[list[Any]]
-    next_attempt_at: Mapped[datetime | None]
-    created_at: Mapped[datetime]
 
 
 SORTS: Final[Sorts] = {"created_at": (Delivery.notice_id,)}
@@ -99,14 +67,9 @@ Shown = Row[Delivery, Notice]
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Lease):
     """A delivery that is this dispatcher's until `lease`, with all that sending it needs."""
 
-    id: UUID
-    lease: datetime
-    failures: int
-    account_id: UUID
-    notice_id: UUID
     type: str
     data: dict[str, Any]
     created_at: datetime
@@ -157,45 +120,6 @@ async def claim(session: AsyncSession, *, room: int, now: datetime) -> list[Clai
     return [Claimed(**row) for row in rows.mappings()]
 
 
-async def next_due(session: AsyncSession, *, now: datetime) -> datetime | None:
-    """When the next delivery falls due after `now`, which is that of the last `claim`: others wait for one to end."""
-    found: datetime | None = await session.scalar(
-        select(func.min(Delivery.next_attempt_at)).where(Delivery.next_attempt_at > now)
-    )
-    return found
-
-
-_MARK = text("""
-    UPDATE deliveries
-    SET state = :state, next_attempt_at = :next_attempt_at, failures = failures + :failed,
-        attempts = CASE WHEN jsonb_array_length(attempts) < :kept THEN attempts ELSE attempts - 0 END || :attempt
-    WHERE id = :id AND state = 'sending' AND next_attempt_at = :lease
-""").bindparams(
-    bindparam("id", type_=Uuid()),
-    bindparam("attempt", type_=JSONB()),
-    bindparam("next_attempt_at", type_=DateTime(timezone=True)),
-    kept=ATTEMPTS_KEPT,
-)
-
-
-async def mark(
-    session: AsyncSession, claimed: Claimed, attempt: dict[str, Any], *, delivered: bool, again_at: datetime | None
-) -> None:
-    """Write what came of an attempt: delivered, due again at a time, or dead. Nothing once the lease is another's."""
-    undelivered = DeliveryState.PENDING if again_at else DeliveryState.DEAD
-    await session.execute(
-        _MARK,
-        {
-            "id": claimed.id,
-            "lease": claimed.lease,
-            "state": DeliveryState.DELIVERED if delivered else undelivered,
-            "next_attempt_at": None if delivered else again_at,
-            "failed": int(not delivered),
-            "attempt": [attempt],
-        },
-    )
-
-
 async def get(session: AsyncSession, webhook: Webhook, delivery_id: UUID) -> Shown:
     """The delivery and its notice, or NotFound."""
     found = await session.execute(_shown(webhook).where(Delivery.id == delivery_id))
@@ -240,14 +164,7 @@ async def recover(session: AsyncSession, webhook: Webhook, *, since: datetime, n
 
 async def _restart(session: AsyncSession, webhook: Webhook, *which: ColumnElement[bool], now: datetime) -> int:
     check_enabled(webhook)
-    found = await session.execute(
-        update(Delivery)
-        .where(Delivery.webhook_id == webhook.id, Delivery.state != DeliveryState.SENDING, *which)
-        .values(state=DeliveryState.PENDING, failures=0, next_attempt_at=now)
-        .returning(Delivery.id)
-    )
-    await session.execute(select(func.pg_notify(CHANNEL, "")))
-    return len(found.all())
+    return await outgoing.restart(session, Delivery, Delivery.webhook_id == webhook.id, *which, now=now)
 
 
 def check_enabled(webhook: Webhook) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, select, text, update
+from sqlalchemy import ARRAY, ForeignKey, Index, Uuid, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -20,7 +20,10 @@ from ingestd.store.page import Cut, Sorts
 
 
 class ImportKey(Base):
-    """An import key; name and fingerprint are unique among the keys of an account that are not revoked."""
+    """An import key; name and fingerprint are unique among the keys of an account that are not revoked.
+
+    `webhook_ids` are told of what becomes of its files, whatever else they want (S136).
+    """
 
     __tablename__ = "import_keys"
     __table_args__ = (
@@ -39,6 +42,7 @@ class ImportKey(Base):
     name: Mapped[str]
     public_key: Mapped[str]
     fingerprint: Mapped[str]
+    webhook_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default="{}")
     created_at: Mapped[datetime]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
@@ -99,6 +103,11 @@ async def admitted(session: AsyncSession, keys: Collection[UUID]) -> set[UUID]:
         .where(ImportKey.id.in_(keys), ImportKey.revoked_at.is_(None), Account.features.contains({"sftp": True}))
     )
     return set(found)
+
+
+async def webhooks_of(session: AsyncSession, key_id: UUID) -> tuple[UUID, ...]:
+    """The webhooks that were chosen for a key, one that has been revoked since too (S136)."""
+    return tuple(await session.scalar(select(ImportKey.webhook_ids).where(ImportKey.id == key_id)) or ())
 
 
 async def used(session: AsyncSession, key_id: UUID, *, now: datetime) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Connection,
     ForeignKey,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Row,
     Select,
     UniqueConstraint,
+    Uuid,
     cast,
     func,
     select,
@@ -45,7 +47,8 @@ class Ingestion(Base):
 
     `seq` is null where a manifest was refused before it got a number; `attempts` counts those that crashed; `checked`
     is what checking found (`ingest.work.Checked`), once it is whole. `rows_of` is the ingestion whose rejected rows
-    this one reads in place of the file.
+    this one reads in place of the file. `recipients` and `webhook_ids` are told what becomes of it; `delays` counts how
+    often they were told that it takes long.
     """
 
     __tablename__ = "ingestions"
@@ -78,6 +81,7 @@ class Ingestion(Base):
     rows_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
     uploaded_by: Mapped[dict[str, Any]]
     recipients: Mapped[list[Any]]
+    webhook_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default="{}")
     status: Mapped[str]
     stage: Mapped[str]
     fence: Mapped[int]
@@ -93,6 +97,7 @@ class Ingestion(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    delays: Mapped[int] = mapped_column(server_default="0")
 
 
 class LedgerEntry(Base):

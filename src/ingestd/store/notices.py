@@ -7,20 +7,21 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Executable, ForeignKey, Uuid, bindparam, text
+from sqlalchemy import ARRAY, Executable, ForeignKey, Index, Uuid, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.store.base import Base, Key
 
 CHANNEL: Final = "ingestd_deliveries"
-"""The channel of LISTEN and NOTIFY that wakes the dispatchers."""
+"""The channel of LISTEN and NOTIFY that wakes the dispatchers, of webhooks and of mail."""
 
 
 class Notice(Base):
     """Something that happened; `data` is that part of a webhook's body, without personal data (P9)."""
 
     __tablename__ = "notices"
+    __table_args__ = (Index("ix_notices_account_id_id", "account_id", "id"),)
 
     id: Mapped[Key]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
@@ -41,8 +42,9 @@ _ADD = text("""
         SELECT n.account_id, w.id, n.id, 'pending', 0, '[]', n.created_at, n.created_at
         FROM notice n
         JOIN webhooks w ON w.account_id = n.account_id AND w.enabled
-        WHERE CASE WHEN CAST(:chosen AS uuid[]) IS NULL THEN w.events IS NULL OR n.type = ANY (w.events)
-                   ELSE w.id = ANY (:chosen) END
+        WHERE CASE WHEN CAST(:only AS uuid[]) IS NULL
+                   THEN w.events IS NULL OR n.type = ANY (w.events) OR w.id = ANY (:chosen)
+                   ELSE w.id = ANY (:only) END
         RETURNING id
     )
     SELECT pg_notify(:channel, '') FROM delivery
@@ -52,15 +54,16 @@ _ADD = text("""
     bindparam("subject_id", type_=Uuid()),
     bindparam("data", type_=JSONB()),
     bindparam("chosen", type_=ARRAY(Uuid())),
+    bindparam("only", type_=ARRAY(Uuid())),
     bindparam("channel", CHANNEL),
 )
 
 
-def adding(notice: Notice, *, chosen: Collection[UUID] | None = None) -> Executable:
+def adding(notice: Notice, *, chosen: Collection[UUID] = (), only: Collection[UUID] | None = None) -> Executable:
     """The statement that writes a notice and its deliveries in the caller's transaction; for either kind of connection.
 
-    Told are the account's enabled webhooks that want the type; or the chosen ones, whatever they want (S136). The
-    dispatchers wake at the commit.
+    Told are the account's enabled webhooks that want the type, and the `chosen` ones whatever they want (S136); or
+    `only` some. The dispatchers wake at the commit.
     """
     return _ADD.bindparams(
         id=notice.id,
@@ -69,5 +72,6 @@ def adding(notice: Notice, *, chosen: Collection[UUID] | None = None) -> Executa
         subject_id=notice.subject_id,
         data=notice.data,
         created_at=notice.created_at,
-        chosen=None if chosen is None else list(chosen),
+        chosen=list(chosen),
+        only=None if only is None else list(only),
     )

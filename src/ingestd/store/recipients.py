@@ -17,7 +17,7 @@ from ingestd.store.page import Cut, Sorts
 
 
 class Recipient(Base):
-    """Somebody who may be sent e-mail; `address` is in its normal form."""
+    """Somebody who may be sent e-mail once their address is confirmed; `address` is in its normal form."""
 
     __tablename__ = "recipients"
     __table_args__ = (UniqueConstraint("account_id", "address"),)
@@ -27,6 +27,7 @@ class Recipient(Base):
     address: Mapped[str]
     name: Mapped[str]
     milestones: Mapped[list[Any]]
+    confirmed_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
 

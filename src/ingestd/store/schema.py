@@ -29,6 +29,7 @@ from ingestd.store import (  # noqa: F401 -- importing a table declares it
     import_keys,
     ingestions,
     manifests,
+    messages,
     notices,
     profiles,
     recipients,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ARRAY, ForeignKey, Index, LargeBinary, Text, func, select, update
@@ -29,7 +29,10 @@ class Disabled(StrEnum):
 
 
 class Webhook(Base):
-    """An address and the types of events it wants; null means all of them. The secrets are sealed (T110)."""
+    """An address and the types of events it wants; null means all of them.
+
+    The secrets are sealed (T110), and so are the values of `headers`, which is sent with each event.
+    """
 
     __tablename__ = "webhooks"
     __table_args__ = (Index("ix_webhooks_account_id_id", "account_id", "id"),)
@@ -42,6 +45,7 @@ class Webhook(Base):
     previous_secret: Mapped[bytes | None] = mapped_column(LargeBinary)
     previous_until: Mapped[datetime | None]
     events: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    headers: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     enabled: Mapped[bool]
     disabled_reason: Mapped[str | None]
     failing_since: Mapped[datetime | None]
