@@ -11,6 +11,7 @@ import grimp
 import pytest
 
 HOMES = {
+    "aioftp": {"fetch"},
     "alembic": {"store"},
     "apscheduler": {"scheduler"},
     "asyncssh": {"sftpd", "fetch", "cli"},

@@ -21,6 +21,9 @@ UNKNOWN = "0" * 26
 OWN = {"instance": "", "request_id": ""}
 """The members of a problem document that are the request's own."""
 
+SERVER = {"kind": "sftp", "host": "127.0.0.1", "port": 2, "username": "ann", "password": "not a real one"}
+"""A connection to a server that is not there."""
+
 BODIES: dict[str, Any] = {
     "accounts_create": {"name": "made by the walk"},
     "webhooks_create": {"name": "walk", "url": "https://127.0.0.1:8443/"},
@@ -30,6 +33,9 @@ BODIES: dict[str, Any] = {
         "name": "walk",
         "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
     },
+    "connections_create": {"name": "made by the walk"} | SERVER,
+    "connections_change": {"root": "walk"},
+    "connections_pin_host_keys": {"host_keys": []},
     "profiles_lookup": {"identifiers": [{"kind": "identity", "value": "ann"}]},
     "segments_create": {
         "name": "made by the walk",
@@ -144,9 +150,11 @@ async def owned(tenant: Tenant) -> dict[str, str]:
     source = (await tenant.http.post("/v1/data-sources", json={"name": "CRM"})).raise_for_status().json()
     await tenant.http.put(f"/v1/data-sources/{source['id']}/mapping", json=BODIES["data_sources_mapping_put"])
     attribute = await tenant.http.post("/v1/attributes", json={"name": "tier"})
+    connection = await tenant.http.post("/v1/connections", json={"name": "walk"} | SERVER)
     found = {
         "acc": tenant.id,
         "key": key.raise_for_status().json()["id"],
+        "con": connection.raise_for_status().json()["id"],
         "whk": webhook.raise_for_status().json()["id"],
         "ing": ended["id"],
         "fil": ended["file"]["id"],

@@ -14,6 +14,7 @@ from ingestd.api import (
     api_keys,
     attributes,
     audit,
+    connections,
     data_sources,
     deliveries,
     events,
@@ -40,7 +41,7 @@ from ingestd.api.edge import Edge
 
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, files, manifests, schemas),
-    *(attributes, macros, data_sources),
+    *(attributes, macros, data_sources, connections),
     *(ingestions, ingestion_events, rejects, profiles, events, segments, webhooks, deliveries, audit),
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from ingestd.domain.connection import MAX_CONNECTIONS
 from ingestd.domain.rejection import FILE_REASONS, REMEDIES
 
 
@@ -73,6 +74,15 @@ _OF_THE_API: Final = {
         "Import key exists",
         "The account has an import key with this name or this public key.",
         "Choose another name, or revoke the other key first.",
+    ),
+    "connection_exists": Entry(
+        409, "Connection exists", "The account has a connection of this name.", "Choose another name."
+    ),
+    "too_many_connections": Entry(
+        409,
+        "Too many connections",
+        f"An account has at most {MAX_CONNECTIONS} connections.",
+        "Change one of them, or delete one first.",
     ),
     "webhook_disabled": Entry(
         409, "Webhook disabled", "Nothing is sent to a disabled webhook.", "Enable it first: PATCH with enabled true."
@@ -183,6 +193,24 @@ _OF_THE_API: Final = {
         "Public key refused",
         "The text is no public key that may open the SFTP door; `detail` says why.",
         "Send one OpenSSH public key line, best of an Ed25519 key.",
+    ),
+    "path_invalid": Entry(
+        422,
+        "Path refused",
+        "The path is none below the root folder of a connection; `detail` says why.",
+        "Write it from the root folder on, with single slashes.",
+    ),
+    "host_key_invalid": Entry(
+        422,
+        "Host key refused",
+        "The text is no key or certificate by which such a server is known.",
+        "Send the line that the scan of the connection shows.",
+    ),
+    "secret_invalid": Entry(
+        422,
+        "Secret refused",
+        "A connection needs a password, or for SFTP a private key in its place; `errors` says what does not fit.",
+        "Send it, to another server again; of a private key the whole file, and its passphrase if it has one.",
     ),
     "url_invalid": Entry(
         422,

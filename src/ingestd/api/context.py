@@ -43,6 +43,8 @@ class Scope(StrEnum):
 
     ACCOUNT_READ = "account:read"
     ACCOUNT_WRITE = "account:write"
+    CONNECTIONS_READ = "connections:read"
+    CONNECTIONS_WRITE = "connections:write"
     INGESTIONS_READ = "ingestions:read"
     INGESTIONS_WRITE = "ingestions:write"
     PROFILES_READ = "profiles:read"

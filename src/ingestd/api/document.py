@@ -21,6 +21,7 @@ TAGS: Final = [
     {"name": "Recipients", "description": "The people of an account who may be written to."},
     {"name": "Attributes", "description": "What is known of people: names, formats, and what a value may be used for."},
     {"name": "Data sources", "description": "Where tables of people come from, and what their columns mean."},
+    {"name": "Connections", "description": "FTP and SFTP servers of others, from which files are fetched."},
     {"name": "Files", "description": "Data files, put over HTTP or SFTP."},
     {"name": "Manifests", "description": "What a file holds and how it is to be taken in."},
     {"name": "Ingestions", "description": "What became of a file: progress, counts, rejected rows."},

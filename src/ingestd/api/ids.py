@@ -50,6 +50,7 @@ def _schema(prefix: Prefix) -> WithJsonSchema:
 
 AccountId = Annotated[UUID, _reads(Prefix.ACCOUNT), _schema(Prefix.ACCOUNT)]
 ApiKeyId = Annotated[UUID, _reads(Prefix.API_KEY), _schema(Prefix.API_KEY)]
+ConnectionId = Annotated[UUID, _reads(Prefix.CONNECTION), _schema(Prefix.CONNECTION)]
 ImportKeyId = Annotated[UUID, _reads(Prefix.IMPORT_KEY), _schema(Prefix.IMPORT_KEY)]
 FileId = Annotated[UUID, _reads(Prefix.FILE), _schema(Prefix.FILE)]
 ManifestId = Annotated[UUID, _reads(Prefix.MANIFEST), _schema(Prefix.MANIFEST)]

@@ -21,6 +21,7 @@ from ingestd.store import (  # noqa: F401 -- importing a table declares it
     api_keys,
     attributes,
     audit,
+    connections,
     data_sources,
     deliveries,
     events,

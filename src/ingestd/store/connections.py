@@ -1,0 +1,98 @@
+"""Connections: the FTP and SFTP servers of an account (S17, S18)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from ingestd.domain.connection import MAX_CONNECTIONS
+from ingestd.domain.errors import Conflict
+from ingestd.store import accounts
+from ingestd.store.base import Base, Key
+from ingestd.store.owned import get_owned
+from ingestd.store.page import Cut, Sorts
+
+
+class Connection(Base):
+    """A connection. `secret` is the password or private key, sealed; `host_keys` are the pinned ones, one line each.
+
+    `changed_host_key` is one that the server showed in place of a pinned one: until others are pinned, nothing is
+    fetched.
+    """
+
+    __tablename__ = "connections"
+    __table_args__ = (UniqueConstraint("account_id", "name"),)
+
+    id: Mapped[Key]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str]
+    kind: Mapped[str]
+    host: Mapped[str]
+    port: Mapped[int]
+    root: Mapped[str]
+    username: Mapped[str]
+    auth: Mapped[str]
+    secret: Mapped[bytes] = mapped_column(LargeBinary)
+    public_key: Mapped[str | None]
+    host_keys: Mapped[list[Any]]
+    changed_host_key: Mapped[str | None]
+    host_key_changed_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    def pin(self, host_keys: Sequence[str]) -> None:
+        """Know the server by these keys from now on, and forget that it showed another."""
+        self.host_keys = list(host_keys)
+        self.changed_host_key, self.host_key_changed_at = None, None
+
+
+SORTS: Final[Sorts] = {"created_at": (Connection.id,), "name": (Connection.name, Connection.id)}
+
+
+def secret_context(connection_id: UUID) -> str:
+    """The place that a connection's secret is sealed for (T112)."""
+    return f"connections/{connection_id.hex}/secret"
+
+
+async def add(session: AsyncSession, connection: Connection) -> None:
+    """Keep a new connection, or raise Conflict where its name is taken or the account has all it may have (S18).
+
+    The account's row is held, so that of several made at once none slips through.
+    """
+    await accounts.lock(session, connection.account_id)
+    number = select(func.count()).where(Connection.account_id == connection.account_id)
+    if (await session.scalar(number) or 0) >= MAX_CONNECTIONS:
+        raise Conflict(f"The account has {MAX_CONNECTIONS} connections already.", code="too_many_connections")
+    session.add(connection)
+    await session.run_sync(flush)
+
+
+def flush(session: Session) -> None:
+    """Write what has changed, or raise Conflict where the name is taken.
+
+    An asynchronous session calls it by `run_sync`.
+    """
+    try:
+        session.flush()
+    except IntegrityError as error:
+        if "uq_connections_account_id_name" not in str(error.orig):
+            raise
+        raise Conflict("The account has a connection of this name already.", code="connection_exists") from None
+
+
+async def page(session: AsyncSession, account_id: UUID, cut: Cut) -> Sequence[Connection]:
+    """Connections of the account."""
+    found = await session.scalars(cut.of(select(Connection).where(Connection.account_id == account_id)))
+    return found.all()
+
+
+async def get(session: AsyncSession, account_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
+    """A connection of the account, if wanted held by this transaction, or NotFound."""
+    return await get_owned(session, Connection, account_id, connection_id, called="connection", lock=lock)
