@@ -6,12 +6,20 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from ingestd.store import audit
-
 revision = "20261125_conventions"
 down_revision = "20261125_recipients"
 branch_labels = None
 depends_on = None
+
+APPEND_ONLY = (
+    """
+    CREATE FUNCTION audit_refuses() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'the audit trail is append-only' USING ERRCODE = 'insufficient_privilege';
+    END $$
+    """,
+    "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit EXECUTE FUNCTION audit_refuses()",
+)
 
 
 def upgrade() -> None:
@@ -31,7 +39,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_audit_account_id_id", "audit", ["account_id", "id"], unique=False)
     op.create_index("ix_audit_account_id_target", "audit", ["account_id", "target", "id"], unique=False)
-    for statement in audit.APPEND_ONLY:
+    for statement in APPEND_ONLY:
         op.execute(statement)
     op.create_table(
         "idempotency_keys",

@@ -29,8 +29,8 @@ from ingestd.cli import accounts
 
 ALL = operations()
 KEYED = [each for each in ALL if not each.is_open]
-IN_TIME = {"ingestions_cancel"}
-"""What fits for a moment only: tests/api/test_ingestions.py shows its entry."""
+IN_TIME = {"ingestions_cancel", "accounts_delete"}
+"""What fits for a moment only, or ends all: tests/api/test_ingestions.py and test_endings.py show their entries."""
 
 READING_POSTS = {"profiles_lookup", "manifests_validate"}
 OPEN = {"livez", "readyz", "version", "problems_list", "manifests_schema"}

@@ -7,12 +7,15 @@ import subprocess
 import sys
 
 import asyncssh
+import psycopg
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from ingestd.cli import app as commands
+from ingestd.domain import ids
 from ingestd.domain.errors import NotFound, Unavailable
+from ingestd.domain.ids import Prefix
 from ingestd.keyring import Keyring
 
 GROUP = typer.main.get_command(commands)
@@ -98,3 +101,18 @@ def test_import_keys_are_registered_listed_and_revoked(tmp_path, ground, app):
     assert run("keys", "revoke", account, pair.get_fingerprint(), **here).exit_code == 0
     assert "revoked 20" in run("keys", "list", account, **here).output
     assert isinstance(run("keys", "revoke", account, pair.get_fingerprint(), **here).exception, NotFound)
+    trail = "SELECT action, actor ->> 'type' FROM audit WHERE account_id = %s ORDER BY id"
+    with psycopg.connect(ground.database_url) as connection:
+        noted = connection.execute(trail, (ids.read(Prefix.ACCOUNT, account),)).fetchall()
+    actions = ("account.created", "api_key.created", "import_key.created", "import_key.revoked")
+    assert noted == [(action, "command") for action in actions]
+
+
+def test_an_account_is_deleted_after_a_question(ground, app):
+    here = {"INGESTD_DATA_DIR": str(ground.settings.data_dir)}
+    account = re.search(r"acc_\w+", run("accounts", "create", "Acme", **here).output)[0]
+    assert run("accounts", "delete", account, **here).exit_code == 1
+    assert account in run("accounts", "list", **here).output
+    assert run("accounts", "delete", account, "--yes", **here).output == f"deleted {account}\n"
+    assert account not in run("accounts", "list", **here).output
+    assert isinstance(run("accounts", "delete", account, "--yes", **here).exception, NotFound)

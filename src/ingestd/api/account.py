@@ -18,10 +18,11 @@ from ingestd.api.model import STRICT, In, Name, Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
+from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.ingest.accounts import new_account
-from ingestd.store import accounts
+from ingestd.store import accounts, endings
 from ingestd.store.accounts import Account
 from ingestd.store.engine import utc_now
 
@@ -175,6 +176,28 @@ async def change(account_id: AccountId, body: AccountPatch, tx: Tx, caller: Call
     account.features = {**account.features, **body.get("features", {})}
     account.email_domains = body.get("email_domains", account.email_domains)
     return _changed(tx, caller, account, body, before)
+
+
+@router.delete(
+    "/accounts/{account_id}",
+    status_code=204,
+    operation_id="accounts_delete",
+    summary="Delete an account",
+    dependencies=[needs(Scope.ADMIN)],
+)
+async def delete(account_id: AccountId, tx: Tx, caller: Caller, match: IfMatch) -> None:
+    """Delete an account with all it has: it is shut and its keys are destroyed at once, the rest goes within a day.
+
+    409 while an ingestion of it waits or runs, and for the account that the request acts for. What its people and keys
+    changed stays in the audit trail for as long as other entries.
+    """
+    account = await accounts.lock(tx, account_id)
+    before = shown(account)
+    match.check(before)
+    if account_id == caller.account_id:
+        raise Conflict("The account that a request acts for cannot be deleted by it.", code="account_in_use")
+    await tx.run_sync(endings.shut, account_id, now=utc_now())
+    audit.note(tx, caller, "account.deleted", before.id, before=before)
 
 
 @router.get(

@@ -63,7 +63,8 @@ class ApiKeyPage(Page[ApiKeyOut]):
     """API keys, those that are no longer in force too."""
 
 
-def _shown(key: ApiKey) -> ApiKeyOut:
+def shown(key: ApiKey) -> ApiKeyOut:
+    """A key as the API shows it."""
     return ApiKeyOut(
         id=ids.show(Prefix.API_KEY, key.id),
         name=key.name,
@@ -96,7 +97,7 @@ async def list_all(
     tx: Reading, caller: Caller, asked: Annotated[Asked, Depends(listing(api_keys.SORTS, "created_at"))]
 ) -> ApiKeyPage:
     """The keys of the account, oldest first."""
-    return asked.page(ApiKeyPage, await api_keys.page(tx, caller.account_id, asked.cut), _shown)
+    return asked.page(ApiKeyPage, await api_keys.page(tx, caller.account_id, asked.cut), shown)
 
 
 @router.get(
@@ -104,7 +105,7 @@ async def list_all(
 )
 async def get_one(key_id: ApiKeyId, tx: Reading, caller: Caller) -> ApiKeyOut:
     """One key, in force or not."""
-    return _shown(await api_keys.get(tx, caller.account_id, key_id))
+    return shown(await api_keys.get(tx, caller.account_id, key_id))
 
 
 @router.patch(
@@ -113,11 +114,11 @@ async def get_one(key_id: ApiKeyId, tx: Reading, caller: Caller) -> ApiKeyOut:
 async def change(key_id: ApiKeyId, body: ApiKeyPatch, tx: Tx, caller: Caller, match: IfMatch) -> ApiKeyOut:
     """Rename a key, or set when it expires; its scopes stay what they are: make another key for others."""
     key = await api_keys.get(tx, caller.account_id, key_id, lock=True)
-    before = _shown(key)
+    before = shown(key)
     match.check(before)
     key.name = body.get("name", key.name)
     key.expires_at = body.get("expires_at", key.expires_at)
-    return audit.changed(tx, caller, "api_key.changed", before, _shown(key))
+    return audit.changed(tx, caller, "api_key.changed", before, shown(key))
 
 
 @router.post(
@@ -131,10 +132,10 @@ async def rotate(key_id: ApiKeyId, body: RotateIn, tx: Tx, caller: Caller, respo
     """Make a new key with the name and scopes of this one, which expires when the grace is over (a day, if unsaid)."""
     old = await api_keys.get(tx, caller.account_id, key_id, lock=True)
     _check_scopes(caller, old.scopes)
-    before, now = _shown(old), utc_now()
+    before, now = shown(old), utc_now()
     new, text = api_keys.replace(old, grace=timedelta(seconds=body.grace_seconds), now=now)
     tx.add(new)
-    audit.changed(tx, caller, "api_key.changed", before, _shown(old))
+    audit.changed(tx, caller, "api_key.changed", before, shown(old))
     return _made(tx, caller, response, new, text)
 
 
@@ -148,10 +149,10 @@ async def rotate(key_id: ApiKeyId, body: RotateIn, tx: Tx, caller: Caller, respo
 async def revoke(key_id: ApiKeyId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Revoke a key: its next request is refused."""
     key = await api_keys.get(tx, caller.account_id, key_id, lock=True)
-    before = _shown(key)
+    before = shown(key)
     match.check(before)
     key.revoked_at = key.revoked_at or utc_now()
-    audit.changed(tx, caller, "api_key.revoked", before, _shown(key))
+    audit.changed(tx, caller, "api_key.revoked", before, shown(key))
 
 
 def _check_scopes(caller: Principal, scopes: list[Scope]) -> None:
@@ -161,7 +162,7 @@ def _check_scopes(caller: Principal, scopes: list[Scope]) -> None:
 
 
 def _made(tx: Tx, caller: Principal, response: Response, key: ApiKey, text: str) -> ApiKeyMade:
-    shown = _shown(key)
-    audit.note(tx, caller, "api_key.created", shown.id, after=shown)
-    response.headers["Location"] = f"{router.prefix}/{shown.id}"
-    return ApiKeyMade(**shown.model_dump(), key=text)
+    made = shown(key)
+    audit.note(tx, caller, "api_key.created", made.id, after=made)
+    response.headers["Location"] = f"{router.prefix}/{made.id}"
+    return ApiKeyMade(**made.model_dump(), key=text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Final, TypeVar
+from uuid import UUID
 
 from fastapi import Depends, Query
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
+from ingestd.domain.submission import Actor
 from ingestd.store import audit
 from ingestd.store.audit import AuditEntry
 from ingestd.store.engine import new_id, utc_now
@@ -68,23 +70,37 @@ def note(
     `action` is the kind of thing and a verb in the past: `api_key.created`. `before` and `after` are the target as the
     API shows it; only what differs is kept, and what looks like a secret or an address is masked.
     """
+    tx.add(
+        entry(caller.account_id, caller.actor, action, target, before=before, after=after, request_id=caller.request_id)
+    )
+
+
+def entry(  # noqa: PLR0913 -- who, what, to what
+    account_id: UUID,
+    actor: Actor,
+    action: str,
+    target: str,
+    *,
+    before: BaseModel | None = None,
+    after: BaseModel | None = None,
+    request_id: str | None = None,
+) -> AuditEntry:
+    """The entry that `note` writes, for what is changed by a command."""
     old, new = _fields(before), _fields(after)
     if old is not None and new is not None:
         changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
         old = {name: value for name, value in old.items() if name in changed}
         new = {name: value for name, value in new.items() if name in changed}
-    tx.add(
-        AuditEntry(
-            id=new_id(),
-            account_id=caller.account_id,
-            actor=caller.actor.shown(),
-            action=action,
-            target=target,
-            before=_masked(old),
-            after=_masked(new),
-            request_id=caller.request_id,
-            created_at=utc_now(),
-        )
+    return AuditEntry(
+        id=new_id(),
+        account_id=account_id,
+        actor=actor.shown(),
+        action=action,
+        target=target,
+        before=_masked(old),
+        after=_masked(new),
+        request_id=request_id,
+        created_at=utc_now(),
     )
 
 

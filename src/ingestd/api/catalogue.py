@@ -90,6 +90,15 @@ _OF_THE_API: Final = {
     "name_used": Entry(
         409, "Name used", "A manifest of this name was used before, or is a draft (D18).", "Choose another name."
     ),
+    "account_busy": Entry(
+        409, "Account busy", "Ingestions of the account wait or run.", "Cancel them, or wait until they have ended."
+    ),
+    "account_in_use": Entry(
+        409,
+        "Account in use",
+        "The request acts for this account.",
+        "Use another account's key.",
+    ),
     "file_taken": Entry(409, "File taken", "The file belongs to another manifest already.", "Upload the file again."),
     "not_ended": Entry(409, "Not ended", "The ingestion is still going on.", "Wait until it has ended, or cancel it."),
     "nothing_to_retry": Entry(

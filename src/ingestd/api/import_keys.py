@@ -76,7 +76,8 @@ class ImportKeyPage(Page[ImportKeyOut]):
     server: SftpOut | None
 
 
-def _shown(key: ImportKey) -> ImportKeyOut:
+def shown(key: ImportKey) -> ImportKeyOut:
+    """A key as the API shows it."""
     return ImportKeyOut(
         id=ids.show(Prefix.IMPORT_KEY, key.id),
         name=key.name,
@@ -124,7 +125,7 @@ async def create(body: ImportKeyIn, tx: Tx, caller: Caller, response: Response) 
         fingerprint=public.fingerprint,
         created_at=utc_now(),
     )
-    made = _shown(await tx.run_sync(import_keys.add, key))
+    made = shown(await tx.run_sync(import_keys.add, key))
     audit.note(tx, caller, "import_key.created", made.id, after=made)
     response.headers["Location"] = f"/v1/import-keys/{made.id}"
     return made
@@ -145,7 +146,7 @@ async def list_all(
     """The keys in force, oldest first, with the server's address."""
     server = service.sftp and _server(service.sftp, ids.show(Prefix.ACCOUNT, caller.account_id))
     rows = await import_keys.page(tx, caller.account_id, asked.cut)
-    return asked.page(ImportKeyPage, rows, _shown, server=server)
+    return asked.page(ImportKeyPage, rows, shown, server=server)
 
 
 @router.get(
@@ -156,7 +157,7 @@ async def list_all(
 )
 async def get_one(key_id: ImportKeyId, tx: Reading, caller: Caller) -> ImportKeyOut:
     """One key in force."""
-    return _shown(await import_keys.get(tx, caller.account_id, key_id))
+    return shown(await import_keys.get(tx, caller.account_id, key_id))
 
 
 @router.patch(
@@ -168,10 +169,10 @@ async def get_one(key_id: ImportKeyId, tx: Reading, caller: Caller) -> ImportKey
 async def change(key_id: ImportKeyId, body: ImportKeyPatch, tx: Tx, caller: Caller, match: IfMatch) -> ImportKeyOut:
     """Rename a key; another public key is another import key."""
     key = await import_keys.get(tx, caller.account_id, key_id, lock=True)
-    before = _shown(key)
+    before = shown(key)
     match.check(before)
     key.name = body.get("name", key.name)
-    after = _shown(await tx.run_sync(import_keys.add, key))
+    after = shown(await tx.run_sync(import_keys.add, key))
     return audit.changed(tx, caller, "import_key.changed", before, after)
 
 
@@ -185,7 +186,7 @@ async def change(key_id: ImportKeyId, body: ImportKeyPatch, tx: Tx, caller: Call
 async def revoke(key_id: ImportKeyId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Revoke a key: it opens no new session, an open one can do nothing more, and is ended within seconds."""
     key = await import_keys.get(tx, caller.account_id, key_id, lock=True)
-    before = _shown(key)
+    before = shown(key)
     match.check(before)
     key.revoked_at = utc_now()
     audit.note(tx, caller, "import_key.revoked", before.id, before=before)

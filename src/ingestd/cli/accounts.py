@@ -1,4 +1,4 @@
-"""`ingestd accounts`: make and list accounts, without an API key."""
+"""`ingestd accounts`: make, list and delete accounts, without an API key."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Annotated
 import asyncssh
 import typer
 
+from ingestd.api.account import shown as shown_account
+from ingestd.api.api_keys import shown as shown_api_key
 from ingestd.api.context import Scope
 from ingestd.app import Base, base
+from ingestd.cli.keys import add_import_key, note
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
-from ingestd.domain.import_key import parse_public_key
 from ingestd.ingest.accounts import new_account
 from ingestd.settings import Settings
 from ingestd.store import accounts as store_accounts
-from ingestd.store import api_keys
+from ingestd.store import api_keys, endings
 from ingestd.store import engine as store
-from ingestd.store.import_keys import ImportKey
 
-app = typer.Typer(help="Make and list accounts.", no_args_is_help=True)
+app = typer.Typer(help="Make, list and delete accounts.", no_args_is_help=True)
 
 
 @app.command("create")
@@ -41,6 +42,28 @@ def create(
         domains = email_domain or []
         account_id, key = make(ground, name=name, time_zone=time_zone, email_domains=domains, admin=admin)
     typer.echo(f"account  {account_id}\nAPI key  {key}   (shown once)")
+
+
+@app.command("delete")
+def delete(
+    account: Annotated[str, typer.Argument(help="The account's id, acc_….")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete an account with its people, files and keys, for ever; refused while an ingestion of it waits or runs.
+
+    Example: ingestd accounts delete acc_01k9…
+    """
+    account_id = ids.read(Prefix.ACCOUNT, account)
+    with base(Settings()) as ground:
+        with store.committing(ground.database_url) as session:
+            found = endings.shut(session, account_id, now=store.utc_now())
+            if not yes:
+                typer.confirm(f"Delete {found.name} ({account}) and all that belongs to it?", abort=True)
+            note(session, account_id, "account.deleted", before=shown_account(found))
+        engine = store.engine(ground.database_url)
+        endings.remove_all(engine)
+        engine.dispose()
+    typer.echo(f"deleted {account}")
 
 
 @app.command("list")
@@ -80,21 +103,13 @@ def make(
         session.add(account)
         session.flush()
         session.add(key)
+        note(session, account.id, "account.created", after=shown_account(account))
+        note(session, account.id, "api_key.created", after=shown_api_key(key))
         if import_key is not None:
             pair = asyncssh.generate_private_key("ssh-ed25519")
             import_key.touch(mode=0o600)
             pair.write_private_key(import_key)
-            public = parse_public_key(pair.export_public_key().decode())
-            session.add(
-                ImportKey(
-                    id=store.new_id(),
-                    account_id=account.id,
-                    name="first",
-                    public_key=public.line,
-                    fingerprint=public.fingerprint,
-                    created_at=now,
-                )
-            )
+            add_import_key(session, account.id, pair.export_public_key().decode(), name="first")
     return ids.show(Prefix.ACCOUNT, account.id), text
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
+from sqlalchemy.orm import Session
 
+from ingestd.api import audit
+from ingestd.api.import_keys import shown
+from ingestd.api.model import Out
 from ingestd.app import base
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.import_key import parse_public_key
+from ingestd.domain.submission import COMMAND
 from ingestd.keyring import new_master
 from ingestd.settings import Settings
 from ingestd.store import engine as store
@@ -58,7 +64,9 @@ def revoke(
     with base(Settings()) as ground, store.committing(ground.database_url) as session:
         for key in import_keys.all_of(session, ids.read(Prefix.ACCOUNT, account)):
             if key.fingerprint == fingerprint and key.revoked_at is None:
+                before = shown(key)
                 key.revoked_at = store.utc_now()
+                note(session, key.account_id, "import_key.revoked", before=before)
                 typer.echo(f"revoked {fingerprint}")
                 return
     raise NotFound("The account has no such key in force.")
@@ -74,18 +82,34 @@ def add(
 
     Example: ingestd keys add acc_01k9… ~/.ssh/id_ed25519.pub --name warehouse
     """
-    public = parse_public_key(public_key.read_text())
     with base(Settings()) as ground, store.committing(ground.database_url) as session:
         found = session.get(Account, ids.read(Prefix.ACCOUNT, account))
-        if found is None:
+        if found is None or found.deleted_at is not None:
             raise NotFound("There is no such account.")
-        key = ImportKey(
-            id=store.new_id(),
-            account_id=found.id,
-            name=name or public_key.stem,
-            public_key=public.line,
-            fingerprint=public.fingerprint,
-            created_at=store.utc_now(),
-        )
-        import_keys.add(session, key)
-    typer.echo(f"registered {public.fingerprint}")
+        key = add_import_key(session, found.id, public_key.read_text(), name=name or public_key.stem)
+    typer.echo(f"registered {key.fingerprint}")
+
+
+def add_import_key(session: Session, account_id: UUID, line: str, *, name: str) -> ImportKey:
+    """Register an SSH public key for an account."""
+    public = parse_public_key(line)
+    key = ImportKey(
+        id=store.new_id(),
+        account_id=account_id,
+        name=name,
+        public_key=public.line,
+        fingerprint=public.fingerprint,
+        created_at=store.utc_now(),
+    )
+    import_keys.add(session, key)
+    note(session, account_id, "import_key.created", after=shown(key))
+    return key
+
+
+def note(
+    session: Session, account_id: UUID, action: str, *, before: Out | None = None, after: Out | None = None
+) -> None:
+    """Write into the account's audit trail what a command does, in the same transaction (T116)."""
+    shown_one = after or before
+    assert shown_one is not None
+    session.add(audit.entry(account_id, COMMAND, action, shown_one.id, before=before, after=after))

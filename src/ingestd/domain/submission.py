@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from ingestd.domain.ids import Prefix, show
@@ -12,7 +13,7 @@ from ingestd.domain.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did something: `type` is `import_key`, `api_key`, `schedule` or `system`; `id` where they have one."""
+    """Who did something: `type` is `import_key`, `api_key`, `schedule`, `command` or `system`; `id` if there is one."""
 
     type: str
     id: UUID | None = None
@@ -26,6 +27,10 @@ class Actor:
             "id": show(prefix, self.id) if self.id and prefix else None,
             "name": self.name,
         }
+
+
+COMMAND: Final = Actor("command", name="ingestd")
+"""Whoever may run commands beside the service."""
 
 
 @dataclass(frozen=True, slots=True)

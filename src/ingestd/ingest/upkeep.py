@@ -1,7 +1,7 @@
 """Upkeep: what has to be done from time to time, by any process and by several at once without harm.
 
-Files and error files expire (P10), blobs that no row names are removed, what dead uploads had reserved is given back,
-and the events of the months to come get their partitions.
+Files, error files and audit entries expire (P10), what deleted accounts have left and blobs that no row names are
+removed, what dead uploads had reserved is given back, and the events of the months to come get their partitions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from ingestd import telemetry
 from ingestd.blobs.store import BlobStore
 from ingestd.settings import RetentionSettings
-from ingestd.store import dump, events, files, ingestions, orphans, usage
+from ingestd.store import audit, dump, endings, events, files, ingestions, orphans, usage
 from ingestd.store.engine import utc_now
 
 EVERY_SECONDS: Final = 3600.0
@@ -48,7 +48,10 @@ class Upkeep:
 
     def once(self, now: datetime) -> None:
         """Do every chore; one that fails does not keep the others, and has its next turn in an hour."""
-        for chore in (self.add_months, self.expire_files, self.expire_error_files, self.end_reservations, self.sweep):
+        for chore in (
+            *(self.add_months, self.expire_files, self.expire_error_files, self.expire_audit),
+            *(self.end_reservations, self.remove_accounts, self.sweep),
+        ):
             try:
                 done = chore(now)
             except Exception as fault:
@@ -69,6 +72,20 @@ class Upkeep:
     def expire_error_files(self, now: datetime) -> int:
         """Forget old error files."""
         return self._forget(ingestions.expire_error_files, now - timedelta(days=self.retention.error_file_days))
+
+    def expire_audit(self, _: datetime) -> int:
+        """Forget the audit entries that are old enough."""
+        forgotten = 0
+        while True:
+            with self.sql.begin() as connection:
+                gone = audit.expire(connection, at_most=BATCH)
+            if not gone:
+                return forgotten
+            forgotten += gone
+
+    def remove_accounts(self, _: datetime) -> int:
+        """Remove what deleted accounts have left; the sweep removes their blobs, which nobody can read any more."""
+        return endings.remove_all(self.sql)
 
     def end_reservations(self, now: datetime) -> int:
         """Give back what uploads had reserved whose process died."""

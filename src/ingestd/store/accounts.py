@@ -16,7 +16,10 @@ from ingestd.store.page import Cut, Sorts
 
 
 class Account(Base):
-    """An account. `next_seq` is the number its next ingestion gets; the keysets are sealed by the master key."""
+    """An account. `next_seq` is the number its next ingestion gets; the keysets are sealed by the master key.
+
+    One that was deleted has no keysets, and is gone for everybody but the upkeep, which removes its rows.
+    """
 
     __tablename__ = "accounts"
 
@@ -31,41 +34,45 @@ class Account(Base):
     data_keys: Mapped[bytes] = mapped_column(LargeBinary)
     index_key: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
 
     def allows(self, feature: str) -> bool:
         """Whether a feature (`sftp`, `milestone_emails`) is switched on (S79, S133)."""
         return bool(self.features.get(feature))
 
 
+_IS_THERE: Final = Account.deleted_at.is_(None)
+
 SORTS: Final[Sorts] = {"created_at": (Account.id,), "name": (Account.name, Account.id)}
 
 
 async def page(session: AsyncSession, cut: Cut) -> list[Account]:
     """Accounts, for an operator."""
-    return list(await session.scalars(cut.of(select(Account))))
+    return list(await session.scalars(cut.of(select(Account).where(_IS_THERE))))
 
 
 async def get(session: AsyncSession, account_id: UUID) -> Account:
     """The account, or NotFound."""
-    found = await session.get(Account, account_id)
-    if found is None:
-        raise NotFound("There is no such account.")
-    return found
+    return _found(await session.scalar(select(Account).where(Account.id == account_id, _IS_THERE)))
 
 
 async def lock(session: AsyncSession, account_id: UUID) -> Account:
     """The account, held by this transaction until it ends, or NotFound."""
-    found: Account | None = await session.scalar(select(Account).where(Account.id == account_id).with_for_update())
-    if found is None:
+    held = select(Account).where(Account.id == account_id, _IS_THERE).with_for_update()
+    return _found(await session.scalar(held))
+
+
+def _found(account: Account | None) -> Account:
+    if account is None:
         raise NotFound("There is no such account.")
-    return found
+    return account
 
 
 async def take_seq(session: AsyncSession, account_id: UUID) -> int:
     """The next number in the account's order of ingestions; the row stays locked until the commit (D31)."""
     found: int | None = await session.scalar(
         update(Account)
-        .where(Account.id == account_id)
+        .where(Account.id == account_id, _IS_THERE)
         .values(next_seq=Account.next_seq + 1)
         .returning(Account.next_seq - 1)
     )
@@ -76,4 +83,4 @@ async def take_seq(session: AsyncSession, account_id: UUID) -> int:
 
 def all_of(session: Session) -> list[Account]:
     """All accounts, oldest first, for a command."""
-    return list(session.scalars(select(Account).order_by(Account.id)))
+    return list(session.scalars(select(Account).where(_IS_THERE).order_by(Account.id)))

@@ -6,27 +6,23 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, select, text
+from sqlalchemy import Connection, Index, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped
 
 from ingestd.store.base import Base, Key
 from ingestd.store.page import Cut, Sorts
 
-APPEND_ONLY: Final = (
-    """
-    CREATE FUNCTION audit_refuses() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        RAISE EXCEPTION 'the audit trail is append-only' USING ERRCODE = 'insufficient_privilege';
-    END $$
-    """,
-    "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit EXECUTE FUNCTION audit_refuses()",
-)
-"""Refuses every change but an addition, to whatever role: a privilege would bind neither owner nor superuser."""
+KEPT_DAYS: Final = 400
+"""How long an entry is kept. A trigger refuses every change but an addition and the end of what is older, to whatever
+role: a privilege would bind neither owner nor superuser."""
 
 
 class AuditEntry(Base):
-    """One change: `actor` as the API shows it, `target` a typed id; `before` and `after` hold what differs."""
+    """One change: `actor` as the API shows it, `target` a typed id; `before` and `after` hold what differs.
+
+    An entry outlives its account.
+    """
 
     __tablename__ = "audit"
     __table_args__ = (
@@ -37,7 +33,7 @@ class AuditEntry(Base):
     )
 
     id: Mapped[Key]
-    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    account_id: Mapped[UUID]
     actor: Mapped[dict[str, Any]]
     action: Mapped[str]
     target: Mapped[str]
@@ -68,3 +64,14 @@ async def page(
     if actor is not None:
         statement = statement.where(AuditEntry.actor["id"].astext == actor)
     return list(await session.scalars(cut.of(statement)))
+
+
+_EXPIRE: Final = text("""
+    DELETE FROM audit WHERE created_at < now() - make_interval(days => :days)
+    AND id IN (SELECT id FROM audit ORDER BY id LIMIT :at_most)
+""")
+
+
+def expire(connection: Connection, *, at_most: int) -> int:
+    """Forget the oldest entries, those that have been kept for `KEPT_DAYS`; their number."""
+    return connection.execute(_EXPIRE, {"days": KEPT_DAYS, "at_most": at_most}).rowcount

@@ -77,8 +77,8 @@ class Ingestion(Base):
     data_source_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_sources.id"))
     dry_run: Mapped[bool]
     segment_id: Mapped[UUID | None] = mapped_column(ForeignKey("segments.id"))
-    retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
-    rows_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
+    retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"), index=True)
+    rows_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"), index=True)
     uploaded_by: Mapped[dict[str, Any]]
     recipients: Mapped[list[Any]]
     webhook_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default="{}")
@@ -129,13 +129,13 @@ async def get(session: AsyncSession, account_id: UUID, ingestion_id: UUID) -> Ro
     return row
 
 
-_OPEN = text("status IN ('scheduled', 'in_progress')")
+IS_OPEN = text("status IN ('scheduled', 'in_progress')")
 """As the index `ix_ingestions_open` says it."""
 
 
 async def open_count(session: AsyncSession, account_id: UUID, *, at_most: int) -> int | None:
     """How many ingestions of the account wait or run, or None where those are `at_most` or more."""
-    found = select(Ingestion.id).where(Ingestion.account_id == account_id, _OPEN).limit(at_most)
+    found = select(Ingestion.id).where(Ingestion.account_id == account_id, IS_OPEN).limit(at_most)
     count = await session.scalar(select(func.count()).select_from(found.subquery())) or 0
     return count if count < at_most else None
 
@@ -162,7 +162,7 @@ async def cancel(session: AsyncSession, ingestion_id: UUID, *, now: datetime) ->
     """End an ingestion of which nothing has been applied yet; False where it is too late."""
     changed = await session.execute(
         update(Ingestion)
-        .where(Ingestion.id == ingestion_id, _OPEN, Ingestion.stage.in_(BEFORE_APPLYING))
+        .where(Ingestion.id == ingestion_id, IS_OPEN, Ingestion.stage.in_(BEFORE_APPLYING))
         .values(status=Status.CANCELLED, stage=Stage.DONE, finished_at=now)
         .returning(Ingestion.id)
     )
@@ -241,7 +241,7 @@ def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[A
     """
     connection.execute(
         update(Ingestion)
-        .where(Ingestion.id == ingestion_id, _OPEN)
+        .where(Ingestion.id == ingestion_id, IS_OPEN)
         .values(
             fence=Ingestion.fence + 1,
             attempts=Ingestion.attempts + int(crashed),

@@ -44,7 +44,7 @@ class Manifest(Base):
     blob: Mapped[str]
     state: Mapped[str]
     problems: Mapped[list[Any]]
-    file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"))
+    file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"), index=True)
     created_at: Mapped[datetime]
 
 
