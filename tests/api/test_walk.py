@@ -32,7 +32,7 @@ KEYED = [each for each in ALL if not each.is_open]
 IN_TIME = {"ingestions_cancel", "accounts_delete"}
 """What fits for a moment only, or ends all: tests/api/test_ingestions.py and test_endings.py show their entries."""
 
-READING_POSTS = {"profiles_lookup", "manifests_validate"}
+READING_POSTS = {"schedules_preview", "profiles_lookup", "manifests_validate"}
 OPEN = {"livez", "readyz", "version", "problems_list", "manifests_schema"}
 
 

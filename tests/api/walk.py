@@ -24,6 +24,8 @@ OWN = {"instance": "", "request_id": ""}
 SERVER = {"kind": "sftp", "host": "127.0.0.1", "port": 2, "username": "ann", "password": "not a real one"}
 """A connection to a server that is not there."""
 
+SCHEDULE = {"path": "loyalty", "frequency": "weekly", "valid_from": "2026-11-01", "valid_to": "2999-12-31"}
+
 BODIES: dict[str, Any] = {
     "accounts_create": {"name": "made by the walk"},
     "webhooks_create": {"name": "walk", "url": "https://127.0.0.1:8443/"},
@@ -36,6 +38,8 @@ BODIES: dict[str, Any] = {
     "connections_create": {"name": "made by the walk"} | SERVER,
     "connections_change": {"root": "walk"},
     "connections_pin_host_keys": {"host_keys": []},
+    "schedules_preview": {name: SCHEDULE[name] for name in ("frequency", "valid_from", "valid_to")},
+    "segments_put_schedule": SCHEDULE | {"connection": f"con_{UNKNOWN}"},
     "profiles_lookup": {"identifiers": [{"kind": "identity", "value": "ann"}]},
     "segments_create": {
         "name": "made by the walk",
@@ -165,6 +169,7 @@ async def owned(tenant: Tenant) -> dict[str, str]:
         "rcp": (await tenant.http.post("/v1/recipients", json=recipient)).raise_for_status().json()["id"],
         "seg": await edited_segment(tenant, "walk"),
     }
+    found["run"] = await requested_run(tenant, await scheduled_segment(tenant, found["con"], "with a run"))
     for prefix, path in (
         ("ikey", "/v1/import-keys"),
         ("dlv", f"/v1/webhooks/{found['whk']}/deliveries"),
@@ -182,11 +187,32 @@ async def edited_segment(tenant: Tenant, name: str) -> str:
     return segment
 
 
+async def scheduled_segment(tenant: Tenant, connection: str, name: str) -> str:
+    """A new segment in use that has a schedule."""
+    body = {"name": name, "upload_type": "scheduled"}
+    made = await tenant.http.post("/v1/segments", json=BODIES["segments_create"] | body)
+    segment = made.raise_for_status().json()["id"]
+    url = f"/v1/segments/{segment}"
+    (await tenant.http.put(f"{url}/schedule", json=SCHEDULE | {"connection": connection})).raise_for_status()
+    (await tenant.http.post(f"{url}/activate")).raise_for_status()
+    return segment
+
+
+async def requested_run(tenant: Tenant, segment: str) -> str:
+    """A new run of a segment."""
+    return (await tenant.http.post(f"/v1/segments/{segment}/runs")).raise_for_status().json()["id"]
+
+
 async def fresh(tenant: Tenant, operation: Operation, ids: dict[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
     """The ids and the arguments of httpx for an operation that is done once to a file or so: to a new one."""
     content = operation.content()
+    if operation.path.startswith(SEGMENT) and operation.path.endswith(("/schedule", "/pause", "/resume", "/runs")):
+        return await fresh_schedule(tenant, operation, ids)
     if operation.path.startswith(SEGMENT) and operation.method != "GET":
         return ids | {"seg": await edited_segment(tenant, f"for {operation.name}".replace("_", " "))}, content
+    if operation.name == "connections_delete":
+        made = await tenant.http.post("/v1/connections", json={"name": "to be deleted"} | SERVER)
+        return ids | {"con": made.raise_for_status().json()["id"]}, content
     if operation.name == "recipients_confirm":
         content["json"] = {"code": await code_of(tenant, ids["rcp"])}
     if operation.name not in {"files_delete", "ingestions_create"} and not operation.path.startswith(DRAFT):
@@ -218,3 +244,14 @@ async def client_with(tenant: Tenant, *scopes: str) -> httpx.AsyncClient:
 SEGMENT = "/v1/segments/{segment_id}"
 DRAFT = "/v1/manifests/{manifest_id}"
 DOCUMENT = document()
+
+
+async def fresh_schedule(
+    tenant: Tenant, operation: Operation, ids: dict[str, str]
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The same for an operation on a schedule: a new segment in use that has one, paused where it is to be resumed."""
+    segment = await scheduled_segment(tenant, ids["con"], f"for {operation.name}".replace("_", " "))
+    if operation.name == "segments_resume_schedule":
+        (await tenant.http.post(f"/v1/segments/{segment}/schedule/pause")).raise_for_status()
+    content = {"json": SCHEDULE | {"connection": ids["con"]}} if operation.method == "PUT" else operation.content()
+    return ids | {"seg": segment}, content

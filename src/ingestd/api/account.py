@@ -22,7 +22,7 @@ from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.ingest.accounts import new_account
-from ingestd.store import accounts, endings
+from ingestd.store import accounts, endings, schedules
 from ingestd.store.accounts import Account
 from ingestd.store.engine import utc_now
 
@@ -175,7 +175,7 @@ async def change(account_id: AccountId, body: AccountPatch, tx: Tx, caller: Call
     match.check(before)
     account.features = {**account.features, **body.get("features", {})}
     account.email_domains = body.get("email_domains", account.email_domains)
-    return _changed(tx, caller, account, body, before)
+    return await _changed(tx, caller, account, body, before)
 
 
 @router.delete(
@@ -222,12 +222,16 @@ async def change_own(body: OwnAccountPatch, tx: Tx, caller: Caller, match: IfMat
     account = await accounts.lock(tx, caller.account_id)
     before = shown(account)
     match.check(before)
-    return _changed(tx, caller, account, body, before)
+    return await _changed(tx, caller, account, body, before)
 
 
-def _changed(tx: Tx, caller: Principal, account: Account, body: OwnAccountPatch, before: AccountOut) -> AccountOut:
+async def _changed(
+    tx: Tx, caller: Principal, account: Account, body: OwnAccountPatch, before: AccountOut
+) -> AccountOut:
     account.name = body.get("name", account.name)
     account.time_zone = body.get("time_zone", account.time_zone)
     account.sync_time = body.get("sync_time", account.sync_time)
     account.confirm_recipients = body.get("confirm_recipients", account.confirm_recipients)
+    if body.keys() & {"time_zone", "sync_time"}:
+        await schedules.move_calendar(tx, account)
     return audit.changed(tx, caller, "account.changed", before, shown(account))

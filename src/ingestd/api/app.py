@@ -30,6 +30,8 @@ from ingestd.api import (
     recipients,
     reference,
     rejects,
+    runs,
+    schedules,
     schemas,
     segments,
     system,
@@ -41,7 +43,7 @@ from ingestd.api.edge import Edge
 
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, files, manifests, schemas),
-    *(attributes, macros, data_sources, connections),
+    *(attributes, macros, data_sources, connections, schedules, runs),
     *(ingestions, ingestion_events, rejects, profiles, events, segments, webhooks, deliveries, audit),
 )
 

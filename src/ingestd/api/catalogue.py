@@ -84,6 +84,20 @@ _OF_THE_API: Final = {
         f"An account has at most {MAX_CONNECTIONS} connections.",
         "Change one of them, or delete one first.",
     ),
+    "connection_used": Entry(
+        409, "Connection used", "A schedule fetches its files there.", "Change or delete that schedule first."
+    ),
+    "schedule_paused": Entry(409, "Schedule paused", "The schedule is paused already.", "Resume it, or leave it."),
+    "schedule_not_paused": Entry(409, "Not paused", "Only a paused schedule can be resumed.", "Nothing is to be done."),
+    "segment_not_in_use": Entry(
+        409,
+        "Segment not in use",
+        "The segment is a draft or inactive, or its upload type is manual.",
+        "Activate it, or publish the upload type `scheduled`.",
+    ),
+    "run_open": Entry(
+        409, "Run in progress", "A run of the same schedule has not ended yet.", "Wait for its end: GET /v1/runs/{id}."
+    ),
     "webhook_disabled": Entry(
         409, "Webhook disabled", "Nothing is sent to a disabled webhook.", "Enable it first: PATCH with enabled true."
     ),

@@ -29,10 +29,11 @@ from ingestd.domain.connection import (
     parse_login,
     parse_root,
 )
+from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.egress import Purpose
-from ingestd.store import connections
+from ingestd.store import connections, schedules
 from ingestd.store.connections import Connection, secret_context
 from ingestd.store.engine import new_id, utc_now
 
@@ -268,6 +269,8 @@ async def delete(connection_id: ConnectionId, tx: Tx, caller: Caller, match: IfM
     connection = await connections.get(tx, caller.account_id, connection_id, lock=True)
     before = _shown(connection)
     match.check(before)
+    if await schedules.is_used(tx, connection.id):
+        raise Conflict("A schedule fetches from this connection.", code="connection_used")
     await tx.delete(connection)
     audit.note(tx, caller, "connection.deleted", before.id, before=before)
 

@@ -28,6 +28,8 @@ TAGS: Final = [
     {"name": "Profiles", "description": "The people that were taken in."},
     {"name": "Events", "description": "What those people did."},
     {"name": "Segments", "description": "Named groups of people, in partitions, and who was in them when."},
+    {"name": "Schedules", "description": "When files are fetched by themselves."},
+    {"name": "Runs", "description": "The execution log: what came of each time that a file was to be fetched."},
     {"name": "Webhooks", "description": "Where an account is told what happens, and what was sent there."},
     {"name": "Audit", "description": "Who changed what."},
 ]

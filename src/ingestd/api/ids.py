@@ -58,6 +58,7 @@ IngestionId = Annotated[UUID, _reads(Prefix.INGESTION), _schema(Prefix.INGESTION
 ProfileId = Annotated[UUID, _reads(Prefix.PROFILE), _schema(Prefix.PROFILE)]
 WebhookId = Annotated[UUID, _reads(Prefix.WEBHOOK), _schema(Prefix.WEBHOOK)]
 DeliveryId = Annotated[UUID, _reads(Prefix.DELIVERY), _schema(Prefix.DELIVERY)]
+RunId = Annotated[UUID, _reads(Prefix.RUN), _schema(Prefix.RUN)]
 RecipientId = Annotated[UUID, _reads(Prefix.RECIPIENT), _schema(Prefix.RECIPIENT)]
 DataSourceId = Annotated[UUID, _reads(Prefix.DATA_SOURCE), _schema(Prefix.DATA_SOURCE)]
 AttributeId = Annotated[UUID, _reads(Prefix.ATTRIBUTE), _schema(Prefix.ATTRIBUTE)]

@@ -22,7 +22,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.recipient import Milestone, confirmation_code, normal_address
-from ingestd.store import accounts, messages, notices, recipients
+from ingestd.store import accounts, messages, notices, recipients, schedules
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.notices import Notice
 from ingestd.store.recipients import Recipient
@@ -208,5 +208,6 @@ async def delete(recipient_id: RecipientId, tx: Tx, caller: Caller, match: IfMat
     recipient = await recipients.get(tx, caller.account_id, recipient_id, lock=True)
     before = _shown(recipient)
     match.check(before)
+    await schedules.forget_recipient(tx, caller.account_id, recipient.id)
     await tx.delete(recipient)
     audit.note(tx, caller, "recipient.deleted", before.id, before=before)

@@ -21,7 +21,7 @@ from ingestd.domain.errors import Conflict, NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.segment import Draft, Method, SegmentStatus, SegmentType, UploadType, segment_name_problem
-from ingestd.store import segments
+from ingestd.store import accounts, schedules, segments
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.segments import Segment
 
@@ -234,6 +234,7 @@ async def delete(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) 
     if SegmentStatus(segment.status).takes_files:
         raise Conflict(f"The segment is {segment.status}: deactivate it first.", code="segment_in_use")
     await segments.remove(tx, segment, now=utc_now())
+    await schedules.remove(tx, segment.id)
     audit.note(tx, caller, "segment.deleted", before.id, before=before)
 
 
@@ -297,7 +298,8 @@ async def activate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
     It is `in_progress` until the next refresh where it has had none, or where another upload type was published (S44);
     else `active` at once. 409 for a segment in use that has no draft.
     """
-    segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
+    account = await accounts.lock(tx, caller.account_id)
+    segment = await segments.get(tx, account.id, segment_id, lock=True)
     before = shown(segment)
     status = SegmentStatus(segment.status)
     if status.takes_files and segment.draft is None:
@@ -310,6 +312,7 @@ async def activate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
     segment.draft = None
     segment.status = status.activated(waits=waits)
     after = shown(await tx.run_sync(segments.add, segment))
+    await schedules.set_active(tx, account, segment.id, active=segment.is_scheduled, now=utc_now())
     return audit.changed(tx, caller, "segment.activated", before, after)
 
 
@@ -321,7 +324,9 @@ async def activate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
 )
 async def deactivate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
     """Take a segment out of use, whatever its status (S12, S14); 409 where it is inactive already."""
-    segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
+    account = await accounts.lock(tx, caller.account_id)
+    segment = await segments.get(tx, account.id, segment_id, lock=True)
     before = shown(segment)
     segment.status = SegmentStatus(segment.status).deactivated()
+    await schedules.set_active(tx, account, segment.id, active=False, now=utc_now())
     return audit.changed(tx, caller, "segment.deactivated", before, shown(segment))

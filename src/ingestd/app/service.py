@@ -32,6 +32,7 @@ from ingestd.metrics import Metrics, new_metrics
 from ingestd.notify.outbox import Outbox
 from ingestd.notify.posting import Posting
 from ingestd.notify.webhooks import Sender
+from ingestd.scheduler.clock import Clock
 from ingestd.settings import Settings
 from ingestd.sftpd.server import listen
 from ingestd.store import engine as store
@@ -155,10 +156,10 @@ class _Starting:
         self.checks["worker"] = checks.of_flag(self.engine.is_alive)
 
     def start_clock(self) -> None:
-        """Do what has to be done from time to time."""
+        """Make runs when they are due, and do what has to be done from time to time."""
         upkeep = Upkeep(self.sql, self.ground.blobs, self.settings.retention)
-        task = self._run(upkeep.run)
-        self.checks["clock"] = checks.of_flag(lambda: not task.done())
+        tasks = [self._run(upkeep.run), self._run(Clock(self.sessions, self.engine).run)]
+        self.checks["clock"] = checks.of_flag(lambda: not any(task.done() for task in tasks))
 
     async def start_sftp(self) -> SftpAddress:
         """Open the SFTP door."""

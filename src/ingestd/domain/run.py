@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from ingestd.domain.ingestion import Counts, ErrorView, Status
 from ingestd.domain.moment import Moment
+from ingestd.domain.rejection import NO_DATA_FILE
 
 
 class RunState(StrEnum):
@@ -53,6 +54,31 @@ RESULT_OF: Final = {
     Status.CANCELLED: Result.CANCELLED,
 }
 """How a run ends whose ingestion ends."""
+
+
+RUN_REASONS: Final = {
+    "fetch_failed": (
+        "The file could not be fetched",
+        "Test the connection: it says step by step what does not work. Then run the schedule at once, or wait.",
+    ),
+    "no_file": (
+        NO_DATA_FILE,
+        "Put a file whose name fits into the folder of the schedule; ask the connection which file would be picked.",
+    ),
+    "host_key_changed": (
+        "The server showed another key than the one it is known by",
+        "Ask who runs the server. If the new key is right, pin it at the connection and resume the schedule.",
+    ),
+    "segment_not_in_use": (
+        "There is nothing to refresh any more",
+        "Activate it again, or take its schedule away.",
+    ),
+    "run_missed": (
+        "The run was missed",
+        "Nothing is to be done: the run of the newest slot brought what there was.",
+    ),
+}
+"""Why a run failed without an ingestion: the sentence and the remedy for a code; the first stands for all others."""
 
 
 class FetchedView(BaseModel):

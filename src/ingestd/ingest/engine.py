@@ -40,6 +40,7 @@ VERSION: Final = "1"
 
 INGESTIONS: Final = "ingestions"
 PARTS: Final = "parts"
+FETCHES: Final = "fetches"
 POLL_SECONDS: Final = 0.1
 PARTS_POLL_SECONDS: Final = 0.3
 """Between two looks at a queue while there is work; `pace` has the rest. Of parts, some are always in hand."""
@@ -96,8 +97,22 @@ class Engine:
             "priority": seq,
             "app_version": VERSION,
         }
+        await self._enqueue(session, options, ingestion_id)
+
+    async def enqueue_fetch(self, session: AsyncSession, *, run_id: UUID, connection_id: UUID) -> None:
+        """Queue a run's fetch in the caller's transaction; those of one connection run one after the other."""
+        options: EnqueueOptions = {
+            "workflow_name": "fetch",
+            "queue_name": FETCHES,
+            "workflow_id": str(run_id),
+            "queue_partition_key": str(connection_id),
+            "app_version": VERSION,
+        }
+        await self._enqueue(session, options, run_id)
+
+    async def _enqueue(self, session: AsyncSession, options: EnqueueOptions, subject: UUID) -> None:
         connection = await session.connection()
-        await connection.run_sync(lambda sync: self._client.enqueue_in_transaction(sync, options, str(ingestion_id)))
+        await connection.run_sync(lambda sync: self._client.enqueue_in_transaction(sync, options, str(subject)))
         await connection.run_sync(wakeups.tell)
 
     def launch(self, walk: Walk, apply_part: ApplyPart, settings: WorkerSettings, *, alone: bool) -> None:

@@ -10,29 +10,58 @@ from uuid import UUID
 from sqlalchemy import Connection, Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestd.domain.ingestion import Channel
+from ingestd.domain.ingestion import Channel, IngestionView
 from ingestd.domain.notice import NoticeType, thin
 from ingestd.domain.plan import Target
 from ingestd.domain.recipient import normal_address
-from ingestd.store import ingestions, messages, notices
+from ingestd.domain.run import RESULT_OF, Outcome
+from ingestd.store import ingestions, messages, notices, runs
 from ingestd.store.engine import new_id
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.notices import Notice
+from ingestd.store.runs import Run
 
 
 def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeType, *, now: datetime) -> None:
     """Write that something happened to an ingestion, which is shown as it stands in this transaction."""
     row = connection.execute(ingestions.shown(Ingestion.id == ingestion_id)).one()
+    view = thin(ingestions.view(row))
     told = Notice(
         id=new_id(),
         account_id=row.account_id,
         type=notice,
         subject_id=ingestion_id,
-        data=thin(ingestions.view(row)).model_dump(mode="json"),
+        data=view.model_dump(mode="json"),
         created_at=now,
     )
     connection.execute(notices.adding(told, chosen=row.webhook_ids))
     connection.execute(messages.adding(told, to=_addresses(row, notice)))
+    if view.status.terminal and view.channel is Channel.SCHEDULE:
+        _end_run(connection, view, ingestion_id, now=now)
+
+
+def _end_run(connection: Connection, view: IngestionView, ingestion_id: UUID, *, now: datetime) -> None:
+    """End the run that brought an ingestion's file together with it; mail has gone out for the ingestion."""
+    error = view.error.model_dump() if view.error else None
+    run_id = runs.end_of_ingestion(connection, ingestion_id, RESULT_OF[view.status], error=error, now=now)
+    if run_id is not None:
+        tell_run(connection, run_id, to=(), now=now)
+
+
+def tell_run(connection: Connection, run_id: UUID, *, to: Collection[str], now: datetime) -> None:
+    """Write how a run has ended; of a failure these addresses are told by mail, too (S36)."""
+    row = connection.execute(runs.shown(Run.id == run_id)).one()
+    view = runs.view(row)
+    told = Notice(
+        id=new_id(),
+        account_id=row.account_id,
+        type=NoticeType.RUN_SUCCEEDED if view.outcome is Outcome.SUCCEEDED else NoticeType.RUN_FAILED,
+        subject_id=run_id,
+        data=view.model_dump(mode="json"),
+        created_at=now,
+    )
+    connection.execute(notices.adding(told, chosen=()))
+    connection.execute(messages.adding(told, to=to))
 
 
 async def tell(session: AsyncSession, notice: NoticeType, ingestion_id: UUID, *, now: datetime) -> None:

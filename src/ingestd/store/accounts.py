@@ -57,8 +57,8 @@ async def get(session: AsyncSession, account_id: UUID) -> Account:
 
 
 async def lock(session: AsyncSession, account_id: UUID) -> Account:
-    """The account, held by this transaction until it ends, or NotFound."""
-    held = select(Account).where(Account.id == account_id, _IS_THERE).with_for_update()
+    """The account, held by this transaction until it ends, or NotFound. Rows that name it can be added meanwhile."""
+    held = select(Account).where(Account.id == account_id, _IS_THERE).with_for_update(key_share=True)
     return _found(await session.scalar(held))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -43,6 +43,24 @@ async def page(session: AsyncSession, account_id: UUID, cut: Cut) -> Sequence[Re
 async def get(session: AsyncSession, account_id: UUID, recipient_id: UUID, *, lock: bool = False) -> Recipient:
     """A recipient of the account, if wanted held by this transaction, or NotFound."""
     return await get_owned(session, Recipient, account_id, recipient_id, called="recipient", lock=lock)
+
+
+async def known(session: AsyncSession, account_id: UUID, recipient_ids: Collection[UUID]) -> set[UUID]:
+    """Which of some recipients the account has."""
+    found = await session.scalars(
+        select(Recipient.id).where(Recipient.account_id == account_id, Recipient.id.in_(recipient_ids))
+    )
+    return set(found)
+
+
+async def addresses(session: AsyncSession, account_id: UUID, recipient_ids: Collection[UUID]) -> Sequence[str]:
+    """The addresses of those of some recipients that are still there."""
+    found = await session.scalars(
+        select(Recipient.address)
+        .where(Recipient.account_id == account_id, Recipient.id.in_(recipient_ids))
+        .order_by(Recipient.id)
+    )
+    return found.all()
 
 
 async def find(session: AsyncSession, account_id: UUID, address: str) -> Recipient | None:

@@ -11,7 +11,8 @@ from datetime import date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ARRAY, ForeignKey, Index, UniqueConstraint, Uuid, select, text
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, Uuid, any_, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -89,13 +90,13 @@ async def find(session: AsyncSession, account_id: UUID, owner_id: UUID, *, lock:
     return found
 
 
-async def due(session: AsyncSession, now: datetime, *, at_most: int) -> Sequence[tuple[UUID, UUID]]:
+async def due(session: AsyncSession, now: datetime) -> Sequence[tuple[UUID, UUID]]:
     """Which schedules are due, the longest overdue first: the ids of their accounts and owners."""
     found = await session.execute(
         select(Schedule.account_id, Schedule.owner_id)
-        .where(Schedule.next_due_at <= now)
+        .join(Account, Account.id == Schedule.account_id)
+        .where(Schedule.next_due_at <= now, Account.deleted_at.is_(None))
         .order_by(Schedule.next_due_at)
-        .limit(at_most)
     )
     return [(row.account_id, row.owner_id) for row in found]
 
@@ -103,9 +104,14 @@ async def due(session: AsyncSession, now: datetime, *, at_most: int) -> Sequence
 async def set_active(session: AsyncSession, account: Account, owner_id: UUID, *, active: bool, now: datetime) -> None:
     """Let the schedule of something run or rest, if it has one: a segment that is activated begins anew (S29)."""
     schedule = await find(session, account.id, owner_id, lock=True)
-    if schedule is not None:
+    if schedule is not None and schedule.active != active:
         schedule.active, schedule.since = active, now
         schedule.plan_next(account)
+
+
+async def remove(session: AsyncSession, owner_id: UUID) -> None:
+    """Forget the schedule of something that is removed; its runs stay in the log."""
+    await session.execute(delete(Schedule).where(Schedule.owner_id == owner_id))
 
 
 async def move_calendar(session: AsyncSession, account: Account) -> None:
@@ -114,6 +120,15 @@ async def move_calendar(session: AsyncSession, account: Account) -> None:
         select(Schedule).where(Schedule.account_id == account.id).order_by(Schedule.id).with_for_update()
     ):
         schedule.plan_next(account)
+
+
+async def forget_recipient(session: AsyncSession, account_id: UUID, recipient_id: UUID) -> None:
+    """Tell somebody of no failure any more, whatever schedule named them."""
+    await session.execute(
+        update(Schedule)
+        .where(Schedule.account_id == account_id, any_(Schedule.recipients) == recipient_id)
+        .values(recipients=func.array_remove(Schedule.recipients, recipient_id))
+    )
 
 
 async def pause_of_connection(session: AsyncSession, connection_id: UUID, *, reason: str, now: datetime) -> int:

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from ingestd.domain.errors import Conflict
-from ingestd.domain.segment import Method, SegmentStatus, SegmentType
+from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
 from ingestd.store.base import Base, Key
 from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
@@ -56,6 +56,11 @@ class Segment(Base):
     data_as_of: Mapped[datetime | None]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether its schedule refreshes it now."""
+        return self.upload_type == UploadType.SCHEDULED and SegmentStatus(self.status).takes_files
 
 
 class Partition(Base):

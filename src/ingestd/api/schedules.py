@@ -1,0 +1,347 @@
+"""Schedules: when the file of a segment is fetched, from where, and who is told if that fails (S26 to S37)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from datetime import date
+from itertools import islice
+from typing import Annotated, Any, Final, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.api import audit
+from ingestd.api.account import SyncTime
+from ingestd.api.context import Caller, Principal, Reading, Scope, Tx, needs
+from ingestd.api.etags import IfMatch, Match
+from ingestd.api.ids import ConnectionId, RecipientId, SegmentId
+from ingestd.api.model import In
+from ingestd.api.routes import Router
+from ingestd.domain import ids
+from ingestd.domain.connection import MAX_PATH, parse_path
+from ingestd.domain.errors import Conflict, Invalid, NotFound, Problem
+from ingestd.domain.ids import Prefix
+from ingestd.domain.moment import Moment
+from ingestd.domain.schedule import LAST_DAY, Frequency, OwnerKind, Timetable, advice
+from ingestd.store import accounts, connections, recipients, schedules, segments
+from ingestd.store.accounts import Account
+from ingestd.store.engine import new_id, utc_now
+from ingestd.store.schedules import Schedule
+
+router = Router(prefix="/v1", tags=["Schedules"])
+
+PREVIEWED: Final = 10
+MAX_RECIPIENTS: Final = 50
+REQUESTED: Final = "requested"
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def _written(day: Any) -> Any:
+    """Refuse what pydantic would take for a day beside a date, such as a number."""
+    if not isinstance(day, date) and not (isinstance(day, str) and _DAY.fullmatch(day)):
+        raise ValueError("is not a date, such as 2026-01-31")
+    return day
+
+
+def _soon(day: date) -> date:
+    if day > LAST_DAY:
+        raise ValueError(f"is after {LAST_DAY}")
+    return day
+
+
+def _below_the_root(text: str) -> str:
+    try:
+        return parse_path(text)
+    except Invalid as refusal:
+        raise ValueError(refusal.detail) from None
+
+
+Day = Annotated[date, BeforeValidator(_written), AfterValidator(_soon), Field(examples=["2026-01-31"])]
+
+
+class TimetableIn(In):
+    """How often, and from which day to which, both inclusive, in the account's time zone (S35)."""
+
+    frequency: Frequency
+    valid_from: Day
+    valid_to: Day
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.valid_to < self.valid_from:
+            raise ValueError("valid_to is before valid_from")
+        return self
+
+
+class ScheduleIn(TimetableIn):
+    """A schedule: where the file is, how often it is fetched, and who is told of failures.
+
+    `path` is a folder, of which the newest matching file is taken, or one file; below the connection's root folder.
+    """
+
+    connection: ConnectionId
+    path: Annotated[str, AfterValidator(_below_the_root), Field(max_length=MAX_PATH, examples=["demo_path"])]
+    recipients: Annotated[list[RecipientId], Field(max_length=MAX_RECIPIENTS)] = Field(default=[])
+
+
+class AdviceOut(BaseModel):
+    """Something worth a thought that forbids nothing."""
+
+    code: str
+    detail: str
+
+
+class ScheduleOut(BaseModel):
+    """A schedule; `next_run_at` is null where it is over, paused, or rests because its segment is not in use.
+
+    `description` is the timetable in one sentence. `pause_reason` is `requested`, or `host_key_changed`: then look at
+    the connection first.
+    """
+
+    connection: str
+    path: str
+    frequency: Frequency
+    valid_from: date
+    valid_to: date
+    recipients: list[str]
+    time_zone: str
+    sync_time: SyncTime
+    description: str
+    advice: list[AdviceOut]
+    active: bool
+    paused_at: Moment | None
+    pause_reason: str | None
+    next_run_at: Moment | None
+    created_at: Moment
+    changed_at: Moment
+
+
+class SlotOut(BaseModel):
+    """A run to come: the day, the instant, and the same as the clocks of the account show it."""
+
+    day: date
+    at: Moment
+    local: Annotated[str, Field(examples=["2026-01-31T02:00:00+01:00"])]
+
+
+class PreviewOut(BaseModel):
+    """What a timetable would do."""
+
+    description: str
+    advice: list[AdviceOut]
+    time_zone: str
+    runs: list[SlotOut]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a schedule keeps fresh: its id, the same as shown, and whether files may refresh it now."""
+
+    kind: OwnerKind
+    id: UUID
+    shown_id: str
+    in_use: bool
+
+
+async def of_segment(tx: AsyncSession, caller: Principal, segment_id: UUID) -> Owner:
+    """A segment as the owner of a schedule, or NotFound."""
+    segment = await segments.get(tx, caller.account_id, segment_id)
+    return Owner(OwnerKind.SEGMENT, segment.id, ids.show(Prefix.SEGMENT, segment.id), segment.is_scheduled)
+
+
+def shown(schedule: Schedule, account: Account) -> ScheduleOut:
+    """A schedule as the API shows it."""
+    frequency = Frequency(schedule.frequency)
+    return ScheduleOut(
+        connection=ids.show(Prefix.CONNECTION, schedule.connection_id),
+        path=schedule.path,
+        frequency=frequency,
+        valid_from=schedule.valid_from,
+        valid_to=schedule.valid_to,
+        recipients=[ids.show(Prefix.RECIPIENT, each) for each in schedule.recipients],
+        time_zone=account.time_zone,
+        sync_time=account.sync_time,
+        description=schedule.timetable(account).sentence(),
+        advice=_advice(frequency),
+        active=schedule.active,
+        paused_at=schedule.paused_at,
+        pause_reason=schedule.pause_reason,
+        next_run_at=schedule.next_due_at,
+        created_at=schedule.created_at,
+        changed_at=schedule.changed_at,
+    )
+
+
+def _advice(frequency: Frequency) -> list[AdviceOut]:
+    return [AdviceOut(**asdict(each)) for each in advice(frequency)]
+
+
+async def save(tx: AsyncSession, caller: Principal, owner: Owner, body: ScheduleIn, match: Match) -> ScheduleOut:
+    """Make or replace the schedule of something whose account the caller holds."""
+    account, now = await accounts.get(tx, caller.account_id), utc_now()
+    await _check_names(tx, caller, body)
+    schedule = await schedules.find(tx, account.id, owner.id, lock=True)
+    before = None if schedule is None else shown(schedule, account)
+    if before is not None:
+        match.check(before)
+    if schedule is None:
+        schedule = Schedule(
+            id=new_id(), account_id=account.id, owner_kind=owner.kind, owner_id=owner.id, created_at=now
+        )
+        tx.add(schedule)
+    schedule.connection_id, schedule.path = body.connection, body.path
+    schedule.frequency = body.frequency
+    schedule.valid_from, schedule.valid_to = body.valid_from, body.valid_to
+    schedule.recipients = list(dict.fromkeys(body.recipients))
+    schedule.active, schedule.since, schedule.changed_at = owner.in_use, now, now
+    if schedule.timetable(account).next() is None:
+        problem = Problem("/body/valid_to", "never_due", "No day between valid_from and valid_to is left to run on.")
+        raise Invalid("The schedule would never run.", problems=(problem,))
+    schedule.plan_next(account)
+    await tx.flush()
+    after = shown(schedule, account)
+    audit.note(tx, caller, "schedule.saved", owner.shown_id, before=before, after=after)
+    return after
+
+
+async def _check_names(tx: AsyncSession, caller: Principal, body: ScheduleIn) -> None:
+    """Refuse a connection or a recipient that the account does not have (S17, S37)."""
+    problems = []
+    try:
+        await connections.get(tx, caller.account_id, body.connection, lock=True)
+    except NotFound:
+        problems.append(Problem("/body/connection", "unknown_connection", "The account has no such connection."))
+    known = await recipients.known(tx, caller.account_id, body.recipients)
+    for place, recipient in enumerate(body.recipients):
+        if recipient not in known:
+            problem = Problem(f"/body/recipients/{place}", "unknown_recipient", "The account has no such recipient.")
+            problems.append(problem)
+    if problems:
+        raise Invalid("The schedule names what the account does not have.", problems=tuple(problems))
+
+
+async def remove(tx: AsyncSession, caller: Principal, owner: Owner, match: Match) -> None:
+    """Forget the schedule of something; its runs stay in the log."""
+    schedule, account = await _held(tx, caller, owner)
+    before = shown(schedule, account)
+    match.check(before)
+    await tx.delete(schedule)
+    audit.note(tx, caller, "schedule.deleted", owner.shown_id, before=before)
+
+
+async def pause(tx: AsyncSession, caller: Principal, owner: Owner) -> ScheduleOut:
+    """Let the schedule of something make no runs."""
+    schedule, account = await _held(tx, caller, owner)
+    before = shown(schedule, account)
+    if schedule.paused_at is not None:
+        raise Conflict("The schedule is paused already.", code="schedule_paused")
+    schedules.pause(schedule, reason=REQUESTED, now=utc_now())
+    return _noted(tx, caller, owner, "schedule.paused", before, shown(schedule, account))
+
+
+async def resume(tx: AsyncSession, caller: Principal, owner: Owner) -> ScheduleOut:
+    """Let the paused schedule of something run again."""
+    schedule, account = await _held(tx, caller, owner)
+    before = shown(schedule, account)
+    if schedule.paused_at is None:
+        raise Conflict("The schedule is not paused.", code="schedule_not_paused")
+    schedules.resume(schedule, account, now=utc_now())
+    return _noted(tx, caller, owner, "schedule.resumed", before, shown(schedule, account))
+
+
+async def _held(tx: AsyncSession, caller: Principal, owner: Owner) -> tuple[Schedule, Account]:
+    account = await accounts.get(tx, caller.account_id)
+    return await schedules.get(tx, account.id, owner.id, lock=True), account
+
+
+def _noted(
+    tx: AsyncSession, caller: Principal, owner: Owner, action: str, before: ScheduleOut, after: ScheduleOut
+) -> ScheduleOut:
+    audit.note(tx, caller, action, owner.shown_id, before=before, after=after)
+    return after
+
+
+@router.post(
+    "/schedules/preview",
+    operation_id="schedules_preview",
+    summary="Try out a timetable",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def preview(body: TimetableIn, tx: Reading, caller: Caller) -> PreviewOut:
+    """The next ten runs of a schedule that would be made now; nothing is kept."""
+    account = await accounts.get(tx, caller.account_id)
+    calendar = schedules.calendar_of(account)
+    table = Timetable(body.frequency, body.valid_from, body.valid_to, utc_now(), calendar)
+    coming = [
+        SlotOut(day=slot.day, at=slot.at, local=slot.at.astimezone(calendar.zone).isoformat())
+        for slot in islice(table.slots(), PREVIEWED)
+    ]
+    return PreviewOut(
+        description=table.sentence(), advice=_advice(body.frequency), time_zone=account.time_zone, runs=coming
+    )
+
+
+@router.get(
+    "/segments/{segment_id}/schedule",
+    operation_id="segments_schedule",
+    summary="Show a segment's schedule",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def get_one(segment_id: SegmentId, tx: Reading, caller: Caller) -> ScheduleOut:
+    """When its file is fetched, and from where; 404 where it has no schedule."""
+    await of_segment(tx, caller, segment_id)
+    return shown(await schedules.get(tx, caller.account_id, segment_id), await accounts.get(tx, caller.account_id))
+
+
+@router.put(
+    "/segments/{segment_id}/schedule",
+    operation_id="segments_put_schedule",
+    summary="Give a segment a schedule",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def put_one(segment_id: SegmentId, body: ScheduleIn, tx: Tx, caller: Caller, match: IfMatch) -> ScheduleOut:
+    """Make or replace a segment's schedule; it counts from now on, and one that is paused stays so.
+
+    It rests while the segment is not in use or takes manual uploads, and begins anew when the segment is activated.
+    """
+    await accounts.lock(tx, caller.account_id)
+    return await save(tx, caller, await of_segment(tx, caller, segment_id), body, match)
+
+
+@router.delete(
+    "/segments/{segment_id}/schedule",
+    status_code=204,
+    operation_id="segments_drop_schedule",
+    summary="Take a segment's schedule away",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def delete_one(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) -> None:
+    """Fetch nothing for the segment any more; a run that has begun goes on, and its runs stay in the log."""
+    await accounts.lock(tx, caller.account_id)
+    await remove(tx, caller, await of_segment(tx, caller, segment_id), match)
+
+
+@router.post(
+    "/segments/{segment_id}/schedule/pause",
+    operation_id="segments_pause_schedule",
+    summary="Pause a segment's schedule",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def pause_one(segment_id: SegmentId, tx: Tx, caller: Caller) -> ScheduleOut:
+    """Make no runs until it is resumed; one can still be asked for. 409 where it is paused already."""
+    await accounts.lock(tx, caller.account_id)
+    return await pause(tx, caller, await of_segment(tx, caller, segment_id))
+
+
+@router.post(
+    "/segments/{segment_id}/schedule/resume",
+    operation_id="segments_resume_schedule",
+    summary="Resume a segment's schedule",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def resume_one(segment_id: SegmentId, tx: Tx, caller: Caller) -> ScheduleOut:
+    """Run again from now on; what was due meanwhile is not made up for. 409 where it is not paused."""
+    await accounts.lock(tx, caller.account_id)
+    return await resume(tx, caller, await of_segment(tx, caller, segment_id))
