@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
-PROFILES: Final = """
+_PROFILES: Final = """
     INSERT INTO profiles (account_id, profile_id, attributes, preferences, identifiers, origin, last_ts,
                           created_at, updated_at)
     SELECT %(account)s, profile_id, jsonb_build_object('name', 'Name ' || n %% 5000, 'city', 'City ' || n %% 900),
@@ -50,15 +52,16 @@ _MANIFESTS: Final = """
     FROM moments WHERE n %% 5 > 0
 """
 _INGESTIONS: Final = """
-    INSERT INTO ingestions (id, account_id, seq, channel, target, mode, plan, file_id, manifest_id, uploaded_by,
-        recipients, status, stage, fence, attempts, progress, counts, checked, warnings, created_at, started_at,
-        finished_at)
+    INSERT INTO ingestions (id, account_id, seq, channel, target, mode, dry_run, plan, file_id, file_name, manifest_id,
+        uploaded_by, recipients, status, stage, fence, attempts, progress, counts, checked, warnings, created_at,
+        started_at, finished_at)
     SELECT ingestion, %(account)s, n,
            CASE WHEN n %% 2000 = 0 THEN 'schedule' WHEN n %% 5 = 0 THEN 'upload' ELSE 'sftp' END,
            CASE WHEN n %% 3000 = 0 THEN 'segment' WHEN n %% 3 = 0 THEN 'events' ELSE 'profiles' END, 'append',
-           jsonb_build_object('columns', repeat('x', 400)), file, CASE WHEN n %% 5 > 0 THEN manifest END, uploaded_by,
-           '[]', CASE WHEN n %% 7000 = 0 THEN 'cancelled' WHEN n %% 50 = 0 THEN 'failed' ELSE 'completed' END, 'done',
-           1, 0, '{"percent": 100, "bytes_read": 0, "rows_read": 0, "rows_per_second": 0, "eta_seconds": null}',
+           false, jsonb_build_object('columns', repeat('x', 400)), file, name, CASE WHEN n %% 5 > 0 THEN manifest END,
+           uploaded_by, '[]',
+           CASE WHEN n %% 7000 = 0 THEN 'cancelled' WHEN n %% 50 = 0 THEN 'failed' ELSE 'completed' END, 'done', 1, 0,
+           '{"percent": 100, "bytes_read": 0, "rows_read": 0, "rows_per_second": 0, "eta_seconds": null}',
            '{"read": 9, "accepted": 9, "rejected": 0, "blank": 0, "erased": 0, "created": 9, "updated": 0,
              "unchanged": 0, "merged": 0}', '{}', '[]', at, at, at
     FROM moments
@@ -106,12 +109,16 @@ def fill(url: str, account: UUID, *, ingestions: int, profiles: int) -> Known:
     known = Known(UUID(int=7), UUID(int=9))
     values = {"account": account, "ingestions": ingestions, "profiles": profiles}
     values |= {"webhook": known.webhook, "person": known.person}
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in (*_TABLES, PROFILES):
-            connection.execute(statement, values)
-        for table in _FILLED:
-            connection.execute(sql.SQL("VACUUM ANALYZE {}").format(sql.Identifier(table)))
+    with ThreadPoolExecutor() as side_by_side:
+        list(side_by_side.map(lambda statements: _run(url, statements, values), ([_PROFILES], _TABLES)))
+    _run(url, [sql.SQL("VACUUM ANALYZE {}").format(sql.Identifier(table)) for table in _FILLED], {})
     return known
+
+
+def _run(url: str, statements: Sequence[LiteralString | sql.Composed], values: dict[str, Any]) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement, values)
 
 
 def sequential_reads(url: str) -> dict[str, int]:

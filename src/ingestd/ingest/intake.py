@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cached_property
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.blobs.store import BlobInfo, BlobStore
@@ -119,6 +120,7 @@ def new_ingestion(submission: Submission, *, now: datetime) -> Ingestion:
         mode=submission.plan.mode if submission.plan else "append",
         plan=submission.plan.model_dump(mode="json") if submission.plan else None,
         file_id=submission.file_id,
+        file_name=select(File.name).where(File.id == submission.file_id).scalar_subquery(),
         manifest_id=submission.manifest_id,
         data_source_id=submission.data_source_id,
         dry_run=submission.dry_run,

@@ -8,12 +8,11 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, Select, select, text
+from sqlalchemy import Row, Select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.ingestion import Channel, Status
 from ingestd.domain.plan import Target
-from ingestd.store.files import File
 from ingestd.store.ingestions import Ingestion, shown
 from ingestd.store.page import Cut, Sorts
 
@@ -69,8 +68,7 @@ def _of(account_id: UUID, wanted: Wanted) -> Select[Any]:
     if wanted.uploader is not None:
         conditions.append(Ingestion.uploaded_by["id"].astext == wanted.uploader)
     if wanted.file_name is not None:
-        named = select(File.id).where(File.account_id == account_id, File.name == wanted.file_name)
-        conditions.append(Ingestion.file_id.in_(named))
+        conditions.append(Ingestion.file_name == wanted.file_name)
     if wanted.created_from is not None:
         conditions.append(Ingestion.created_at >= wanted.created_from)
     if wanted.created_to is not None:

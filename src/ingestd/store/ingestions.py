@@ -60,6 +60,7 @@ class Ingestion(Base):
             for name in ("status", "channel", "target", "segment_id")
         ),
         Index("ix_ingestions_data_source_id_created_at_id", "data_source_id", "created_at", "id"),
+        Index("ix_ingestions_account_id_file_name_created_at_id", "account_id", "file_name", "created_at", "id"),
         Index("ix_ingestions_uploader", "account_id", text("(uploaded_by ->> 'id')"), "created_at", "id"),
         Index("ix_ingestions_error_files", "finished_at", postgresql_where=text("error_blob IS NOT NULL")),
         Index("ix_ingestions_open", "account_id", postgresql_where=text("status IN ('scheduled', 'in_progress')")),
@@ -73,6 +74,7 @@ class Ingestion(Base):
     mode: Mapped[str]
     plan: Mapped[dict[str, Any] | None]
     file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"), index=True)
+    file_name: Mapped[str | None]
     manifest_id: Mapped[UUID | None] = mapped_column(ForeignKey("manifests.id"), index=True)
     data_source_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_sources.id"))
     dry_run: Mapped[bool]
