@@ -12,6 +12,7 @@ import pytest
 
 HOMES = {
     "aioftp": {"fetch"},
+    "aiosmtplib": {"notify"},
     "alembic": {"store"},
     "apscheduler": {"scheduler"},
     "asyncssh": {"sftpd", "fetch", "cli"},
@@ -21,7 +22,9 @@ HOMES = {
     "email_validator": {"domain", "ingest"},
     "fastapi": {"api"},
     "httpx": {"notify", "cli"},
+    "jinja2": {"notify"},
     "limits": {"api"},
+    "markupsafe": {"notify"},
     "numpy": {"pipeline", "store.load"},
     "obstore": {"blobs"},
     "opentelemetry": {"tracing"},

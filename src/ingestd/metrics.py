@@ -24,6 +24,7 @@ class Metrics:
     rejections: Counter
     stage_seconds: Histogram
     deliveries: Counter
+    messages: Counter
     sftp_sessions: Gauge
     queue_depth: Gauge
     oldest_scheduled_seconds: Gauge
@@ -51,13 +52,16 @@ def new_metrics() -> Metrics:
             registry=registry,
         ),
         deliveries=Counter("ingestd_deliveries", "Attempts to deliver a webhook", ["result"], registry=registry),
+        messages=Counter("ingestd_messages", "Attempts to hand a mail over", ["result"], registry=registry),
         sftp_sessions=Gauge("ingestd_sftp_sessions", "SFTP connections that are logged in", registry=registry),
         queue_depth=Gauge("ingestd_queue_depth", "What waits or runs, of all replicas", ["queue"], registry=registry),
         oldest_scheduled_seconds=Gauge(
             "ingestd_oldest_scheduled_seconds", "Age of the oldest ingestion that waits", registry=registry
         ),
         delivery_lag_seconds=Gauge(
-            "ingestd_delivery_lag_seconds", "How long the delivery that is due longest has been due", registry=registry
+            "ingestd_delivery_lag_seconds",
+            "How long the oldest due delivery or mail has waited",
+            registry=registry,
         ),
         stored_bytes=Gauge("ingestd_stored_bytes", "Bytes of files that are kept, of all accounts", registry=registry),
     )

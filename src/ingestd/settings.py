@@ -30,6 +30,7 @@ class HttpSettings(_Part):
     port: int = 8080
     certificate: Path | None = None
     private_key: Path | None = None
+    public_url: str | None = Field(None, description="What links in mails begin with; default: host and port.")
     trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded-For is believed.")
     requests_per_minute: int = Field(6000, ge=1, description="Requests of one API key, on each replica.")
     wrong_keys_per_minute: int = Field(60, ge=1, description="Wrong API keys from one address, on each replica.")
@@ -87,6 +88,19 @@ class MetricsSettings(_Part):
     port: int = 9464
 
 
+class MailSettings(_Part):
+    """The mail server (SMTP) that takes e-mail; without `host` mails are kept, and `ingestd messages` shows them."""
+
+    host: str | None = None
+    port: int = Field(587, description="The server's address and port must be public or in `egress_allow`.")
+    security: Literal["starttls", "tls", "none"] = Field("starttls", description="`tls` from the first byte on.")
+    authority: Path | None = Field(None, description="PEM file that vouches for the server; default: the system's.")
+    username: str | None = None
+    password: SecretStr | None = None
+    sender: str = Field("ingestd <ingestd@localhost>", pattern=r"^[^\r\n]*[^\s@]+@[^\s@]+$")
+    attachment_bytes: int = Field(5 * MIB, ge=0, description="The largest error file that is attached (D30).")
+
+
 class Settings(BaseSettings):
     """All settings. `INGESTD_SFTP__PORT=2022` sets `sftp.port`.
 
@@ -110,6 +124,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     quota: QuotaSettings = QuotaSettings()
     retention: RetentionSettings = RetentionSettings()
+    mail: MailSettings = MailSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     def __init__(self, **values: Any) -> None:

@@ -172,6 +172,7 @@ async def owned(tenant: Tenant) -> dict[str, str]:
     found["run"] = await requested_run(tenant, await scheduled_segment(tenant, found["con"], "with a run"))
     for prefix, path in (
         ("ikey", "/v1/import-keys"),
+        ("msg", "/v1/messages"),
         ("dlv", f"/v1/webhooks/{found['whk']}/deliveries"),
     ):
         found[prefix] = (await tenant.http.get(path)).raise_for_status().json()["data"][0]["id"]

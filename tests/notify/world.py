@@ -10,17 +10,23 @@ from uuid import UUID
 from sqlalchemy import select
 
 from ingestd import egress
+from ingestd.blobs.store import BlobStore
 from ingestd.keyring import AccountKeys, Keyring
 from ingestd.metrics import new_metrics
 from ingestd.notify import webhooks as sending
+from ingestd.notify.letters import House
+from ingestd.notify.mailing import Mailing
 from ingestd.notify.outbox import Outbox
 from ingestd.notify.posting import Posting
+from ingestd.notify.smtp import MailServer
 from ingestd.notify.webhooks import Sender
-from ingestd.store import deliveries, engine
+from ingestd.store import deliveries, engine, messages
 from ingestd.store.accounts import Account
 from ingestd.store.deliveries import Delivery
 from ingestd.store.engine import Sessions, transaction
+from ingestd.store.messages import Message
 from ingestd.store.notices import Notice, adding
+from ingestd.store.recipients import Recipient
 from ingestd.store.webhooks import Webhook
 
 LOOPBACK = egress.parse_allow(["127.0.0.0/8:*"])
@@ -49,17 +55,19 @@ class World:
     keyring: Keyring
     sender: Sender = field(default_factory=lambda: Sender(allow=LOOPBACK))
     jitter: float = 0.0
+    blobs: BlobStore | None = None
     accounts: dict[UUID, AccountKeys] = field(default_factory=dict)
 
-    async def account(self) -> UUID:
+    async def account(self, features: dict[str, object] | None = None) -> UUID:
         account_id = engine.new_id()
         sealed = self.keyring.new_account_keys(account_id)
         self.accounts[account_id] = self.keyring.open(account_id, sealed)
         async with transaction(self.sessions) as session:
             session.add(
                 Account(
-                    id=account_id, name="an account", time_zone="UTC", sync_time=time(4), features={}, email_domains=[],
-                    next_seq=1, data_keys=sealed.data, index_key=sealed.index, created_at=self.clock(),
+                    id=account_id, name="an account", time_zone="UTC", sync_time=time(4), features=features or {},
+                    email_domains=[], next_seq=1, data_keys=sealed.data, index_key=sealed.index,
+                    created_at=self.clock(),
                 )
             )  # fmt: skip
         return account_id
@@ -97,6 +105,45 @@ class World:
 
     def outbox(self) -> Outbox:
         return Outbox(url=self.url, sessions=self.sessions, channel=self.posting(), clock=self.clock)
+
+    def mailing(self, server: MailServer | None) -> Mailing:
+        async def keys(account_id: UUID) -> AccountKeys:
+            return self.accounts[account_id]
+
+        return Mailing(
+            sessions=self.sessions, server=server, house=House("ingestd <post@cdp.test>", "https://cdp.test", 30),
+            attachment_bytes=1000, blobs=self.blobs, keys=keys, metrics=new_metrics(), clock=self.clock,
+            jitter=lambda: self.jitter,
+        )  # fmt: skip
+
+    async def recipient(self, account_id: UUID, address: str, milestones: list[str], *, confirmed: bool = True) -> None:
+        async with transaction(self.sessions) as session:
+            session.add(
+                Recipient(
+                    id=engine.new_id(), account_id=account_id, address=address, name="somebody", milestones=milestones,
+                    confirmed_at=self.clock() if confirmed else None, created_at=self.clock(),
+                )
+            )  # fmt: skip
+
+    async def write(self, account_id: UUID, kind: str, to: list[str] | None, **data: object) -> None:
+        """Tell by mail."""
+        notice = Notice(
+            id=engine.new_id(), account_id=account_id, type=kind, subject_id=None, data=data, created_at=self.clock()
+        )
+        async with transaction(self.sessions) as session:
+            await session.execute(adding(notice, only=[]))
+            await session.execute(messages.adding(notice, to=to))
+
+    async def mail_due(self, server: MailServer | None) -> int:
+        """Send the mails that can be sent now, once; how many they were."""
+        async with transaction(self.sessions) as session:
+            claimed = await messages.claim(session, room=32, now=self.clock())
+        await asyncio.gather(*map(self.mailing(server).deliver, claimed))
+        return len(claimed)
+
+    async def messages(self) -> list[Message]:
+        async with self.sessions() as session:
+            return list(await session.scalars(select(Message).order_by(Message.created_at, Message.address)))
 
     async def claim(self) -> list[deliveries.Claimed]:
         async with transaction(self.sessions) as session:

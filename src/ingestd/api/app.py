@@ -25,6 +25,7 @@ from ingestd.api import (
     macros,
     manifests,
     me,
+    messages,
     problems,
     profiles,
     recipients,
@@ -42,7 +43,7 @@ from ingestd.api.document import LICENSE, SERVERS, TAGS, describe
 from ingestd.api.edge import Edge
 
 _RESOURCES = (
-    *(system, reference, me, account, api_keys, import_keys, recipients, files, manifests, schemas),
+    *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
     *(attributes, macros, data_sources, connections, schedules, runs),
     *(ingestions, ingestion_events, rejects, profiles, events, segments, webhooks, deliveries, audit),
 )

@@ -18,7 +18,7 @@ TAGS: Final = [
     {"name": "Accounts", "description": "Accounts and what they may do; most of it is the operator's."},
     {"name": "API keys", "description": "Keys to this API."},
     {"name": "Import keys", "description": "Keys to the SFTP server, and how to reach it."},
-    {"name": "Recipients", "description": "The people of an account who may be written to."},
+    {"name": "Recipients", "description": "The people of an account who may be written to, and the mail they got."},
     {"name": "Attributes", "description": "What is known of people: names, formats, and what a value may be used for."},
     {"name": "Data sources", "description": "Where tables of people come from, and what their columns mean."},
     {"name": "Connections", "description": "FTP and SFTP servers of others, from which files are fetched."},

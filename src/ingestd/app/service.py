@@ -29,8 +29,11 @@ from ingestd.ingest.pool import Pool
 from ingestd.ingest.upkeep import Upkeep
 from ingestd.ingest.work import Place
 from ingestd.metrics import Metrics, new_metrics
+from ingestd.notify.letters import House
+from ingestd.notify.mailing import Mailing
 from ingestd.notify.outbox import Outbox
 from ingestd.notify.posting import Posting
+from ingestd.notify.smtp import mail_server
 from ingestd.notify.webhooks import Sender
 from ingestd.scheduler.clock import Clock
 from ingestd.settings import Settings
@@ -124,21 +127,9 @@ class _Starting:
     async def start_worker(self) -> None:
         """Run ingestions, and deliver what they tell."""
         ground, settings = self.ground, self.settings.worker
-        posting = Posting(
-            sessions=self.sessions,
-            sender=Sender(allow=self.allow),
-            keys=self.intake.keys,
-            metrics=self.metrics,
-            clock=store.utc_now,
-            jitter=random.random,
-        )
-        outbox = Outbox(
-            url=ground.database_url,
-            sessions=self.sessions,
-            channel=posting,
-            clock=store.utc_now,
-        )
-        self._run(outbox.run)
+        for channel in (self._posting(), self._mailing()):
+            outbox = Outbox(url=ground.database_url, sessions=self.sessions, channel=channel, clock=store.utc_now)
+            self._run(outbox.run)
         pool = Pool(settings.processes, threads=settings.processes)
         pool.warm(work.warm)
         flow = Flow(
@@ -154,6 +145,35 @@ class _Starting:
         self.stack.push_async_callback(asyncio.to_thread, self.engine.stop)
         self.stack.push_async_callback(asyncio.to_thread, flow.stop)
         self.checks["worker"] = checks.of_flag(self.engine.is_alive)
+
+    def _posting(self) -> Posting:
+        return Posting(
+            sessions=self.sessions,
+            sender=Sender(allow=self.allow),
+            keys=self.intake.keys,
+            metrics=self.metrics,
+            clock=store.utc_now,
+            jitter=random.random,
+        )
+
+    def _mailing(self) -> Mailing:
+        mail, http = self.settings.mail, self.settings.http
+        scheme = "https" if http.certificate else "http"
+        return Mailing(
+            sessions=self.sessions,
+            server=mail_server(mail, self.allow),
+            house=House(
+                sender=mail.sender,
+                public_url=http.public_url or f"{scheme}://{http.host}:{http.port}",
+                error_file_days=round(self.settings.retention.error_file_days),
+            ),
+            attachment_bytes=mail.attachment_bytes,
+            blobs=self.ground.blobs,
+            keys=self.intake.keys,
+            metrics=self.metrics,
+            clock=store.utc_now,
+            jitter=random.random,
+        )
 
     def start_clock(self) -> None:
         """Make runs when they are due, and do what has to be done from time to time."""

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from ingestd.cli import accounts, backup, check, demo, doctor, keys, migrate, openapi, push, serve
+from ingestd.cli import accounts, backup, check, demo, doctor, keys, messages, migrate, openapi, push, serve
 from ingestd.domain.errors import IngestdError, Invalid
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command()(backup.restore)
 app.command()(openapi.openapi)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
+app.add_typer(messages.app, name="messages")
 
 
 def main() -> None:

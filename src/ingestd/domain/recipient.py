@@ -36,3 +36,9 @@ def normal_address(text: str) -> str | None:
     except EmailNotValidError:
         return None
     return valid.normalized.casefold()
+
+
+def ascii_address(address: str) -> str:
+    """An address in its normal form as a mail server takes it: an international domain in its ASCII form."""
+    local, _, domain = address.rpartition("@")
+    return f"{local}@{domain.encode('idna').decode()}"

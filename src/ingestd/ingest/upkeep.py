@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from ingestd import telemetry
 from ingestd.blobs.store import BlobStore
 from ingestd.settings import RetentionSettings
-from ingestd.store import audit, dump, endings, events, files, ingestions, orphans, usage
+from ingestd.store import audit, dump, endings, events, files, ingestions, messages, orphans, usage
 from ingestd.store.engine import utc_now
 
 EVERY_SECONDS: Final = 3600.0
@@ -49,7 +49,7 @@ class Upkeep:
     def once(self, now: datetime) -> None:
         """Do every chore; one that fails does not keep the others, and has its next turn in an hour."""
         for chore in (
-            *(self.add_months, self.expire_files, self.expire_error_files, self.expire_audit),
+            *(self.add_months, self.expire_files, self.expire_error_files, self.expire_mails, self.expire_audit),
             *(self.end_reservations, self.remove_accounts, self.sweep),
         ):
             try:
@@ -73,6 +73,10 @@ class Upkeep:
         """Forget old error files."""
         return self._forget(ingestions.expire_error_files, now - timedelta(days=self.retention.error_file_days))
 
+    def expire_mails(self, now: datetime) -> int:
+        """Forget old mails that were kept: they hold error files."""
+        return self._forget(messages.expire, now - timedelta(days=self.retention.error_file_days))
+
     def expire_audit(self, _: datetime) -> int:
         """Forget the audit entries that are old enough."""
         forgotten = 0
@@ -95,7 +99,7 @@ class Upkeep:
     def sweep(self, now: datetime) -> int:
         """Remove blobs that no row names; one younger than the safe age may be about to get its row."""
         removed = 0
-        for folder in (orphans.UPLOADED, *orphans.WORKED):
+        for folder in (orphans.UPLOADED, orphans.MAILED, *orphans.WORKED):
             old = (blob.name for blob in self.blobs.list(folder) if blob.modified < now - self._safe_age)
             while names := list(islice(old, BATCH)):
                 with self.sql.begin() as connection:

@@ -135,7 +135,7 @@ class Sender:
         except (TimeoutError, httpx.TimeoutException):
             code = Code.TIMEOUT
         except httpx.TransportError as error:
-            code = Code.TLS_FAILED if _is_tls(error) else Code.CONNECT_FAILED
+            code = Code.TLS_FAILED if is_tls(error) else Code.CONNECT_FAILED
         return Result(code, status, round((time.perf_counter() - began) * 1000), retry_after)
 
     async def _post(self, message: Message, now: datetime) -> httpx.Response:
@@ -149,7 +149,7 @@ class Sender:
             try:
                 return await self._post_to(address, target, message, now)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                if _is_tls(error):
+                if is_tls(error):
                     raise
         return await self._post_to(last, target, message, now)
 
@@ -222,7 +222,7 @@ def _retry_after(answer: httpx.Response, now: datetime) -> timedelta | None:
     return min(max(wait, timedelta()), LONGEST_WAIT)
 
 
-def _is_tls(error: BaseException | None) -> bool:
+def is_tls(error: BaseException | None) -> bool:
     """Whether an error of TLS is behind another one."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__

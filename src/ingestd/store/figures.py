@@ -15,6 +15,7 @@ class Figures:
     in_progress: float
     oldest_scheduled_seconds: float
     deliveries: float
+    messages: float
     delivery_lag_seconds: float
     stored_bytes: float
 
@@ -28,9 +29,14 @@ _ASK = text("""
                    AS oldest_scheduled_seconds
         FROM ingestions WHERE status IN ('scheduled', 'in_progress')
     ) i, (
-        SELECT count(*) AS deliveries,
+        SELECT count(*) FILTER (WHERE NOT mailed) AS deliveries,
+               count(*) FILTER (WHERE mailed) AS messages,
                coalesce(greatest(extract(epoch FROM now() - min(next_attempt_at)), 0), 0)::float AS delivery_lag_seconds
-        FROM deliveries WHERE next_attempt_at IS NOT NULL
+        FROM (
+            SELECT next_attempt_at, false AS mailed FROM deliveries WHERE next_attempt_at IS NOT NULL
+            UNION ALL
+            SELECT next_attempt_at, true FROM messages WHERE next_attempt_at IS NOT NULL
+        ) o
     ) d, (
         SELECT coalesce(sum(stored_bytes), 0)::bigint AS stored_bytes FROM usage
     ) u

@@ -12,6 +12,7 @@ from ingestd.domain.ingestion import Status
 from ingestd.store.files import IS_LIVE, File
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.manifests import Manifest
+from ingestd.store.messages import Message
 
 UPLOADED: Final = "files"
 """The folder of what came in through a door."""
@@ -19,18 +20,27 @@ UPLOADED: Final = "files"
 WORKED: Final = ("parts", "errors")
 """The folders of what ingestions make: each has a folder below, by the ingestion's id."""
 
+MAILED: Final = "mails"
+"""The folder of mails that are kept: each message has a folder below, by its id."""
+
 _OPEN: Final = (Status.SCHEDULED, Status.IN_PROGRESS)
 
 
 def without_row(connection: Connection, folder: str, names: Collection[str]) -> set[str]:
-    """Those blobs of a folder that nothing names: no file and no manifest, or no ingestion, while that is not open."""
-    return set(names) - (_uploaded(connection, names) if folder == UPLOADED else _worked(connection, names))
+    """Those blobs of a folder that nothing names: no file, manifest or message, or no ingestion that has ended."""
+    named = {UPLOADED: _uploaded, MAILED: _mailed}.get(folder, _worked)
+    return set(names) - named(connection, names)
 
 
 def _uploaded(connection: Connection, names: Collection[str]) -> set[str]:
     files = select(File.blob).where(File.blob.in_(names), IS_LIVE)
     manifests = select(Manifest.blob).where(Manifest.blob.in_(names))
     return set(connection.scalars(union_all(files, manifests)))
+
+
+def _mailed(connection: Connection, names: Collection[str]) -> set[str]:
+    makers = {UUID(hex=name.split("/")[1]) for name in names}
+    return set(connection.scalars(select(Message.blob).where(Message.id.in_(makers), Message.blob.is_not(None))))
 
 
 def _worked(connection: Connection, names: Collection[str]) -> set[str]:

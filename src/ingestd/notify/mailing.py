@@ -1,0 +1,145 @@
+"""Messages, as the outbox sends them: each is written as a letter, handed to the mail server and marked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from email.message import EmailMessage
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd import telemetry
+from ingestd.blobs.store import BlobStore
+from ingestd.domain.notice import NoticeType
+from ingestd.domain.recipient import ascii_address, confirmation_code
+from ingestd.keyring import AccountKeys
+from ingestd.metrics import Metrics
+from ingestd.notify.letters import Attachment, House, letter, problems_file
+from ingestd.notify.outbox import next_attempt_at
+from ingestd.notify.smtp import MailCode, MailServer, Result
+from ingestd.store import ingestions, messages, outgoing
+from ingestd.store.engine import Sessions, new_id, transaction
+from ingestd.store.messages import Claimed, Message
+from ingestd.store.orphans import MAILED
+
+_TAKEN: Final = {MailCode.DELIVERED, MailCode.KEPT}
+_WITH_FILES: Final = {NoticeType.INGESTION_COMPLETED, NoticeType.INGESTION_FAILED}
+
+log = telemetry.logger(__name__)
+
+
+@dataclass(kw_only=True)
+class Mailing:
+    """The channel of mail. Without a `server` each mail is kept as a sealed blob.
+
+    `keys` gives an account's keys; `jitter` a random number from 0 to 1.
+    """
+
+    sessions: Sessions
+    server: MailServer | None
+    house: House
+    attachment_bytes: int
+    blobs: BlobStore
+    keys: Callable[[UUID], Awaitable[AccountKeys]]
+    metrics: Metrics
+    clock: Callable[[], datetime]
+    jitter: Callable[[], float]
+    slots: int = 8
+
+    async def claim(self, session: AsyncSession, *, room: int, now: datetime) -> Sequence[Claimed]:
+        """At most `room` messages that are due."""
+        return await messages.claim(session, room=room, now=now)
+
+    async def next_due(self, session: AsyncSession, *, now: datetime) -> datetime | None:
+        """When the next message falls due after `now`."""
+        return await outgoing.next_due(session, Message, now=now)
+
+    async def deliver(self, claimed: Claimed) -> None:
+        """Send a claimed message and mark it. If that fails the lease runs out, and it is sent again."""
+        try:
+            result = await self._send(claimed)
+            await self._mark(claimed, result)
+        except Exception as error:  # one message's failure is not the dispatcher's
+            log.warning("message_not_marked", message=claimed.id, exc_info=error)
+            return
+        self.metrics.messages.labels(result.code).inc()
+        log.info("mail_attempted", message=claimed.id, code=result.code, status=result.status, ms=result.ms)
+
+    async def _send(self, claimed: Claimed) -> Result:
+        try:
+            mail = await self._letter(claimed)
+            if self.server is None:
+                return await self._keep(claimed, mail)
+            return await self.server.send(mail, ascii_address(claimed.address))
+        except Exception:  # a failed attempt like any other: it is tried again, and seen
+            log.exception("mail_failed", message=claimed.id)
+            return Result(MailCode.INTERNAL)
+
+    async def _mark(self, claimed: Claimed, result: Result) -> None:
+        now, delivered = self.clock(), result.code in _TAKEN
+        attempt = {
+            "at": now.isoformat(),
+            "code": result.code,
+            "status": result.status,
+            "answer": result.answer,
+            "ms": result.ms,
+        }
+        again_at = None
+        if result.code is not MailCode.REFUSED:
+            again_at = next_attempt_at(claimed.failures + 1, now=now, jitter=self.jitter())
+        async with transaction(self.sessions) as session:
+            await outgoing.mark(session, Message, claimed, attempt, delivered=delivered, again_at=again_at)
+
+    async def _letter(self, claimed: Claimed) -> EmailMessage:
+        if claimed.type == NoticeType.RECIPIENT_INVITED and claimed.subject_id is not None:
+            keys = await self.keys(claimed.account_id)
+            code = confirmation_code(keys.mac("recipients", claimed.subject_id.bytes))
+            return letter(self.house, claimed, code=code)
+        return letter(self.house, claimed, attachment=await self._attachment(claimed))
+
+    async def _attachment(self, claimed: Claimed) -> Attachment | None:
+        """The error file, or what is wrong with a manifest (S122, S132).
+
+        None where there is none, where it is too large, or where it holds personal data by its plan: then the letter
+        has a link only (D30, D39).
+        """
+        if claimed.type not in _WITH_FILES or claimed.subject_id is None:
+            return None
+        async with self.sessions() as session:
+            row = await ingestions.row(session, claimed.account_id, claimed.subject_id)
+        if row.error and row.error["problems"]:
+            return problems_file((claimed.data.get("manifest") or {"name": "manifest"})["name"], row.error["problems"])
+        if row.error_blob is None or (row.error_size_bytes or 0) > self.attachment_bytes or _is_personal(row.plan):
+            return None
+        keys, blob = await self.keys(claimed.account_id), row.error_blob
+
+        def read() -> bytes:
+            with closing(self.blobs.open(blob, keys)) as file:
+                return b"".join(iter(lambda: file.read(1 << 20), b""))
+
+        stem = claimed.data["file"]["name"].rpartition(".")[0]
+        return Attachment(f"{stem}.errors.csv", await asyncio.to_thread(read))
+
+    async def _keep(self, claimed: Claimed, mail: EmailMessage) -> Result:
+        keys, name = await self.keys(claimed.account_id), f"{MAILED}/{claimed.id.hex}/{new_id().hex}.eml"
+
+        def write() -> None:
+            with closing(self.blobs.create(name, keys)) as blob:
+                blob.write(mail.as_bytes())
+                blob.commit()
+
+        await asyncio.to_thread(write)
+        async with transaction(self.sessions) as session:
+            await messages.keep(session, claimed.id, name)
+        return Result(MailCode.KEPT)
+
+
+def _is_personal(plan: dict[str, object] | None) -> bool:
+    """Whether a plan has a column that is marked as personal (D39)."""
+    columns = (plan or {}).get("columns")
+    return isinstance(columns, dict) and any(rule.get("pii") for rule in columns.values())
