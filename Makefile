@@ -10,6 +10,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/installed
 NODE  := node_modules/.installed
 TYPES := examples/frontend/api.d.ts
+RELEASED := openapi/released.json
 NPX   := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npx --no-install
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -66,6 +67,8 @@ check: $(STAMP) $(TYPES) ## what CI checks besides the tests: style, types, floo
 	$(BIN)/codespell
 	test ! -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 	$(NPX) redocly lint openapi/openapi.json
+	@if test -e $(RELEASED); then $(NPX) redocly diff $(RELEASED) openapi/openapi.json; \
+	else echo "No release yet: openapi/openapi.json has nothing to be compared with"; fi
 	$(NPX) tsc --project examples/frontend
 
 # What runs on Node, which comes with the development requirements.

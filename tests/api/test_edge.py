@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import date
 
 import httpx
@@ -14,6 +15,7 @@ from ingestd.api import strict
 from ingestd.api.app import routes
 from ingestd.api.context import begin, read
 from ingestd.api.deprecation import deprecated
+from ingestd.app import Role, running
 from ingestd.app.protocol import Protocol
 from ingestd.app.serving import serving
 from ingestd.store.engine import transaction
@@ -56,6 +58,29 @@ async def test_a_body_that_is_too_large_is_refused_as_it_arrives(tenant):
         pass  # the server has hung up while the client was still sending
     assert sent < 2**26
     assert (await post(tenant, b" " * 2**20)).status_code == 400
+
+
+@pytest.mark.threat("T55")
+@pytest.mark.parametrize(
+    ("head", "limit"),
+    [
+        (f"POST {LOOKUP} HTTP/1.1\r\nContent-Type: application/json", 2**20),
+        ("PUT /v1/files/x.csv HTTP/1.1", 10**6),
+    ],
+)
+async def test_a_chunked_body_is_refused_at_the_first_byte_too_many(ground, tenant, head, limit):
+    limits = ground.settings.limits.model_copy(update={"file_bytes": 10**6})
+    small = replace(ground, settings=ground.settings.model_copy(update={"limits": limits}))
+    async with running(small, [Role.API]) as api:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.http_port)
+        keyed = f"{head}\r\nHost: x\r\nAuthorization: Bearer {tenant.key}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(keyed.encode() + b"%x\r\n%b\r\n" % (limit + 1, b" " * (limit + 1)))
+        async with asyncio.timeout(20):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b'"code":"too_large"' in answer
+        writer.close()
+    assert (await tenant.http.get("/v1/files")).json()["data"] == []
 
 
 @pytest.mark.threat("T55")
@@ -233,6 +258,26 @@ async def test_who_does_not_send_the_headers_is_cut_off_and_others_are_served():
             assert [await reader.read() for reader, _ in slow] == [b""] * 50
         for _, writer in slow:
             writer.close()
+
+
+class Small(Protocol):
+    at_once = 2
+
+
+@pytest.mark.threat("T54")
+async def test_beyond_the_limit_a_request_is_refused_with_a_problem_and_the_others_go_on():
+    async with serving(FastAPI(), "127.0.0.1", 0, protocol=Small) as port:
+        kept = [httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") for _ in range(3)]
+        first, second, third = [await client.get("/nothing") for client in kept]
+        assert (first.status_code, second.status_code, third.status_code) == (404, 404, 503)
+        assert third.headers["content-type"] == "application/problem+json"
+        assert (third.json()["code"], third.headers["retry-after"]) == ("overloaded", "1")
+        assert (await kept[2].get("/nothing")).status_code == 503
+        await kept[0].aclose()
+        while (await kept[2].get("/nothing")).status_code == 503:
+            pass
+        for client in kept[1:]:
+            await client.aclose()
 
 
 @pytest.mark.threat("T54")

@@ -5,9 +5,11 @@ import csv
 import io
 
 import httpx
+import psycopg
 import pytest
 from tests.api.world import ingest, manifest, nothing_is_applied, nothing_is_checked, until, upload
 
+from ingestd.api.context import EXPORTS
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 
@@ -118,6 +120,25 @@ async def test_the_activity_log_is_exported_as_csv_with_the_same_filters(tenant)
     assert (rows[1]["file_name"], rows[1]["created_at"]) == ("a.csv", first["created_at"])
     filtered = await tenant.http.get("/v1/ingestions", headers={"Accept": "text/csv"}, params={"status": "failed"})
     assert [row["id"] for row in csv.DictReader(io.StringIO(filtered.text))] == [second["id"]]
+
+
+@pytest.mark.rule("S137")
+async def test_an_export_has_every_ingestion_however_many_there_are_and_however_many_ask(tenant, ground):
+    made = await tenant.ended(await ingest(tenant, "a.csv", GOOD))
+    copies = 3 * 500 + 1  # more than are fetched, and more than are sent, at a time
+    with psycopg.connect(ground.database_url) as connection:
+        connection.execute(
+            "CREATE TEMP TABLE more AS SELECT i.* FROM ingestions i, generate_series(1, %s) WHERE i.id = %s",
+            (copies, ids.read(Prefix.INGESTION, made["id"])),
+        )
+        connection.execute("UPDATE more SET id = gen_random_uuid(), seq = NULL")
+        connection.execute("INSERT INTO ingestions SELECT * FROM more")
+    answers = await asyncio.gather(
+        *(tenant.http.get("/v1/ingestions", headers={"Accept": "text/csv"}) for _ in range(2 * EXPORTS + 1))
+    )
+    for answer in answers:
+        rows = list(csv.DictReader(io.StringIO(answer.text)))
+        assert len({row["id"] for row in rows}) == len(rows) == copies + 1
 
 
 async def test_a_long_poll_answers_at_the_end_and_holds_no_transaction(tenant, ground):

@@ -260,6 +260,9 @@ _OF_THE_API: Final = {
         "The service failed; its log has the reason under the request's id.",
         "Send the request again; if it fails again, tell the operator the request's id.",
     ),
+    "overloaded": Entry(
+        503, "Overloaded", "The service has as many requests as it can take.", "Wait a second and send it again."
+    ),
     "unavailable": Entry(
         503, "Unavailable", "Something the service depends on does not answer.", "Send the request again later."
     ),

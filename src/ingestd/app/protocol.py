@@ -6,27 +6,46 @@ import asyncio
 import json
 from typing import ClassVar, Final
 
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADER_BYTES: Final = 64 * 1024
 """Bytes of headers after which nothing more is read; the API refuses far fewer, with a problem document."""
 
-_UNREADABLE: Final = json.dumps(
-    {
-        "type": "urn:ingestd:problem:bad_request",
-        "title": "Bad request",
-        "status": 400,
-        "detail": "This is no HTTP request, or its headers are far too large.",
-        "code": "bad_request",
-        "errors": [],
-    }
-).encode()
+CONNECTIONS: Final = 1000
+"""Connections and requests at a time, beyond which a request is answered 503 at once."""
+
+
+def _problem(code: str, status: int, title: str, detail: str) -> bytes:
+    """A problem document, for what no application sees."""
+    urn = f"urn:ingestd:problem:{code}"
+    return json.dumps(
+        {"type": urn, "title": title, "status": status, "detail": detail, "code": code, "errors": []}
+    ).encode()
+
+
+_UNREADABLE: Final = _problem(
+    "bad_request", 400, "Bad request", "This is no HTTP request, or its headers are far too large."
+)
+_OVERLOADED: Final = _problem("overloaded", 503, "Overloaded", "The service has as many requests as it can take.")
+
+
+async def _refuse(_: Scope, __: Receive, send: Send) -> None:
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(_OVERLOADED)),
+        (b"retry-after", b"1"),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": _OVERLOADED})
 
 
 class Protocol(HttpToolsProtocol):
     """One connection. A client that does not send its headers in time, or without end, is cut off (T54)."""
 
     header_seconds: ClassVar[float] = 10.0
+    at_once: ClassVar[int] = CONNECTIONS
     _awaiting: bool
     _taken: int
     _deadline: asyncio.TimerHandle
@@ -60,6 +79,8 @@ class Protocol(HttpToolsProtocol):
         """Let the request take the time it needs; how long its body may take is the route's to say."""
         self._deadline.cancel()
         self._awaiting = False
+        if max(len(self.connections), len(self.tasks)) > self.at_once:
+            self.app = _refuse
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 -- uvicorn's words

@@ -25,10 +25,6 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-CONNECTIONS: Final = 1000
-"""Connections and requests at a time, beyond which a request is answered 503 at once."""
-
-
 @asynccontextmanager
 async def serving(
     api: Any,
@@ -49,7 +45,6 @@ async def serving(
         api,
         http=protocol,
         ws="none",
-        limit_concurrency=CONNECTIONS,
         log_config=None,
         access_log=False,
         server_header=False,
