@@ -1,22 +1,25 @@
 """The clock: looks again and again whether something is due.
 
-Between two looks it waits, and does not reckon when the next one is: so it does not mind a system clock that is put
-back or forward, and a schedule that is made or changed meanwhile is found by the next look.
+APScheduler is its alarm and no more: it keeps nothing and knows of no schedule. What is due, and what was done, are
+rows; so a schedule that is made or changed meanwhile is found by the next look, and it does not matter which replica
+looks, how often, or what a system clock that is put back or forward does to the alarm.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Final
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from ingestd import telemetry
 from ingestd.ingest.engine import Engine
 from ingestd.scheduler.ticks import tick
 from ingestd.store.engine import Sessions, utc_now
 
-LOOK_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 5
 
 log = telemetry.logger(__name__)
 
@@ -29,12 +32,26 @@ class Clock:
     engine: Engine
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look now and then again and again, until `stop` is set; a look that fails is made up for by the next."""
-        while not stop.is_set():
-            try:
-                await tick(self.sessions, self.engine, utc_now())
-            except Exception as fault:
-                log.warning("clock_failed", exc_info=fault)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await stop.wait()
+        """Look now and then every few seconds, one look at a time, until `stop` is set."""
+        alarm = AsyncIOScheduler(timezone=UTC)
+        alarm.add_job(
+            self.look,
+            "interval",
+            seconds=LOOK_SECONDS,
+            next_run_time=utc_now(),
+            max_instances=1,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+        alarm.start()
+        try:
+            await stop.wait()
+        finally:
+            alarm.shutdown()
+
+    async def look(self) -> None:
+        """Look once; one that fails is made up for by the next."""
+        try:
+            await tick(self.sessions, self.engine, utc_now())
+        except Exception as fault:
+            log.warning("clock_failed", exc_info=fault)
