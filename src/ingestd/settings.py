@@ -73,6 +73,22 @@ class QuotaSettings(_Part):
     open_ingestions: int = Field(10_000, ge=1, description="Ingestions that wait or run.")
 
 
+class FetchSettings(_Part):
+    """How much of other people's servers is borne with; times in seconds."""
+
+    connect_seconds: float = Field(20, gt=0, description="To connect, and again to be let in.")
+    silence_seconds: float = Field(60, gt=0, description="Without a byte.")
+    listing_entries: int = Field(10_000, ge=1)
+    listing_bytes: int = Field(8 * MIB, ge=1)
+    listing_seconds: float = Field(60, gt=0)
+    file_seconds: float = Field(12 * 3600, gt=0, description="For one file, with all attempts.")
+    floor_bytes: int = Field(64 * 1024, ge=0, description="That `silence_seconds` must bring at least.")
+    settle_seconds: float = Field(60, ge=0, description="A file younger than that is looked at twice, so far apart.")
+    growing_seconds: float = Field(900, ge=0, description="How long the end of a growing file is waited for.")
+    attempts: int = Field(5, ge=1, description="Connections for one file, when they break off.")
+    retry_seconds: float = Field(5, ge=0, description="Between two of them.")
+
+
 class RetentionSettings(_Part):
     """How long things are kept."""
 
@@ -123,6 +139,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     limits: Limits = Limits()
     quota: QuotaSettings = QuotaSettings()
+    fetch: FetchSettings = FetchSettings()
     retention: RetentionSettings = RetentionSettings()
     mail: MailSettings = MailSettings()
     metrics: MetricsSettings = MetricsSettings()

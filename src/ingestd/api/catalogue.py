@@ -22,6 +22,65 @@ class Entry:
     remedy: str
 
 
+_TEST: Final = "Test the connection: it says step by step what works. Then ask who runs the server."
+_OF_OTHERS: Final = {
+    "connect_failed": Entry(502, "No answer", "The connection's server does not answer at its port.", _TEST),
+    "connection_lost": Entry(502, "Connection lost", "The server broke the connection off.", _TEST),
+    "server_silent": Entry(502, "Server silent", "The server did not answer in time.", _TEST),
+    "tls_refused": Entry(
+        502,
+        "TLS refused",
+        "The server does not protect login and files by TLS; nothing was sent to it in the clear.",
+        "Ask who runs the server to allow TLS on both connections (AUTH TLS, PROT P).",
+    ),
+    "tls_failed": Entry(502, "TLS failed", "No TLS could be agreed on with the server.", _TEST),
+    "certificate_untrusted": Entry(
+        502,
+        "Certificate not trusted",
+        "No public authority vouches for the server's certificate, or it is another host's, or too old.",
+        "Ask for a valid certificate, or scan this one, compare its fingerprint and pin it.",
+    ),
+    "host_key_unknown": Entry(
+        409,
+        "Host key not pinned",
+        "SFTP is spoken to servers only that are known by a pinned key; nothing secret was sent.",
+        "Scan the connection's keys, compare the fingerprint with what its operator says, and pin it.",
+    ),
+    "host_key_changed": Entry(
+        409,
+        "Host key changed",
+        "The server shows another key than the pinned ones: it was set up anew, or it is not that server. Nothing "
+        "secret was sent, and the schedules that fetch there are paused.",
+        "Ask who runs the server. If the new key is right, pin it, then resume the schedules.",
+    ),
+    "login_refused": Entry(
+        502, "Login refused", "The server does not let us in with this user name and secret.", "Mend the connection."
+    ),
+    "path_not_found": Entry(
+        502, "No such path", "The server has no such file or folder, or does not show it to us.", "Browse its folders."
+    ),
+    "permission_denied": Entry(
+        502, "Permission denied", "We may not read this file or folder, or it leads out of the root folder.", _TEST
+    ),
+    "no_file": Entry(
+        404,
+        "No file",
+        "No file in the folder has a name that fits and is not still being written.",
+        "Put a file there whose name fits; browse the folder to see what is there.",
+    ),
+    "listing_limit": Entry(
+        502, "Folder too large", "The listing of the folder does not end within bounds.", "Move old files elsewhere."
+    ),
+    "resume_refused": Entry(502, "No resuming", "The server cannot go on with a file.", "Let it send files anew."),
+    "transfer_truncated": Entry(502, "Transfer cut short", "The server ended a file before its end.", _TEST),
+    "file_changed": Entry(
+        502, "File changed", "The file changed while it was fetched.", "Put files under another name, and rename them."
+    ),
+    "file_too_large": Entry(502, "File too large", "The file is larger than a file may be.", "Split the file."),
+    "too_slow": Entry(502, "Too slow", "The server sends the file too slowly.", _TEST),
+    "protocol_error": Entry(502, "Not understood", "The server does not keep to its protocol.", _TEST),
+}
+
 _SAME_LATER: Final = "Send the same request again later, with the same Idempotency-Key."
 
 _OF_THE_API: Final = {
@@ -233,7 +292,7 @@ _OF_THE_API: Final = {
         422,
         "Secret refused",
         "A connection needs a password, or for SFTP a private key in its place; `errors` says what does not fit.",
-        "Send it, to another server again; of a private key the whole file, and its passphrase if it has one.",
+        "Send it, to another server again; of a private key the whole file, without a passphrase.",
     ),
     "url_invalid": Entry(
         422,
@@ -281,8 +340,12 @@ _OF_THE_API: Final = {
     ),
 }
 
-CATALOGUE: Final = _OF_THE_API | {
-    code: Entry(422, reason.sentence, f"The file breaks the rule {reason.rule}.", REMEDIES[code])
-    for code, reason in FILE_REASONS.items()
-    if code not in _OF_THE_API
-}
+CATALOGUE: Final = (
+    _OF_THE_API
+    | _OF_OTHERS
+    | {
+        code: Entry(422, reason.sentence, f"The file breaks the rule {reason.rule}.", REMEDIES[code])
+        for code, reason in FILE_REASONS.items()
+        if code not in _OF_THE_API
+    }
+)

@@ -6,7 +6,7 @@ from typing import Annotated, Final, NamedTuple
 from uuid import UUID
 
 from fastapi import Depends, Response
-from pydantic import BaseModel, Field, SecretStr, with_config
+from pydantic import Field, SecretStr, with_config
 from typing_extensions import TypedDict
 
 from ingestd import egress
@@ -14,33 +14,28 @@ from ingestd.api import audit
 from ingestd.api.context import Caller, Parts, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import ConnectionId
-from ingestd.api.model import STRICT, In, Name, Out
+from ingestd.api.model import STRICT, In, Name
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
-from ingestd.domain import ids
 from ingestd.domain.connection import (
     MAX_HOST_KEYS,
     MAX_PATH,
-    PLAIN_WARNING,
-    Auth,
-    HostKey,
+    ConnectionView,
     Kind,
     parse_host_key,
     parse_login,
     parse_root,
 )
 from ingestd.domain.errors import Conflict
-from ingestd.domain.ids import Prefix
-from ingestd.domain.moment import Moment
 from ingestd.egress import Purpose
 from ingestd.store import connections, schedules
-from ingestd.store.connections import Connection, secret_context
+from ingestd.store.connections import Connection, secret_context, view
 from ingestd.store.engine import new_id, utc_now
 
 router = Router(prefix="/v1/connections", tags=["Connections"])
 
 _MAX_SECRET: Final = 16 * 1024
-_SECRETS: Final = ("password", "private_key", "passphrase")
+_SECRETS: Final = ("password", "private_key")
 
 Host = Annotated[str, Field(min_length=1, max_length=253, examples=["ftp.example.org"])]
 Port = Annotated[int, Field(ge=1, le=65535, description="Default: the usual one of the kind.")]
@@ -75,7 +70,6 @@ class ConnectionIn(In):
     username: Username
     password: Secret | None = None
     private_key: Secret | None = None
-    passphrase: Secret | None = None
     host_keys: HostKeys = Field(default=[])
 
 
@@ -91,7 +85,6 @@ class ConnectionPatch(TypedDict, total=False):
     username: Username
     password: Secret
     private_key: Secret
-    passphrase: Secret
 
 
 class HostKeysIn(In):
@@ -100,65 +93,8 @@ class HostKeysIn(In):
     host_keys: HostKeys
 
 
-class HostKeyOut(BaseModel):
-    """A key or certificate of a server; `line` is what pins it."""
-
-    algorithm: str
-    fingerprint: str
-    line: str
-
-
-class ConnectionOut(Out):
-    """A connection, without its secret.
-
-    `public_key` is the half of the private key that the server must know. `changed_host_key` is one that the server
-    showed in place of the pinned ones: nothing is fetched until that is cleared up.
-    """
-
-    name: str
-    kind: Kind
-    host: str
-    port: int
-    root: str
-    username: str
-    auth: Auth
-    public_key: str | None
-    host_keys: list[HostKeyOut]
-    changed_host_key: HostKeyOut | None
-    host_key_changed_at: Moment | None
-    warnings: list[str]
-    created_at: Moment
-    updated_at: Moment
-
-
-class ConnectionPage(Page[ConnectionOut]):
+class ConnectionPage(Page[ConnectionView]):
     """Connections."""
-
-
-def shown_key(key: HostKey) -> HostKeyOut:
-    """A key as it is shown."""
-    return HostKeyOut(algorithm=key.algorithm, fingerprint=key.fingerprint, line=key.line)
-
-
-def _shown(connection: Connection) -> ConnectionOut:
-    kind, changed = Kind(connection.kind), connection.changed_host_key
-    return ConnectionOut(
-        id=ids.show(Prefix.CONNECTION, connection.id),
-        name=connection.name,
-        kind=kind,
-        host=connection.host,
-        port=connection.port,
-        root=connection.root,
-        username=connection.username,
-        auth=Auth(connection.auth),
-        public_key=connection.public_key,
-        host_keys=[shown_key(parse_host_key(line, kind)) for line in connection.host_keys],
-        changed_host_key=shown_key(parse_host_key(changed, kind)) if changed else None,
-        host_key_changed_at=connection.host_key_changed_at,
-        warnings=[PLAIN_WARNING] if kind is Kind.FTP else [],
-        created_at=connection.created_at,
-        updated_at=connection.updated_at,
-    )
 
 
 @router.post(
@@ -168,7 +104,7 @@ def _shown(connection: Connection) -> ConnectionOut:
     summary="Configure a connection",
     dependencies=[needs(Scope.CONNECTIONS_WRITE)],
 )
-async def create(body: ConnectionIn, tx: Tx, service: Service, caller: Caller, response: Response) -> ConnectionOut:
+async def create(body: ConnectionIn, tx: Tx, service: Service, caller: Caller, response: Response) -> ConnectionView:
     """Keep a server that files are fetched from; an account has at most five. The secret is sealed, never shown."""
     now = utc_now()
     connection = Connection(
@@ -186,7 +122,7 @@ async def create(body: ConnectionIn, tx: Tx, service: Service, caller: Caller, r
     )
     await _seal(connection, body, service)
     await connections.add(tx, connection)
-    made = _shown(connection)
+    made = view(connection)
     audit.note(tx, caller, "connection.created", made.id, after=made)
     response.headers["Location"] = f"{router.prefix}/{made.id}"
     return made
@@ -202,7 +138,7 @@ async def list_all(
     tx: Reading, caller: Caller, asked: Annotated[Asked, Depends(listing(connections.SORTS, "created_at"))]
 ) -> ConnectionPage:
     """The connections of the account, oldest first."""
-    return asked.page(ConnectionPage, await connections.page(tx, caller.account_id, asked.cut), _shown)
+    return asked.page(ConnectionPage, await connections.page(tx, caller.account_id, asked.cut), view)
 
 
 @router.get(
@@ -211,9 +147,9 @@ async def list_all(
     summary="Show a connection",
     dependencies=[needs(Scope.CONNECTIONS_READ)],
 )
-async def get_one(connection_id: ConnectionId, tx: Reading, caller: Caller) -> ConnectionOut:
+async def get_one(connection_id: ConnectionId, tx: Reading, caller: Caller) -> ConnectionView:
     """One connection, without its secret."""
-    return _shown(await connections.get(tx, caller.account_id, connection_id))
+    return view(await connections.get(tx, caller.account_id, connection_id))
 
 
 @router.patch(
@@ -224,11 +160,11 @@ async def get_one(connection_id: ConnectionId, tx: Reading, caller: Caller) -> C
 )
 async def change(
     connection_id: ConnectionId, body: ConnectionPatch, *, tx: Tx, service: Service, caller: Caller, match: IfMatch
-) -> ConnectionOut:
+) -> ConnectionView:
     """Change some of it. A secret that is kept goes to the server it was given for, and to no other."""
     address = await _new_address(connection_id, body, service, caller)
     connection = await connections.get(tx, caller.account_id, connection_id, lock=True)
-    before = _shown(connection)
+    before = view(connection)
     match.check(before)
     moved = address is not None and address != _Address(before.kind, before.host, before.port)
     if address is not None and moved:
@@ -248,10 +184,10 @@ async def change(
     summary="Pin the keys of a server",
     dependencies=[needs(Scope.CONNECTIONS_WRITE)],
 )
-async def pin(connection_id: ConnectionId, body: HostKeysIn, tx: Tx, caller: Caller, match: IfMatch) -> ConnectionOut:
+async def pin(connection_id: ConnectionId, body: HostKeysIn, tx: Tx, caller: Caller, match: IfMatch) -> ConnectionView:
     """Say by which keys the server is known: those of a scan, compared with what its operator says they are."""
     connection = await connections.get(tx, caller.account_id, connection_id, lock=True)
-    before = _shown(connection)
+    before = view(connection)
     match.check(before)
     connection.pin([parse_host_key(line, before.kind).line for line in body.host_keys])
     return await _changed(tx, caller, connection, before)
@@ -267,7 +203,7 @@ async def pin(connection_id: ConnectionId, body: HostKeysIn, tx: Tx, caller: Cal
 async def delete(connection_id: ConnectionId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Forget a server and its secret."""
     connection = await connections.get(tx, caller.account_id, connection_id, lock=True)
-    before = _shown(connection)
+    before = view(connection)
     match.check(before)
     if await schedules.is_used(tx, connection.id):
         raise Conflict("A schedule fetches from this connection.", code="connection_used")
@@ -275,10 +211,12 @@ async def delete(connection_id: ConnectionId, tx: Tx, caller: Caller, match: IfM
     audit.note(tx, caller, "connection.deleted", before.id, before=before)
 
 
-async def _changed(tx: Tx, caller: Principal, connection: Connection, before: ConnectionOut) -> ConnectionOut:
+async def _changed(tx: Tx, caller: Principal, connection: Connection, before: ConnectionView) -> ConnectionView:
     connection.updated_at = utc_now()
     await tx.run_sync(connections.flush)
-    return audit.changed(tx, caller, "connection.changed", before, _shown(connection))
+    after = view(connection)
+    audit.note(tx, caller, "connection.changed", after.id, before=before, after=after)
+    return after
 
 
 class _Address(NamedTuple):
@@ -296,7 +234,7 @@ async def _new_address(
     if not body.keys() & {"kind", "host", "port"}:
         return None
     async with service.intake.sessions() as session:
-        before = _shown(await connections.get(session, caller.account_id, connection_id))
+        before = view(await connections.get(session, caller.account_id, connection_id))
     kind = body.get("kind", before.kind)
     port = body.get("port", before.port if kind is before.kind else kind.port)
     return _Address(kind, await _checked_host(service, kind, body.get("host", before.host), port), port)

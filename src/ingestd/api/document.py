@@ -166,6 +166,8 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[int]:
         found += [404, 409]
     if any(each["name"] == "If-Match" for each in operation.get("parameters", [])):
         found += [412]
+    if "Connections" in operation["tags"] and "{" in path:
+        found += [502]
     if "206" in operation["responses"]:
         found += [416]
     return sorted(set(found))

@@ -14,9 +14,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509 import load_der_x509_certificate
+from pydantic import BaseModel
 
 from ingestd.domain import import_key
 from ingestd.domain.errors import Invalid, Problem
+from ingestd.domain.moment import Moment
 
 MAX_CONNECTIONS: Final = 5
 """Connections of one account (S18)."""
@@ -75,13 +77,50 @@ class HostKey:
         return import_key.fingerprint(self.blob)
 
 
+class HostKeyView(BaseModel):
+    """A key or certificate of a server; `line` is what pins it."""
+
+    algorithm: str
+    fingerprint: str
+    line: str
+
+
+class ConnectionView(BaseModel):
+    """A connection, without its secret.
+
+    `public_key` is the half of the private key that the server must know. `changed_host_key` is one that the server
+    showed in place of the pinned ones: nothing is fetched until keys are pinned anew.
+    """
+
+    id: str
+    name: str
+    kind: Kind
+    host: str
+    port: int
+    root: str
+    username: str
+    auth: Auth
+    public_key: str | None
+    host_keys: list[HostKeyView]
+    changed_host_key: HostKeyView | None
+    host_key_changed_at: Moment | None
+    warnings: list[str]
+    created_at: Moment
+    updated_at: Moment
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A secret that fits its kind of server: a password, or an unlocked private key and the line of its public half."""
+    """A secret that fits its kind of server: a password, or a private key and the line of its public half."""
 
     auth: Auth
     secret: str = field(repr=False)
     public_key: str | None = None
+
+
+def view_of_key(key: HostKey) -> HostKeyView:
+    """A key as it is shown."""
+    return HostKeyView(algorithm=key.algorithm, fingerprint=key.fingerprint, line=key.line)
 
 
 def parse_host_key(line: str, kind: Kind) -> HostKey:
@@ -103,7 +142,7 @@ def parse_host_key(line: str, kind: Kind) -> HostKey:
     return HostKey(algorithm, blob)
 
 
-def parse_login(kind: Kind, *, password: str | None, private_key: str | None, passphrase: str | None) -> Login:
+def parse_login(kind: Kind, *, password: str | None, private_key: str | None) -> Login:
     """Return the secret that was given for a kind of server, or raise Invalid saying what is wrong with it."""
     if password is not None and private_key is None:
         if not password.isprintable():
@@ -113,21 +152,22 @@ def parse_login(kind: Kind, *, password: str | None, private_key: str | None, pa
         raise _secret_invalid("/body/password", "Send a password, or for SFTP a private key in its place.")
     if kind is not Kind.SFTP:
         raise _secret_invalid("/body/private_key", "Only SFTP knows private keys; send a password.")
-    return _parse_private_key(private_key, passphrase)
+    return _parse_private_key(private_key)
 
 
-def _parse_private_key(text: str, passphrase: str | None) -> Login:
-    content, secret = text.strip().encode() + b"\n", passphrase.encode() if passphrase else None
+def _parse_private_key(text: str) -> Login:
+    content = text.strip().encode() + b"\n"
     is_openssh = b"BEGIN OPENSSH PRIVATE KEY" in content
     load = serialization.load_ssh_private_key if is_openssh else serialization.load_pem_private_key
     pointer = "/body/private_key"
     try:
-        key = load(content, secret)
+        key = load(content, None)
     except TypeError:
-        told = "The key has a passphrase; send it too." if secret is None else "The key has no passphrase; send none."
+        # Unlocking takes as long as the key's own text says: that is no work to do for whoever sends one.
+        told = "The key has a passphrase. Take it off a copy (ssh-keygen -p -N '' -f copy): the service seals the key."
         raise _secret_invalid(pointer, told) from None
     except (ValueError, UnsupportedAlgorithm):
-        told = "The text is no private key in OpenSSH's or PEM form, or the passphrase is wrong."
+        told = "The text is no private key in OpenSSH's or PEM form."
         raise _secret_invalid(pointer, told) from None
     if not isinstance(key, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise _secret_invalid(pointer, "This kind of key is not accepted; use Ed25519, ECDSA or RSA.")

@@ -12,8 +12,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from ingestd.domain.connection import MAX_CONNECTIONS
+from ingestd.domain import ids
+from ingestd.domain.connection import (
+    MAX_CONNECTIONS,
+    PLAIN_WARNING,
+    Auth,
+    ConnectionView,
+    HostKey,
+    Kind,
+    parse_host_key,
+    view_of_key,
+)
 from ingestd.domain.errors import Conflict
+from ingestd.domain.ids import Prefix
 from ingestd.store import accounts
 from ingestd.store.base import Base, Key
 from ingestd.store.owned import get_owned
@@ -47,6 +58,10 @@ class Connection(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
+    def pinned(self) -> tuple[HostKey, ...]:
+        """The keys that the server is known by."""
+        return tuple(parse_host_key(line, Kind(self.kind)) for line in self.host_keys)
+
     def pin(self, host_keys: Sequence[str]) -> None:
         """Know the server by these keys from now on, and forget that it showed another."""
         self.host_keys = list(host_keys)
@@ -59,6 +74,28 @@ SORTS: Final[Sorts] = {"created_at": (Connection.id,), "name": (Connection.name,
 def secret_context(connection_id: UUID) -> str:
     """The place that a connection's secret is sealed for (T112)."""
     return f"connections/{connection_id.hex}/secret"
+
+
+def view(connection: Connection) -> ConnectionView:
+    """The connection as it is shown."""
+    kind, changed = Kind(connection.kind), connection.changed_host_key
+    return ConnectionView(
+        id=ids.show(Prefix.CONNECTION, connection.id),
+        name=connection.name,
+        kind=kind,
+        host=connection.host,
+        port=connection.port,
+        root=connection.root,
+        username=connection.username,
+        auth=Auth(connection.auth),
+        public_key=connection.public_key,
+        host_keys=[view_of_key(key) for key in connection.pinned()],
+        changed_host_key=view_of_key(parse_host_key(changed, kind)) if changed else None,
+        host_key_changed_at=connection.host_key_changed_at,
+        warnings=[PLAIN_WARNING] if kind is Kind.FTP else [],
+        created_at=connection.created_at,
+        updated_at=connection.updated_at,
+    )
 
 
 async def add(session: AsyncSession, connection: Connection) -> None:

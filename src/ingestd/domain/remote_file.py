@@ -1,0 +1,71 @@
+"""The latest file: which of those in a folder of somebody else's server a run takes, and why (S7, S20, D1, D2)."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from ingestd.domain.errors import NotFound
+
+SEPARATOR: Final = "__"
+MAX_NAME: Final = 200
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file as a server lists it: `modified_at` is its own exact time, `name` is written as the server writes it."""
+
+    name: str
+    size: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The file that is picked, and the sentence that says why."""
+
+    file: RemoteFile
+    why: str
+
+
+def is_safe(name: str) -> bool:
+    """Whether a name in a listing is one plain component that can be asked for and shown (T136)."""
+    return (
+        0 < len(name) <= MAX_NAME
+        and name not in {".", ".."}
+        and not any(char in "/\\" or unicodedata.category(char) in _HIDDEN for char in name)
+    )
+
+
+def fits(name: str, stem: str, extension: str) -> bool:
+    """Whether a file's name is `<stem>__<any suffix><extension>`: the stem exactly, after NFC (S20, D2)."""
+    normal = unicodedata.normalize("NFC", name)
+    start = unicodedata.normalize("NFC", stem) + SEPARATOR
+    return normal.startswith(start) and normal.endswith(extension) and len(normal) > len(start) + len(extension)
+
+
+def newest_first(files: Iterable[RemoteFile]) -> list[RemoteFile]:
+    """The files by the server's modification time, the newest first; of equally new ones the last by name (D1)."""
+    return sorted(files, key=lambda file: (file.modified_at, file.name), reverse=True)
+
+
+def choose(files: Iterable[RemoteFile], stem: str, extension: str, *, growing: Iterable[str] = ()) -> Choice:
+    """Pick the newest file whose name fits and that is not growing, or raise NotFound "no_file" (D1)."""
+    grows, wanted = set(growing), f"{stem}{SEPARATOR}…{extension}"
+    fitting = newest_first(file for file in files if fits(file.name, stem, extension))
+    whole = [file for file in fitting if file.name not in grows]
+    if not whole:
+        found = "are all still being written" if fitting else "are not there"
+        raise NotFound(f"Files named {wanted} {found}.", code="no_file")
+    file = whole[0]
+    why = f"The newest of {len(fitting)} files named {wanted}" if len(fitting) > 1 else f"The only file named {wanted}"
+    ties = sum(other.modified_at == file.modified_at for other in whole)
+    if ties > 1:
+        why += f"; {ties} are equally new, of which it is the last by name"
+    if fitting[0] is not file:
+        why += "; what is newer is still being written"
+    return Choice(file, f"{why}.")

@@ -1,0 +1,233 @@
+"""Files of an FTP or FTPS server: exact times by MLSD or MDTM, and transfers that are known to be whole."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import aioftp
+
+from ingestd.domain.errors import Unavailable
+from ingestd.domain.remote_file import RemoteFile, is_safe
+from ingestd.fetch.control import Control, context_for, failures, refused_by
+from ingestd.fetch.remote import BLOCK, Listing, Server, Step, Terms, listing_time, too_long
+
+LISTING_LINE: Final = 4 * 1024
+ASKED_FOR: Final = 64
+"""Files of which exact times are asked one by one: the dates of LIST are good enough to tell which may be newest."""
+
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+
+_UNKNOWN: Final = ("500", "501", "502", "504")
+"""What a server answers to a command that it does not have."""
+
+
+@asynccontextmanager
+async def opened(
+    server: Server, connected: socket.socket, terms: Terms, begin: Callable[[Step], None]
+) -> AsyncIterator[FtpRemote]:
+    """Let us in over a connected socket."""
+    control = Control(server, connected, terms, await context_for(server))
+    try:
+        with failures():
+            if server.kind.has_tls:
+                begin(Step.HOST_KEY)
+            await control.open()
+            begin(Step.AUTHENTICATE)
+            with refused_by("login_refused", "The server does not let us in with this user name and password."):
+                await control.login(server.username, server.login.secret)
+            home = "" if server.root.startswith("/") else str(await control.get_current_directory()).rstrip("/")
+        yield FtpRemote(control, f"{home}/{server.root}".replace("//", "/").rstrip("/"), terms)
+    finally:
+        control.close()
+
+
+class FtpRemote:
+    """A `Remote` over FTP."""
+
+    def __init__(self, control: Control, root: str, terms: Terms) -> None:
+        self._control = control
+        self._root = root
+        self._settings = terms.settings
+
+    async def list(self, folder: str, wanted: Callable[[str], bool]) -> Listing:
+        """The entries of a folder: by MLSD, or where the server has none by LIST, and MDTM for what may be newest."""
+        async with listing_time(self._settings):
+            with failures():
+                for way in (self._mlsd, self._list):
+                    try:
+                        return await way(folder, wanted)
+                    except aioftp.StatusCodeError as refusal:
+                        if refusal.received_codes[-1] not in _UNKNOWN:
+                            raise _refused(refusal) from None
+        raise Unavailable("The server lists no folders.", code="protocol_error")
+
+    async def look(self, folder: str, name: str) -> RemoteFile:
+        """A file's size and time now: by MLST, or by SIZE and MDTM."""
+        path = self._path(folder, name)
+        with failures():
+            try:
+                facts = await self._mlst(path)
+                if facts is not None and facts.get("type") != "file":
+                    raise Unavailable("There is no such file.", code="path_not_found")
+                return (facts and _file(name, facts)) or await self._exact(path, name)
+            except aioftp.StatusCodeError as refusal:
+                raise _refused(refusal) from None
+
+    @asynccontextmanager
+    async def read(self, folder: str, name: str, offset: int) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The bytes from an offset on; the end is believed only when the server confirms it (T138)."""
+        with failures():
+            try:
+                stream = await self._control.download_stream(self._path(folder, name), offset=offset)
+            except aioftp.StatusCodeError as refusal:
+                if "350" in refusal.expected_codes:
+                    raise Unavailable(
+                        "The server begins files at their first byte only.", code="resume_refused"
+                    ) from None
+                raise _refused(refusal) from None
+        try:
+            yield _pieces(stream)
+        finally:
+            stream.close()
+
+    async def _mlsd(self, folder: str, wanted: Callable[[str], bool]) -> Listing:
+        found = _Found(wanted)
+        async for line in self._lines(f"MLSD {self._path(folder)}"):
+            facts, name = _facts(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+            if facts.get("type") not in {"cdir", "pdir"}:
+                found.add(
+                    name, facts.get("type", ""), size=_number(facts.get("size", "")), at=_moment(facts), exact=True
+                )
+        return await self._complete(folder, found)
+
+    async def _list(self, folder: str, wanted: Callable[[str], bool]) -> Listing:
+        found = _Found(wanted)
+        async for line in self._lines(f"LIST {self._path(folder)}"):
+            try:
+                path, facts = self._control.parse_list_line(line)
+            except ValueError:
+                found.skipped += not line.startswith(b"total ")
+                continue
+            kind = "link" if "link_dst" in facts else facts["type"]
+            found.add(str(path), kind, size=_number(facts.get("size", "")), at=_moment(facts), exact=False)
+        return await self._complete(folder, found)
+
+    async def _lines(self, command: str) -> AsyncIterator[bytes]:
+        """The lines of a listing, counted (T133)."""
+        stream = await self._control.get_stream(command, "1xx")
+        entries = size = 0
+        try:
+            while line := await stream.readline():
+                entries, size = entries + 1, size + len(line)
+                if entries > self._settings.listing_entries + 2 or size > self._settings.listing_bytes:
+                    raise too_long(self._settings)
+                if len(line) > LISTING_LINE:
+                    raise Unavailable("The folder's listing has a line that is too long.", code="listing_limit")
+                yield line
+            await stream.finish()
+        finally:
+            stream.close()
+
+    async def _complete(self, folder: str, found: _Found) -> Listing:
+        """Ask for the exact size and time of those entries that may be the newest, where the listing has neither."""
+        vague = sorted(found.vague, key=lambda entry: entry[1] or _LONG_AGO, reverse=True)
+        for name, _, _ in vague[:ASKED_FOR]:
+            with suppress(aioftp.StatusCodeError):  # gone since, or no plain file
+                found.files.append(await self._exact(self._path(folder, name), name))
+        for name, at, size in vague[ASKED_FOR:]:
+            if at is None or size is None:
+                found.skipped += 1
+            else:
+                found.files.append(RemoteFile(name, size, at))
+        return Listing(tuple(found.files), tuple(found.folders), found.skipped)
+
+    async def _mlst(self, path: str) -> dict[str, str] | None:
+        """The facts of one file, or None where the server has no MLST."""
+        try:
+            _, lines = await self._control.command(f"MLST {path}", "250")
+        except aioftp.StatusCodeError as refusal:
+            if refusal.received_codes[-1] not in _UNKNOWN:
+                raise
+            return None
+        return _facts(lines[1].strip())[0] if len(lines) > 1 else None
+
+    async def _exact(self, path: str, name: str) -> RemoteFile:
+        await self._control.command("TYPE I", "200")
+        _, sizes = await self._control.command(f"SIZE {path}", "213")
+        _, times = await self._control.command(f"MDTM {path}", "213")
+        size, at = _number(sizes[-1].strip()), _moment({"modify": times[-1].strip()})
+        if size is None or at is None:
+            raise Unavailable("The server tells neither size nor time of a file.", code="protocol_error")
+        return RemoteFile(name, size, at)
+
+    def _path(self, folder: str, name: str = "") -> str:
+        return "/".join([self._root, *(part for part in (folder, name) if part)]) or "/"
+
+
+@dataclass
+class _Found:
+    """The entries of a listing as they come; `vague` are wanted files whose size and exact time are to be asked for."""
+
+    wanted: Callable[[str], bool]
+    files: list[RemoteFile] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    vague: list[tuple[str, datetime | None, int | None]] = field(default_factory=list)
+    skipped: int = 0
+
+    def add(self, name: str, kind: str, *, size: int | None, at: datetime | None, exact: bool) -> None:
+        """Take an entry, or count it where its name or kind is not dealt with (T136)."""
+        if name in {".", ".."}:
+            return
+        if kind not in {"file", "dir"} or not is_safe(name):
+            self.skipped += 1
+        elif kind == "dir":
+            self.folders.append(name)
+        elif self.wanted(name) and exact and size is not None and at is not None:
+            self.files.append(RemoteFile(name, size, at))
+        elif self.wanted(name):
+            self.vague.append((name, at, size))
+
+
+async def _pieces(stream: aioftp.DataConnectionThrottleStreamIO) -> AsyncIterator[bytes]:
+    with failures():
+        while piece := await stream.read(BLOCK):
+            yield piece
+        with refused_by("transfer_truncated", "The server broke the transfer off."):
+            await stream.finish()
+
+
+def _facts(line: str) -> tuple[dict[str, str], str]:
+    """A line of MLSD or MLST: its facts by their names in lower case, and the name."""
+    told, _, name = line.partition(" ")
+    pairs = (fact.partition("=") for fact in told.split(";"))
+    return {key.lower(): value.lower() for key, _, value in pairs}, name
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _moment(facts: Mapping[str, Any]) -> datetime | None:
+    """The fact `modify`, `YYYYMMDDHHMMSS` with or without a fraction, in UTC; None where it is missing or broken."""
+    whole, _, fraction = str(facts.get("modify", "")).partition(".")
+    try:
+        at = datetime.strptime(whole, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        return at + timedelta(seconds=float(f"0.{fraction or 0}"))
+    except ValueError:
+        return None
+
+
+def _file(name: str, facts: dict[str, str]) -> RemoteFile | None:
+    size, at = _number(facts.get("size", "")), _moment(facts)
+    return None if size is None or at is None else RemoteFile(name, size, at)
+
+
+def _refused(refusal: aioftp.StatusCodeError) -> Unavailable:
+    if refusal.received_codes[-1] == "550":
+        return Unavailable("There is no such file or folder, or we may not read it.", code="path_not_found")
+    return Unavailable("The server refuses to show or send this.", code="permission_denied")

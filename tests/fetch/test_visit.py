@@ -1,0 +1,100 @@
+"""What a visit finds, the same on every kind of server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
+from tests.fetch.servers import PASSWORD, USERNAME, FtpServer, SftpServer, put
+
+from ingestd import egress
+from ingestd.domain.connection import Auth, Kind, Login
+from ingestd.domain.errors import Unavailable
+from ingestd.fetch.remote import Server, Step, Terms
+from ingestd.fetch.visit import probe, scan, visit
+from ingestd.settings import FetchSettings
+
+LOOPBACK = egress.parse_allow(["127.0.0.0/8:*"])
+TERMS = Terms(FetchSettings(), LOOPBACK)
+MAKERS = {
+    "ftp": FtpServer,
+    "ftp without MLSD": lambda folder: FtpServer(folder, lacking=("MLSD", "MLST")),
+    "ftps_explicit": lambda folder: FtpServer(folder, tls="explicit"),
+    "ftps_implicit": lambda folder: FtpServer(folder, tls="implicit"),
+    "sftp": SftpServer,
+}
+
+
+@pytest_asyncio.fixture(params=MAKERS)
+async def server(request, tmp_path):
+    """A server of each kind, its key pinned."""
+    (tmp_path / "root").mkdir()
+    async with MAKERS[request.param](tmp_path / "root") as running:
+        yield running, await known(running)
+
+
+async def known(running, **changes):
+    """The server as a connection has it."""
+    said = running.connection()
+    unknown = Server(
+        kind=Kind(said["kind"]),
+        host="127.0.0.1",
+        port=running.port,
+        username=USERNAME,
+        login=Login(Auth.PASSWORD, PASSWORD),
+        root="",
+        host_keys=(),
+    )
+    return replace(unknown, host_keys=tuple(await scan(unknown, TERMS)), **changes)
+
+
+def everything(name):
+    return True
+
+
+async def test_a_folder_is_listed_with_exact_times_and_links_are_left_out(server):
+    running, known = server
+    folder = running.folder
+    first = put(folder, "demo__a.csv", b"12345", age=90)
+    put(folder, "größe & more__b.csv", b"1")
+    (folder / "sub").mkdir()
+    async with visit(known, TERMS) as remote:
+        found = await remote.list("", everything)
+        one = await remote.look("", "demo__a.csv")
+    files = {file.name: file for file in found.files}
+    assert set(files) == {"demo__a.csv", "größe & more__b.csv"}
+    assert (one.size, int(one.modified_at.timestamp())) == (5, int(first.stat().st_mtime))
+    assert files["demo__a.csv"] == one
+    assert found.folders == ("sub",)
+
+
+async def test_a_file_is_read_from_any_byte_to_its_end(server):
+    running, known = server
+    data = bytes(range(256)) * 8192  # two blocks
+    put(running.folder / "in", "demo__a.csv", data)
+    for offset in (0, 1_500_000, len(data)):
+        async with visit(known, TERMS) as remote, remote.read("in", "demo__a.csv", offset) as pieces:
+            assert b"".join([piece async for piece in pieces]) == data[offset:]
+
+
+async def test_what_is_not_there_is_told(server):
+    _, known = server
+    async with visit(known, TERMS) as remote:
+        with pytest.raises(Unavailable) as refused:
+            await remote.list("nowhere", everything)
+        assert refused.value.code == "path_not_found"
+        with pytest.raises(Unavailable) as refused:
+            await remote.look("", "nothing.csv")
+        assert refused.value.code == "path_not_found"
+
+
+async def test_a_probe_tells_each_step(server):
+    _, known = server
+    walked = await probe(known, TERMS)
+    assert [each.failure for each in walked] == [None] * len(walked)
+    expected = [step for step in Step if known.kind is not Kind.FTP or step is not Step.HOST_KEY]
+    assert [each.step for each in walked] == expected
+    wrong = await probe(replace(known, login=Login(Auth.PASSWORD, "wrong")), TERMS)
+    assert wrong[-1].step is Step.AUTHENTICATE
+    assert wrong[-1].failure.code == "login_refused"
