@@ -51,12 +51,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["segment_id"], ["segments.id"], name=op.f("fk_partitions_segment_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_partitions")),
         sa.UniqueConstraint("segment_id", "number", name="uq_partitions_number"),
-        sa.UniqueConstraint("segment_id", "value", name="uq_partitions_value"),
     )
-    op.create_index(
-        "uq_partitions_name", "partitions", ["segment_id", "name"], unique=True,
-        postgresql_where=sa.text("removed_at IS NULL"),
-    )  # fmt: skip
+    kept = sa.text("removed_at IS NULL")
+    for name in ("value", "name"):
+        op.create_index(f"uq_partitions_{name}", "partitions", ["segment_id", name], unique=True, postgresql_where=kept)
     op.create_table(
         "segment_members",
         sa.Column("account_id", sa.Uuid(), nullable=False),

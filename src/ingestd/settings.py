@@ -89,11 +89,20 @@ class FetchSettings(_Part):
     retry_seconds: float = Field(5, ge=0, description="Between two of them.")
 
 
+class SegmentSettings(_Part):
+    """What a refresh of a segment may do unasked."""
+
+    hold_above: float = Field(
+        0.5, ge=0, le=1, description="Share of the members; a refresh that removes more waits to be confirmed."
+    )
+
+
 class RetentionSettings(_Part):
     """How long things are kept."""
 
     file_days: float = Field(7, gt=0, description="Days that a received file is kept.")
     error_file_days: float = Field(30, gt=0, description="Days that an error file is kept after its ingestion ended.")
+    held_days: float = Field(7, gt=0, description="Days that a refresh which is held waits to be confirmed.")
     orphan_hours: float = Field(24, ge=1, description="Hours after which a blob that nothing names is removed.")
 
 
@@ -140,6 +149,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     quota: QuotaSettings = QuotaSettings()
     fetch: FetchSettings = FetchSettings()
+    segments: SegmentSettings = SegmentSettings()
     retention: RetentionSettings = RetentionSettings()
     mail: MailSettings = MailSettings()
     metrics: MetricsSettings = MetricsSettings()

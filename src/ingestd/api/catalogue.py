@@ -228,6 +228,7 @@ _OF_THE_API: Final = {
     "segment_inactive": Entry(
         409, "Segment not in use", "The segment is a draft or inactive; it takes no files.", "Activate it first."
     ),
+    "not_held": Entry(409, "Not held", "Only an ingestion that is held can be confirmed.", "Read how it stands."),
     "gone": Entry(410, "Gone", "It was there, but its time is over.", "Nothing brings it back; make it anew."),
     "file_expired": Entry(410, "File expired", "The file is no longer kept.", "Upload the file again."),
     "changed_meanwhile": Entry(

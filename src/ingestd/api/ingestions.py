@@ -11,17 +11,19 @@ from pydantic import Field
 from ingestd.api import audit
 from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.exports import CSV, exported, prefers_csv
-from ingestd.api.ids import FileId, IngestionId
+from ingestd.api.ids import FileId, IngestionId, SegmentId
 from ingestd.api.model import In
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.pause import pause
 from ingestd.api.routes import Router
+from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.ingestion import Channel, IngestionView, Status
 from ingestd.domain.moment import Moment
-from ingestd.domain.plan import Target
+from ingestd.domain.plan import Mode, Target
 from ingestd.ingest import control
 from ingestd.ingest.control import Rows
 from ingestd.ingest.pairing import submit_file
+from ingestd.ingest.segments import submit_segment
 from ingestd.store import activity, ingestions
 from ingestd.store.activity import Wanted
 from ingestd.store.engine import utc_now
@@ -35,10 +37,17 @@ LONGEST_WAIT: Final = 60
 
 
 class IngestionIn(In):
-    """A file that waits, and the manifest that says what it is; the manifest's `fileName` is the file's name."""
+    """A file that waits, and what it is for: a manifest, whose `fileName` is the file's name, or a segment.
+
+    `mode` is for a segment: `replace` lets those leave who are not in the file, `append` nobody.
+    """
 
     file_id: FileId
-    manifest: Annotated[dict[str, Any], Field(description="As a manifest file has it: see /schemas/manifest.json.")]
+    manifest: Annotated[
+        dict[str, Any] | None, Field(description="As a manifest file has it: see /schemas/manifest.json.")
+    ] = None
+    segment_id: SegmentId | None = None
+    mode: Mode = Mode.REPLACE
 
 
 class RetryIn(In):
@@ -60,6 +69,7 @@ def wanted(  # noqa: PLR0913 -- the filters
         str | None,
         Query(description="Uploaded by this key.", pattern="^i?key_[0-9a-z]{26}$", max_length=31),
     ] = None,
+    segment_id: Annotated[SegmentId | None, Query(description="Of this segment.")] = None,
     file_name: Annotated[str | None, Query(description="Of a file of this name.", max_length=200)] = None,
     created_from: Annotated[Moment | None, Query(description="Made at this moment or later.")] = None,
     created_to: Annotated[Moment | None, Query(description="Made before this moment.")] = None,
@@ -70,6 +80,7 @@ def wanted(  # noqa: PLR0913 -- the filters
         channels=channel or (),
         targets=target or (),
         uploader=uploader,
+        segment_id=segment_id,
         file_name=file_name,
         created_from=created_from,
         created_to=created_to,
@@ -110,19 +121,19 @@ async def list_all(
     dependencies=[needs(Scope.INGESTIONS_WRITE)],
 )
 async def create(body: IngestionIn, tx: Tx, service: Service, caller: Caller, response: Response) -> IngestionView:
-    """Ingest a file that waits, with a manifest given here; nothing stays of it where it is refused.
+    """Ingest a file that waits, with a manifest given here or for a segment; nothing stays of it where it is refused.
 
     Follow it with `GET …?wait=`, its events, or a webhook.
     """
-    ingestion = await submit_file(
-        tx,
-        service.intake,
-        caller.account_id,
-        body.file_id,
-        json.dumps(body.manifest).encode(),
-        actor=caller.actor,
-        now=utc_now(),
-    )
+    if (body.manifest is None) == (body.segment_id is None):
+        problem = Problem("/body/manifest", "one_of", "Give either a manifest or a segment_id.")
+        raise Invalid("What the file is for must be said once.", problems=(problem,))
+    whose = (tx, service.intake, caller.account_id)
+    by = {"actor": caller.actor, "now": utc_now()}
+    if body.segment_id is not None:
+        ingestion = await submit_segment(*whose, body.segment_id, body.file_id, mode=body.mode, **by)
+    else:
+        ingestion = await submit_file(*whose, body.file_id, json.dumps(body.manifest).encode(), **by)
     return await accepted(tx, caller, response, ingestion.id, "ingestion.created")
 
 
@@ -161,6 +172,24 @@ async def cancel(ingestion_id: IngestionId, tx: Tx, caller: Caller) -> Ingestion
     shown = ingestions.view(await ingestions.get(tx, caller.account_id, ingestion_id))
     audit.note(tx, caller, "ingestion.cancelled", shown.id)
     return shown
+
+
+@router.post(
+    "/{ingestion_id}/confirm",
+    status_code=202,
+    operation_id="ingestions_confirm",
+    summary="Confirm an ingestion that is held",
+    dependencies=[needs(Scope.INGESTIONS_WRITE)],
+)
+async def confirm(
+    ingestion_id: IngestionId, tx: Tx, service: Service, caller: Caller, response: Response
+) -> IngestionView:
+    """Let a refresh go on that was held because too many members would leave; 409 for any other.
+
+    It is checked again, as the last of the account's order.
+    """
+    await control.confirm(tx, service.intake, caller.account_id, ingestion_id, now=utc_now())
+    return await accepted(tx, caller, response, ingestion_id, "ingestion.confirmed")
 
 
 @router.post(

@@ -26,6 +26,7 @@ _TOLD: Final = {
     NoticeType.INGESTION_COMPLETED: "An ingestion is done; rejected rows are in its error file",
     NoticeType.INGESTION_FAILED: "A manifest or file was refused, or not one row was applied",
     NoticeType.INGESTION_CANCELLED: "An ingestion was cancelled, and nothing was applied",
+    NoticeType.INGESTION_HELD: "A refresh of a segment would remove many members: it waits to be confirmed",
     NoticeType.WEBHOOK_TEST: "A webhook is tested",
 }
 """What is told at present; a webhook may be made for the other types already."""

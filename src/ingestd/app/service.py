@@ -119,7 +119,13 @@ class _Starting:
         unfinished = timedelta(0) if ground.alone else timedelta(days=1)
         await asyncio.to_thread(ground.blobs.sweep_parts, store.utc_now() - unfinished)
         self.intake = Intake(
-            self.sessions, self.engine, ground.blobs, ground.keyring, self.settings.limits, self.settings.quota
+            sessions=self.sessions,
+            engine=self.engine,
+            blobs=ground.blobs,
+            keyring=ground.keyring,
+            limits=self.settings.limits,
+            quota=self.settings.quota,
+            hold_above=self.settings.segments.hold_above,
         )
         stack.push_async_callback(self.intake.close)
         self.checks |= checks.of_ground(self.sessions, ground.blobs)

@@ -57,6 +57,7 @@ BEFORE_APPLYING: Final = frozenset({Stage.QUEUED, Stage.CHECKING, Stage.RESOLVIN
 class Counts(BaseModel):
     """What became of a file: rows up to `blank`, people or events from `created` on (D45).
 
+    Of a segment's file, `created` counts who entered, `updated` who moved to another partition, `removed` who left.
     `read` = `accepted` + `rejected` + `blank`. `erased` rows count as accepted and were skipped because of an
     erasure (T115).
     """
@@ -69,6 +70,7 @@ class Counts(BaseModel):
     blank: int = 0
     created: int = 0
     updated: int = 0
+    removed: int = 0
     unchanged: int = 0
     merged: int = 0
     erased: int = 0

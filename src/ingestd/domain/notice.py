@@ -13,7 +13,7 @@ FEW: Final = 10
 
 
 class NoticeType(StrEnum):
-    """The type of a webhook event; the first six follow an ingestion."""
+    """The type of a webhook event; the first seven follow an ingestion."""
 
     INGESTION_SCHEDULED = "ingestion.scheduled"
     INGESTION_PICKED_UP = "ingestion.picked_up"
@@ -21,6 +21,7 @@ class NoticeType(StrEnum):
     INGESTION_COMPLETED = "ingestion.completed"
     INGESTION_FAILED = "ingestion.failed"
     INGESTION_CANCELLED = "ingestion.cancelled"
+    INGESTION_HELD = "ingestion.held"
     FILE_RECEIVED = "file.received"
     SEGMENT_CREATED = "segment.created"
     SEGMENT_ACTIVATED = "segment.activated"
@@ -39,6 +40,7 @@ MILESTONES: Final = {
     NoticeType.INGESTION_DELAYED: Milestone.DELAYED,
     NoticeType.INGESTION_COMPLETED: Milestone.COMPLETED,
     NoticeType.INGESTION_FAILED: Milestone.FAILED,
+    NoticeType.INGESTION_HELD: Milestone.ATTENTION,
     NoticeType.RUN_FAILED: Milestone.FAILED,
     NoticeType.CONNECTION_HOST_KEY_CHANGED: Milestone.ATTENTION,
     NoticeType.WEBHOOK_DISABLED: Milestone.ATTENTION,

@@ -112,6 +112,11 @@ def segment_name_problem(name: str) -> str | None:
     return None
 
 
+def member_kind(header: str) -> IdentifierKind | None:
+    """The kind of identifier that the first column of a segment file holds, by its header (S23, D4)."""
+    return MEMBER_KINDS.get(unicodedata.normalize("NFC", header).casefold().replace(" ", "_"))
+
+
 def partition_problem(value: str) -> str | None:
     """Say what is wrong with a partition's value or name, or None."""
     if not value or value != value.strip():

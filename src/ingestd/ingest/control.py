@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ingestion import Channel, Status
 from ingestd.domain.notice import NoticeType
-from ingestd.domain.plan import Plan
+from ingestd.domain.plan import Mode, Plan, Target
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.tell import tell
-from ingestd.store import files, ingestions
+from ingestd.store import accounts, files, ingestions
 from ingestd.store.files import FileState
 from ingestd.store.ingestions import Ingestion
 
@@ -33,6 +33,21 @@ async def cancel(session: AsyncSession, account_id: UUID, ingestion_id: UUID, *,
     if not await ingestions.cancel(session, ingestion_id, now=now):
         raise Conflict("It is too late: rows are being applied, or the ingestion has ended.", code="too_late")
     await tell(session, NoticeType.INGESTION_CANCELLED, ingestion_id, now=now)
+
+
+async def confirm(
+    session: AsyncSession, intake: Intake, account_id: UUID, ingestion_id: UUID, *, now: datetime
+) -> None:
+    """Let an ingestion that is held go on as the last of the account's order, or raise Conflict where it is not held.
+
+    Its file is checked again, against the members as they are then.
+    """
+    seq = await accounts.take_seq(session, account_id)
+    await ingestions.get(session, account_id, ingestion_id)
+    if not await ingestions.confirm(session, ingestion_id, seq=seq):
+        raise Conflict("The ingestion is not held.", code="not_held")
+    await intake.engine.enqueue(session, ingestion_id=ingestion_id, account_id=account_id, seq=seq, again=True)
+    await tell(session, NoticeType.INGESTION_SCHEDULED, ingestion_id, now=now)
 
 
 async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
@@ -63,10 +78,13 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         rows_of = earlier.id
     if file.state == FileState.EXPIRED:
         raise Conflict("The file has expired; upload it again.", code="file_expired")
+    plan = Plan.model_validate(earlier.plan)
+    if rows_of is not None and plan.target is Target.SEGMENT:  # the others of the file are members already
+        plan = plan.model_copy(update={"mode": Mode.APPEND})
     submission = Submission(
         channel=Channel(earlier.channel),
         account_id=account_id,
-        plan=Plan.model_validate(earlier.plan),
+        plan=plan,
         file_id=file.id,
         uploaded_by=actor,
         manifest_id=earlier.manifest_id,

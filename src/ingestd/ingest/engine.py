@@ -87,12 +87,17 @@ class Engine:
         self._heart: threading.Thread | None = None
         self._beaten_at = 0.0
 
-    async def enqueue(self, session: AsyncSession, *, ingestion_id: UUID, account_id: UUID, seq: int) -> None:
-        """Queue an ingestion in the caller's transaction: it runs if, and only if, that commits."""
+    async def enqueue(
+        self, session: AsyncSession, *, ingestion_id: UUID, account_id: UUID, seq: int, again: bool = False
+    ) -> None:
+        """Queue an ingestion in the caller's transaction: it runs if, and only if, that commits.
+
+        One that has left the queue without having ended comes `again`, as a workflow of another id.
+        """
         options: EnqueueOptions = {
             "workflow_name": "ingest",
             "queue_name": INGESTIONS,
-            "workflow_id": str(ingestion_id),
+            "workflow_id": f"{ingestion_id}:{seq}" if again else str(ingestion_id),
             "queue_partition_key": str(account_id),
             "priority": seq,
             "app_version": VERSION,

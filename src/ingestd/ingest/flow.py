@@ -80,7 +80,10 @@ class Flow:
             return
 
     def apply_part(self, ingestion_id: UUID, part: str) -> None:
-        """Apply one part of an ingestion; a repeat does nothing, and a part that kills its process is given up (P6)."""
+        """Apply one part of an ingestion; a repeat does nothing, and a part that kills its process is given up (P6).
+
+        A refresh of a segment that lets too many leave is held instead, until somebody confirms it.
+        """
         deaths = 0
         for pause in self._pauses():
             try:
@@ -90,8 +93,10 @@ class Flow:
                     return
                 checked = Checked.model_validate(row.checked)
                 lost = max(deaths, row.attempts) >= self.settings.attempts
-                self.pool.run(work.apply_part, self._job(row), checked, part, lost=lost)
-                self._settle(ingestion_id, part)
+                if self.pool.run(work.apply_part, self._job(row), checked, part, lost=lost):
+                    self._settle(ingestion_id, part)
+                else:
+                    self._hold(ingestion_id, row.fence)
             except PoolClosed:
                 raise Stopping from None
             except Exception as fault:
@@ -101,6 +106,12 @@ class Flow:
                 return
             if self._stopping.wait(pause):
                 raise Stopping
+
+    def _hold(self, ingestion_id: UUID, fence: int) -> None:
+        """Put an ingestion aside: nothing of it was applied, and it does not keep the account's others waiting."""
+        with self.sql.begin() as connection:
+            ingestions.change(connection, ingestion_id, fence, stage=Stage.HELD)
+            tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_HELD, now=utc_now())
 
     def _settle(self, ingestion_id: UUID, part: str) -> None:
         """Wait until a part is on the disk, before its job may count as done; Unavailable if the database lost it."""
@@ -125,7 +136,7 @@ class Flow:
             if row.status == Status.IN_PROGRESS and row.fence == 1:
                 tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_PICKED_UP, now=utc_now())
         job = self._job(row)
-        if row.status == Status.IN_PROGRESS:
+        if row.status == Status.IN_PROGRESS and row.stage != Stage.HELD:
             try:
                 self._take_to_its_end(job, row)
             except FenceLost:
@@ -152,8 +163,9 @@ class Flow:
             self._fail(job, checked.counts, nothing_applied(checked.counts), checked)
             return
         with self._stage(job, Stage.APPLYING):
-            checked = self._apply(job, checked, attempts=row.attempts)
-        self._complete(job, checked)
+            applied = self._apply(job, checked, attempts=row.attempts)
+        if applied is not None:
+            self._complete(job, applied)
 
     def _job(self, row: Row[Any]) -> Job:
         keys = self.keyring.open(row.account_id, SealedKeys(row.data_keys, row.index_key))
@@ -167,6 +179,7 @@ class Flow:
             plan=Plan.model_validate(row.plan),
             file_blob=row.blob,
             file_bytes=row.size_bytes,
+            segment_id=row.segment_id,
             received_at=row.received_at,
             started_at=row.started_at,
         )
@@ -188,20 +201,26 @@ class Flow:
                 ingestions.link_to_reported(connection, job.ingestion_id, checked.header)
         return checked
 
-    def _apply(self, job: Job, checked: Checked, *, attempts: int) -> Checked:
-        """Apply every part; the rows of those given up become rejected rows of the error file (P6)."""
-        if len(checked.parts) > 1:
-            self.jobs.fan_out(job.ingestion_id, list(checked.parts))
+    def _apply(self, job: Job, checked: Checked, *, attempts: int) -> Checked | None:
+        """Apply every part, or give None where the ingestion is held.
+
+        The rows of those given up become rejected rows of the error file (P6).
+        """
+        units = checked.units()
+        if len(units) > 1:
+            self.jobs.fan_out(job.ingestion_id, list(units))
             self._await_parts(job, checked)
         else:
-            for part in checked.parts:
-                self.apply_part(job.ingestion_id, part)
+            for unit in units:
+                self.apply_part(job.ingestion_id, unit)
         if checked.merges is not None:
             self.apply_part(job.ingestion_id, checked.merges)
         with self.sql.begin() as connection:
-            ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
             applied = ingestions.applied(connection, job.ingestion_id)
-        lost = [part for part in checked.parts if "lost" in applied[part]]
+            if not units.keys() <= applied.keys():
+                return None
+            ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
+        lost = [part for unit, parts in units.items() if "lost" in applied[unit] for part in parts]
         if lost and attempts >= 2 * self.settings.attempts:
             checked = checked.without(lost)
         elif lost:

@@ -24,7 +24,7 @@ from ingestd.ingest.engine import Engine
 from ingestd.ingest.incoming import Incoming, Room
 from ingestd.ingest.tell import tell
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
-from ingestd.settings import QuotaSettings
+from ingestd.settings import QuotaSettings, SegmentSettings
 from ingestd.store import accounts, ingestions
 from ingestd.store.engine import Sessions, new_id
 from ingestd.store.files import File, FileState
@@ -41,6 +41,7 @@ class Intake:
     keyring: Keyring
     limits: Limits
     quota: QuotaSettings
+    hold_above: float = SegmentSettings().hold_above
     _keys: dict[UUID, AccountKeys] = field(default_factory=dict, repr=False)
 
     async def keys(self, account_id: UUID) -> AccountKeys:

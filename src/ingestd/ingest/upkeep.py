@@ -18,6 +18,8 @@ from sqlalchemy import Engine
 
 from ingestd import telemetry
 from ingestd.blobs.store import BlobStore
+from ingestd.domain.notice import NoticeType
+from ingestd.ingest.tell import tell_ingestion
 from ingestd.settings import RetentionSettings
 from ingestd.store import audit, dump, endings, events, files, ingestions, messages, orphans, usage
 from ingestd.store.engine import utc_now
@@ -50,7 +52,7 @@ class Upkeep:
         """Do every chore; one that fails does not keep the others, and has its next turn in an hour."""
         for chore in (
             *(self.add_months, self.expire_files, self.expire_error_files, self.expire_mails, self.expire_audit),
-            *(self.end_reservations, self.remove_accounts, self.sweep),
+            *(self.cancel_held, self.end_reservations, self.remove_accounts, self.sweep),
         ):
             try:
                 done = chore(now)
@@ -90,6 +92,14 @@ class Upkeep:
     def remove_accounts(self, _: datetime) -> int:
         """Remove what deleted accounts have left; the sweep removes their blobs, which nobody can read any more."""
         return endings.remove_all(self.sql)
+
+    def cancel_held(self, now: datetime) -> int:
+        """Cancel refreshes of segments that wait to be confirmed, and that nobody did."""
+        with self.sql.begin() as connection:
+            cancelled = ingestions.cancel_held(connection, now - timedelta(days=self.retention.held_days), now=now)
+            for ingestion_id in cancelled:
+                tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_CANCELLED, now=now)
+        return len(cancelled)
 
     def end_reservations(self, now: datetime) -> int:
         """Give back what uploads had reserved whose process died."""

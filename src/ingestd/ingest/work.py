@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cache, partial
@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 from uuid import UUID
 
+import polars as pl
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
 from ingestd.blobs.store import BlobStore, BlobWriter, open_store
 from ingestd.domain.ingestion import Counts, Progress
 from ingestd.domain.layout import Layout, Role, bind
-from ingestd.domain.plan import Plan, Target
+from ingestd.domain.plan import Mode, Plan, Target
 from ingestd.keyring import AccountKeys
+from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.fold import fold, fold_events
-from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, read, rewrite
+from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, part_name, read, rewrite
 from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for
 from ingestd.pipeline.resolve import AT_ONCE, Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
@@ -38,6 +40,7 @@ from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
 from ingestd.store.load.people import KnownPeople
 from ingestd.store.load.profiles import Names, apply_profiles
+from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, present
 from ingestd.store.load.stage import Load
 
 PROGRESS_SECONDS: Final = 0.3
@@ -50,11 +53,15 @@ UNHURRIED: Final = {"synchronous_commit": "off"}
 """A part does not keep a process waiting for its log to reach the disk: a crash that takes its rows takes its ledger
 row too, and the flow, which waits for both (`_settle`), has it applied again."""
 
+REFRESH: Final = "refresh"
+"""What stands in the ledger for all parts of a segment's file, which are applied in one transaction."""
+
 MERGE: Final = "merge"
 """The part that makes two stored people one; applied after the others."""
 
 TWO_PEOPLE: Final = "identifiers_of_two_people"
 INTERNAL: Final = "internal"
+DOUBLED: Final = "People stood in more than one partition {} times; the last of their rows counts."
 UNREPORTED: Final = "Rows that could not be stored are not in the error file."
 
 
@@ -83,6 +90,7 @@ class Job:
     plan: Plan
     file_blob: str
     file_bytes: int
+    segment_id: UUID | None
     received_at: datetime
     started_at: datetime
 
@@ -96,7 +104,8 @@ class Checked(BaseModel):
     """What checking and resolving found; written to the ingestion once it is whole.
 
     `header` names the columns (`_header_name`), and of an error file that has `returned` those of the file it stems
-    from. `folder` holds the parts, `parts` gives their names and rows; `merges` is the name of the part that says which
+    from. `folder` holds the parts, `parts` gives their names and rows, those of `buckets` ranges that are not empty;
+    where the file is applied as a `whole` that is one unit. `merges` is the name of the part that says which
     stored people become one. `reasons` counts the rejected rows by code.
     """
 
@@ -104,6 +113,8 @@ class Checked(BaseModel):
     returned: bool = False
     folder: str
     parts: dict[str, int]
+    buckets: int = 1
+    whole: bool = False
     merges: str | None
     counts: Counts
     warnings: list[str]
@@ -112,13 +123,19 @@ class Checked(BaseModel):
     rejects_blob: str | None
     reasons: dict[str, int] = {}
 
-    def with_applied(self, applied: Iterable[Mapping[str, int]]) -> Checked:
+    def units(self) -> dict[str, list[str]]:
+        """What is applied in one transaction each, by its name in the ledger: the parts that it holds."""
+        return {REFRESH: list(self.parts)} if self.whole else {part: [part] for part in self.parts}
+
+    def with_applied(self, applied: Collection[Mapping[str, int]]) -> Checked:
         """The same with what the parts changed in its counts."""
         figures = self.counts.model_dump()
         for part in applied:
-            for name in ("created", "updated", "unchanged", "merged", "erased"):
+            for name in ("created", "updated", "removed", "unchanged", "merged", "erased"):
                 figures[name] += part.get(name, 0)
-        return self.model_copy(update={"counts": Counts(**figures)})
+        doubled = sum(part.get("doubled", 0) for part in applied)
+        warnings = [*self.warnings, *([DOUBLED.format(doubled)] if doubled else [])]
+        return self.model_copy(update={"counts": Counts(**figures), "warnings": warnings})
 
     def without(self, lost: Iterable[str]) -> Checked:
         """The same with the rows of lost parts rejected, where not even their error file could be written (P6)."""
@@ -235,7 +252,7 @@ def check(job: Job) -> Checked:
                 scratch,
                 buckets=bucket_count(job.file_bytes, job.place.part_bytes),
                 index_key=keys.index_key,
-                looked_up=known.kinds(column.kind for column in layout.of(Role.IDENTIFIER) if column.kind),
+                looked_up=_looked_up(job, layout, known),
             )
             checker = _checker(job, layout)
             counts = check_file(scan, checker, report.sinks(writer), _Teller(job))
@@ -254,6 +271,8 @@ def check(job: Job) -> Checked:
         returned=scan.returned,
         folder=folder,
         parts=parts.rows,
+        buckets=parts.buckets,
+        whole=job.plan.target is Target.SEGMENT,
         merges=_keep_merges(Scratch(blobs, keys, folder), resolution),
         counts=counts,
         warnings=warnings(layout, checker, counts),
@@ -261,17 +280,20 @@ def check(job: Job) -> Checked:
     )
 
 
-def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> None:
+def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> bool:
     """Apply one part in one transaction with its ledger row; a repeat does nothing, a stale owner changes nothing.
 
-    A part that is `lost` is only written off: its ledger row says how many rows were not applied.
+    A part that is `lost` is only written off: its ledger row says how many rows were not applied. False where too many
+    members would leave a segment: then nothing is done.
     """
-    with _engine(job.place.database_url).begin() as connection:
-        if not ingestions.open_part(connection, job.ingestion_id, part):
-            return
-        figures = {"lost": checked.parts.get(part, 0)} if lost else _apply(job, checked, part, store.raw(connection))
-        ingestions.close_part(connection, job.ingestion_id, part, figures)
-        ingestions.guard(connection, job.ingestion_id, job.fence)
+    with suppress(TooManyLeave), _engine(job.place.database_url).begin() as connection:
+        if ingestions.open_part(connection, job.ingestion_id, part):
+            rows = sum(checked.parts[each] for each in checked.units().get(part, ()))
+            figures = {"lost": rows} if lost else _apply(job, checked, part, store.raw(connection))
+            ingestions.close_part(connection, job.ingestion_id, part, figures)
+            ingestions.guard(connection, job.ingestion_id, job.fence)
+        return True
+    return False
 
 
 def report_lost(job: Job, checked: Checked, lost: Sequence[str]) -> Checked:
@@ -308,6 +330,8 @@ def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:
         received_at=job.received_at,
         now=job.started_at,
     )
+    if part == REFRESH:
+        return _refresh(job, checked, raw, load)
     rows = read(Scratch(blobs, keys, checked.folder), part)
     if part == MERGE:
         return {"merged": apply_merges(raw, rows, load=load)}
@@ -319,7 +343,38 @@ def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:
     else:
         names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
         applied = apply_profiles(raw, fold(rows, started), named, names=names, load=load)
+    return _figures(applied)
+
+
+def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]:
+    """Apply all parts of a segment's file; a file that brings rows back, or is added, lets nobody leave."""
+    assert job.segment_id is not None  # the target is a segment
+    additive = checked.returned or job.plan.mode is Mode.APPEND
+    refresh = Refresh(segment_id=job.segment_id, additive=additive, hold_above=job.plan.hold_above)
+    with store.autocommitting(job.place.database_url) as reading:
+        there = present(reading, checked.buckets, refresh, load=load)
+        buckets = ahead(zip(_buckets(job, checked), there, strict=True))
+        return _figures(apply_segment(raw, buckets, refresh, load=load))
+
+
+def _buckets(job: Job, checked: Checked) -> Iterator[pl.DataFrame]:
+    """The rows of each bucket, one without rows too."""
+    blobs, keys = _means(job)
+    folder = Scratch(blobs, keys, checked.folder)
+    for number in range(checked.buckets):
+        name = part_name(number)
+        yield read(folder, name) if name in checked.parts else pl.DataFrame()
+
+
+def _figures(applied: Any) -> dict[str, int]:
     return {name: count for name, count in asdict(applied).items() if count}
+
+
+def _looked_up(job: Job, layout: Layout, known: KnownPeople) -> set[int]:
+    """The kinds of which an identifier may be somebody else's than its hash says; a member is only its hash (D40)."""
+    if job.plan.target is Target.SEGMENT:
+        return set()
+    return known.kinds(column.kind for column in layout.of(Role.IDENTIFIER) if column.kind)
 
 
 def _named(columns: Iterable[str], prefix: str) -> list[str]:

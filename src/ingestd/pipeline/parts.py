@@ -27,6 +27,8 @@ SMALL_FILE: Final = 16 * 1024 * 1024
 LINK_SCHEMA: Final = {"id": pl.String, "kind": pl.Int16, "hash": pl.String}
 """One link: the primary's hash, and the kind and hash of an identifier that stood in a row with it (or is it)."""
 
+PART: Final = "part"
+
 _RANGE: Final = 16**4
 
 _BUFFER_BYTES: Final = 256 * 1024
@@ -55,6 +57,15 @@ class Parts:
 def bucket_count(file_bytes: int, part_bytes: int) -> int:
     """Into how many parts a file is cut that none has many more than `part_bytes` of the file's bytes."""
     return 1 if file_bytes < min(SMALL_FILE, part_bytes) else SLICES * -(-file_bytes // (SLICES * part_bytes))
+
+
+def part_name(number: int) -> str:
+    """What the part of one range is called."""
+    return _numbered(PART, number)
+
+
+def _numbered(word: str, number: int) -> str:
+    return f"{word}-{number:04d}"
 
 
 def kinds_of(columns: Iterable[str]) -> list[int]:
@@ -86,7 +97,7 @@ class PartWriter:
     """
 
     def __init__(self, folder: Folder, *, buckets: int, index_key: str, looked_up: Iterable[int] = ()) -> None:
-        self._parts = _Buckets(folder, "part", buckets)
+        self._parts = _Buckets(folder, PART, buckets)
         self._links = _Buckets(folder, "links", buckets)
         self._index_key = index_key
         self._looked_up = set(looked_up)
@@ -127,7 +138,7 @@ def rewrite(parts: Parts, old: Folder, new: Folder, *, moved: pl.DataFrame, reje
     `moved` gives the person, "id", of the primaries ("hash") that do not name theirs. It costs about as much as writing
     the parts did.
     """
-    buckets = _Buckets(new, "part", parts.buckets)
+    buckets = _Buckets(new, PART, parts.buckets)
     gone = pl.Series(list(rejected), dtype=pl.Int64)
     people = moved.select(pl.col("hash").alias("id"), pl.col("id").alias("person"))
     for name in parts.rows:
@@ -171,7 +182,7 @@ class _Buckets:
         return {self._name(number): rows for number, rows in sorted(self._rows.items())}
 
     def _name(self, number: int) -> str:
-        return f"{self._word}-{number:04d}"
+        return _numbered(self._word, number)
 
     def _stream(self, number: int, schema: pa.Schema) -> pa.ipc.RecordBatchStreamWriter:
         if number not in self._streams:

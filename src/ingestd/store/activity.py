@@ -33,6 +33,7 @@ class Wanted:
     channels: Collection[Channel] = ()
     targets: Collection[Target] = ()
     uploader: str | None = None
+    segment_id: UUID | None = None
     file_name: str | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
@@ -67,6 +68,8 @@ def _of(account_id: UUID, wanted: Wanted) -> Select[Any]:
         conditions.append(Ingestion.target.in_(wanted.targets))
     if wanted.uploader is not None:
         conditions.append(Ingestion.uploaded_by["id"].astext == wanted.uploader)
+    if wanted.segment_id is not None:
+        conditions.append(Ingestion.segment_id == wanted.segment_id)
     if wanted.file_name is not None:
         conditions.append(Ingestion.file_name == wanted.file_name)
     if wanted.created_from is not None:

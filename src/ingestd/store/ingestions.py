@@ -34,7 +34,7 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 from ingestd.domain import ids
 from ingestd.domain.errors import IngestdError, NotFound
 from ingestd.domain.ids import Prefix
-from ingestd.domain.ingestion import BEFORE_APPLYING, IngestionView, Stage, Status
+from ingestd.domain.ingestion import BEFORE_APPLYING, NO_PROGRESS, Counts, IngestionView, Stage, Status
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
 from ingestd.store.files import File
@@ -189,6 +189,33 @@ async def cancel(session: AsyncSession, ingestion_id: UUID, *, now: datetime) ->
 
 _SHOWN = tuple(column for column in Ingestion.__table__.c if column.key not in {"plan", "checked"})
 """All but what may be large and is never shown."""
+
+
+async def confirm(session: AsyncSession, ingestion_id: UUID, *, seq: int) -> bool:
+    """Let an ingestion that is held begin anew, with another number and nothing to be held for; False for any other."""
+    changed = await session.execute(
+        update(Ingestion)
+        .where(Ingestion.id == ingestion_id, _OPEN, Ingestion.stage == Stage.HELD)
+        .values(
+            seq=seq,
+            status=Status.SCHEDULED,
+            stage=Stage.QUEUED,
+            plan=Ingestion.plan.op("||")(cast({"hold_above": None}, JSONB)),
+            checked=None,
+            started_at=None,
+            progress=NO_PROGRESS.model_dump(),
+            counts=Counts().model_dump(),
+        )
+        .returning(Ingestion.id)
+    )
+    return changed.first() is not None
+
+
+def cancel_held(connection: Connection, before: datetime, *, now: datetime) -> list[UUID]:
+    """End the ingestions that are held and were begun before a time."""
+    held = (_OPEN, Ingestion.stage == Stage.HELD, Ingestion.started_at < before)
+    ended = update(Ingestion).where(*held).values(status=Status.CANCELLED, stage=Stage.DONE, finished_at=now)
+    return list(connection.scalars(ended.returning(Ingestion.id)))
 
 
 def shown(*where: ColumnElement[bool]) -> Select[Any]:

@@ -4,7 +4,7 @@ A member is an identifier, by its hash as `store.profiles.identifier_hash` has i
 through its identifiers, whoever is merged into it. A membership is a half-open period [valid_from, valid_to),
 `valid_to` null while it lasts; of a Non-SCD segment only those that last are kept.
 
-Whoever writes members holds the segment's lock (`lock_members`) to the end of the transaction.
+Whoever writes members holds the segment's lock (`LOCK_MEMBERS`) to the end of the transaction.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from ingestd.store.base import Base, Key
 from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
-LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended(CAST(:segment AS text), 40))"
+LOCK_MEMBERS: Final = "SELECT pg_advisory_xact_lock(hashtextextended(%(segment)s::text, 40))"
+"""As the loads say it; the driver's own way to name a parameter."""
+_LOCK: Final = text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS text)"))
 
 
 class Segment(Base):
@@ -72,8 +74,10 @@ class Partition(Base):
     __tablename__ = "partitions"
     __table_args__ = (
         UniqueConstraint("segment_id", "number", name="uq_partitions_number"),
-        UniqueConstraint("segment_id", "value", name="uq_partitions_value"),
-        Index("uq_partitions_name", "segment_id", "name", unique=True, postgresql_where=text("removed_at IS NULL")),
+        *(
+            Index(f"uq_partitions_{name}", "segment_id", name, unique=True, postgresql_where=text("removed_at IS NULL"))
+            for name in ("value", "name")
+        ),
     )
 
     id: Mapped[Key]
@@ -171,7 +175,7 @@ def _literal(words: str) -> str:
 
 async def remove(session: AsyncSession, segment: Segment, *, now: datetime) -> None:
     """Delete a segment: its members and snapshots at once, its row stays for the ingestions that name it."""
-    await session.execute(text(LOCK), {"segment": str(segment.id)})
+    await session.execute(_LOCK, {"segment": str(segment.id)})
     for table in (SegmentMember, Snapshot):
         await session.execute(
             delete(table).where(table.account_id == segment.account_id, table.segment_id == segment.id)

@@ -1,4 +1,4 @@
-"""A database with the tables of people and events."""
+"""A database with the tables of people, events and segments."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from sqlalchemy import create_engine, make_url
 from tests.store.load.world import Account
 
 from ingestd.store import embedded, events, profiles
-from ingestd.store.base import Base
+from ingestd.store.schema import METADATA
 
-TABLES = ("profiles", "profile_aliases", "profile_redirects", "profile_kinds", "tombstones", "events")
+ALONE = {
+    "segments": ["account_id"],
+    "partitions": ["account_id"],
+    "segment_snapshots": ["account_id", "ingestion_id"],
+}
+"""Tables that are filled here without the rows that theirs belong to."""
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +31,10 @@ def database_url() -> Iterator[str]:
     with embedded.start(folder, settings={"fsync": "off", "shared_buffers": "64MB"}) as server:
         engine = create_engine(make_url(server.url).set(drivername="postgresql+psycopg"))
         with engine.begin() as connection:
-            Base.metadata.create_all(connection, tables=[Base.metadata.tables[name] for name in TABLES])
+            METADATA.create_all(connection)
+            for table, names in ALONE.items():
+                for name in names:
+                    connection.exec_driver_sql(f"ALTER TABLE {table} DROP CONSTRAINT fk_{table}_{name}")
             for statement in [*profiles.PARTITION_DDL, *events.PARTITION_DDL]:
                 connection.exec_driver_sql(statement)
         engine.dispose()

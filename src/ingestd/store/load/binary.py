@@ -72,11 +72,14 @@ def _constant(value: Constant) -> bytes:
 
 def _values(column: pl.Series, field: Field) -> Bytes:
     """Values of one size, none of which is null, as the rows of a matrix."""
-    if field == "uuid":
-        digits = np.frombuffer(column.to_arrow().buffers()[2] or b"", np.uint8).reshape(column.len(), 16, 2)
-        halves = (digits & 15) + 9 * (digits >> 6)  # ASCII: the letters stand 9 behind their value
-        return (halves[:, :, 0] << 4 | halves[:, :, 1]).astype(np.uint8, copy=False)
-    return _matrix(column, _NUMBERS[field])
+    return from_digits(column) if field == "uuid" else _matrix(column, _NUMBERS[field])
+
+
+def from_digits(column: pl.Series) -> Bytes:
+    """The 16 bytes of each text of 32 hexadecimal digits, as the rows of a matrix."""
+    digits = np.frombuffer(column.to_arrow().buffers()[2] or b"", np.uint8).reshape(column.len(), 16, 2)
+    halves = (digits & 15) + 9 * (digits >> 6)  # ASCII: the letters stand 9 behind their value
+    return (halves[:, :, 0] << 4 | halves[:, :, 1]).astype(np.uint8, copy=False)
 
 
 def _sizes(sizes: pl.Series) -> Bytes:

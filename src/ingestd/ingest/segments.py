@@ -1,0 +1,59 @@
+"""A file is handed in for a segment, whatever door brought it: by hand or by its schedule (S2, S7)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.domain.errors import Conflict
+from ingestd.domain.ingestion import Channel
+from ingestd.domain.plan import Mode
+from ingestd.domain.segment import SegmentStatus, segment_plan
+from ingestd.domain.submission import Actor, Submission
+from ingestd.ingest.intake import Intake, submit
+from ingestd.ingest.pairing import refuse_unfit
+from ingestd.store import accounts, files, segments
+from ingestd.store.files import FileState
+from ingestd.store.ingestions import Ingestion
+
+
+async def submit_segment(  # noqa: PLR0913 -- a file, a segment, and how it came
+    session: AsyncSession,
+    intake: Intake,
+    account_id: UUID,
+    segment_id: UUID,
+    file_id: UUID,
+    *,
+    channel: Channel = Channel.UPLOAD,
+    mode: Mode = Mode.REPLACE,
+    recipients: tuple[str, ...] = (),
+    actor: Actor,
+    now: datetime,
+) -> Ingestion:
+    """Submit a file that waits as the members of a segment, in the caller's transaction.
+
+    Conflict where the segment is not in use, or another has taken the file. With the mode `append` nobody leaves.
+    """
+    await accounts.lock(session, account_id)
+    segment = await segments.get(session, account_id, segment_id)
+    status = SegmentStatus(segment.status)
+    if not status.takes_files:
+        raise Conflict(f"The segment is {status}: activate it first.", code="segment_inactive")
+    file = await files.get(session, account_id, file_id, lock=True)
+    if file.state != FileState.AVAILABLE:
+        raise Conflict("The file does not wait any more. Upload it again.", code="file_taken")
+    refuse_unfit(file.name, file.size_bytes, intake.limits)
+    await files.take(session, file)
+    plan = segment_plan(intake.limits, hold_above=intake.hold_above)
+    submission = Submission(
+        channel=channel,
+        account_id=account_id,
+        plan=plan.model_copy(update={"mode": mode}),
+        file_id=file.id,
+        segment_id=segment.id,
+        uploaded_by=actor,
+        recipients=recipients,
+    )
+    return await submit(session, intake.engine, submission, intake.quota, now=now)

@@ -1,0 +1,185 @@
+"""Refreshes of segments against a naive interpreter: a set of members, and a list of who was where when."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import polars as pl
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.store.load.world import KEY, NOW, Memory
+from tests.thorough import examples
+
+from ingestd.pipeline.parts import PartWriter, part_name, read
+from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, present
+from ingestd.store.load.stage import Load
+from ingestd.store.profiles import identifier_hash
+
+PARTITIONS = ["High", "Medium", "Low"]
+PEOPLE = [f"p{number}" for number in range(12)]
+
+Rows = list[tuple[str, str]]
+
+
+@dataclass
+class Group:
+    """A segment whose files are applied one after the other."""
+
+    connection: psycopg.Connection[Any]
+    reading: psycopg.Connection[Any]
+    type: str
+    account: UUID = field(default_factory=uuid4)
+    id: UUID = field(default_factory=uuid4)
+
+    def __post_init__(self) -> None:
+        self.connection.execute(
+            "INSERT INTO segments (id, account_id, name, description, type, method, upload_type, status, members,"
+            " created_at) VALUES (%s, %s, %s, '', %s, 'upload', 'manual', 'in_progress', 0, now())",
+            (self.id, self.account, self.id.hex, self.type),
+        )
+
+    def push(self, rows: Rows, *, buckets: int = 1, received_at: datetime = NOW, **refresh: Any) -> dict[str, int]:
+        """Apply a file; gives the counts that are not zero."""
+        folder = Memory()
+        writer = PartWriter(folder, buckets=buckets, index_key=KEY)
+        frame = pl.DataFrame(rows, schema={"k1": pl.String, "partition": pl.String}, orient="row")
+        writer.write(frame.with_row_index("row_no"))
+        parts = writer.close()
+        load = Load(account_id=self.account, ingestion_id=uuid4(), seq=1, received_at=received_at, now=NOW)
+        what = Refresh(segment_id=self.id, **{"additive": False, "hold_above": None} | refresh)
+        there = present(self.reading, buckets, what, load=load)
+        files = (
+            read(folder, name) if (name := part_name(number)) in parts.rows else pl.DataFrame()
+            for number in range(buckets)
+        )
+        with self.connection.transaction():
+            done = apply_segment(self.connection, zip(files, there, strict=True), what, load=load)
+        return {name: count for name, count in asdict(done).items() if count}
+
+    def members(self, at: datetime | None = None) -> dict[str, str]:
+        """Who is in which partition, or was at a moment."""
+        moment = at or self.now()
+        found = self.connection.execute(
+            "SELECT m.value, p.value FROM segment_members m"
+            " JOIN partitions p ON p.segment_id = m.segment_id AND p.number = m.partition"
+            " WHERE m.account_id = %s AND m.segment_id = %s AND m.valid_from <= %s"
+            " AND (m.valid_to IS NULL OR m.valid_to > %s)",
+            (self.account, self.id, moment, moment),
+        ).fetchall()
+        assert len(dict(found)) == len(found)
+        return dict(found)
+
+    def now(self) -> datetime:
+        ((moment,),) = self.connection.execute("SELECT clock_timestamp()").fetchall()
+        return moment
+
+    def counted(self) -> dict[str, int]:
+        """The members of each partition, as they are counted."""
+        found = self.connection.execute("SELECT value, members FROM partitions WHERE segment_id = %s", (self.id,))
+        return {value: members for value, members in found if members}
+
+    def versions(self) -> int:
+        """How many versions of rows there are: it grows with every write."""
+        ((count,),) = self.connection.execute(
+            "SELECT count(*) FROM segment_members WHERE account_id = %s AND segment_id = %s", (self.account, self.id)
+        ).fetchall()
+        return count
+
+
+@pytest.fixture(scope="module")
+def reading(database_url):
+    with psycopg.connect(database_url, autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["SCD", "Non-SCD"])
+def group(connection, reading, request):
+    return Group(connection, reading, request.param)
+
+
+def counts_of(before: dict[str, str], after: dict[str, str]) -> dict[str, int]:
+    found = {
+        "created": len(after.keys() - before.keys()),
+        "removed": len(before.keys() - after.keys()),
+        "updated": sum(before[each] != after[each] for each in before.keys() & after.keys()),
+        "unchanged": sum(before[each] == after[each] for each in before.keys() & after.keys()),
+    }
+    return {name: count for name, count in found.items() if count}
+
+
+def counted(members: dict[str, str]) -> dict[str, int]:
+    return {name: list(members.values()).count(name) for name in set(members.values())}
+
+
+files = st.lists(st.tuples(st.sampled_from(PEOPLE), st.sampled_from(PARTITIONS)), max_size=20)
+
+
+@pytest.mark.rule("S5", "S6", "S41", "D6")
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(["SCD", "Non-SCD"]), pushed=st.lists(st.tuples(files, st.booleans()), max_size=4))
+def test_refreshes_do_what_a_naive_interpreter_does(connection, reading, kind, pushed):
+    group, now, moments = Group(connection, reading, kind), {}, []
+    for rows, additive in pushed:
+        then, now = now, (now if additive else {}) | dict(rows)
+        done = group.push(rows, buckets=1 if additive else 16, additive=additive)
+        places = len(set(rows)) - len(dict(rows))
+        done.pop("doubled", None) if places else None
+        expected = counts_of(then, now)
+        if additive:  # those who are not in the file are unchanged
+            expected = counts_of(then, now)
+        assert done == expected
+        assert group.members() == now
+        assert group.counted() == counted(now)
+        moments.append((group.now(), dict(now)))
+        versions = group.versions()
+        group.push(rows, buckets=16, additive=additive)
+        assert group.versions() == versions  # the same file again writes nothing
+    if kind == "SCD":
+        for moment, members in moments:
+            assert group.members(moment) == members
+
+
+def test_the_last_row_of_a_person_counts_and_the_others_are_told(group):
+    assert group.push([("ann", "High"), ("bob", "Low"), ("ann", "Low"), ("ann", "Low")]) == {"created": 2, "doubled": 1}
+    assert group.members() == {"ann": "Low", "bob": "Low"}
+
+
+@pytest.mark.rule("S5", "S6")
+def test_an_scd_segment_keeps_what_was_and_another_does_not(group):
+    group.push([("ann", "High"), ("bob", "Low")])
+    before = group.now()
+    group.push([("ann", "Low"), ("cem", "Low")])
+    assert group.members() == {"ann": "Low", "cem": "Low"}
+    assert group.members(before) == ({"ann": "High", "bob": "Low"} if group.type == "SCD" else {})
+    assert group.versions() == (4 if group.type == "SCD" else 2)
+
+
+def test_a_refresh_that_removes_too_many_does_nothing(group):
+    group.push([(name, "High") for name in PEOPLE[:10]])
+    with pytest.raises(TooManyLeave):
+        group.push([(name, "High") for name in PEOPLE[:4]], hold_above=0.5)
+    assert len(group.members()) == 10
+    assert group.push([(name, "High") for name in PEOPLE[:5]], hold_above=0.5) == {"removed": 5, "unchanged": 5}
+
+
+@pytest.mark.threat("T115")
+def test_who_was_erased_after_the_file_came_is_skipped(group):
+    group.connection.execute(
+        "INSERT INTO tombstones VALUES (%s, 1, %s, %s)",
+        (group.account, identifier_hash(KEY, 1, "ann"), NOW + timedelta(seconds=1)),
+    )
+    assert group.push([("ann", "High"), ("bob", "Low")]) == {"created": 1, "erased": 1}
+    assert group.push([("ann", "High")], received_at=NOW + timedelta(seconds=2)) == {"created": 1, "removed": 1}
+
+
+def test_a_new_value_with_the_name_of_a_renamed_partition_gets_another_name(group):
+    group.push([("ann", "High")])
+    group.connection.execute("UPDATE partitions SET name = 'Top' WHERE segment_id = %s", (group.id,))
+    group.push([("ann", "High"), ("bob", "Top")])
+    found = group.connection.execute("SELECT value, name FROM partitions WHERE segment_id = %s", (group.id,))
+    assert dict(found.fetchall()) == {"High": "Top", "Top": "Top (2)"}
