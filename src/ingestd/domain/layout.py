@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import Final
 
 from ingestd.domain.column import OPERATION_SUFFIX, PREFERENCES, DataType, name_problem
+from ingestd.domain.data_source import header_problem
 from ingestd.domain.errors import FileRefused
-from ingestd.domain.identity import KIND_OF_WORD, MANIFEST_KINDS, IdentifierKind
+from ingestd.domain.identity import KIND_OF_WORD, MANIFEST_KINDS
 from ingestd.domain.notice import few
 from ingestd.domain.plan import ColumnRule, Plan, Target
 from ingestd.domain.rejection import FILE_REASONS
@@ -27,14 +28,17 @@ class Role(StrEnum):
     EVENT_NAME = "event_name"
     PREFERENCE = "preference"
     OPERATION = "operation"
+    UNMAPPED = "unmapped"
+    """A column of a data source's file that the mapping does not name: nothing is read of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a file, bound.
 
-    `position` counts from 0 in the file; `name` is the target's name; `kind` is set for an identifier only;
-    `operation` is the position of the column that holds this attribute's operation.
+    `position` counts from 0 in the file; `name` is the target's name; `kind` is set for an identifier only, an
+    `IdentifierKind` or that of an account's own attribute; `operation` is the position of the column that holds this
+    attribute's operation.
     """
 
     position: int
@@ -42,7 +46,7 @@ class Column:
     role: Role
     name: str
     type: DataType = DataType.STRING
-    kind: IdentifierKind | None = None
+    kind: int | None = None
     operation: int | None = None
 
 
@@ -69,6 +73,8 @@ def bind(plan: Plan, headers: tuple[str, ...]) -> Layout:
     _refuse_names(names, plan)
     rules = {unicodedata.normalize("NFC", header): rule for header, rule in plan.columns.items()}
     absent = [header for header in rules if header not in names]
+    if plan.mapped:
+        return _bind_mapped(names, rules, absent)
     if absent:
         raise FileRefused(
             f"The manifest names columns that the file does not have: {_listed(absent)}", code="manifest_incorrect"
@@ -79,6 +85,29 @@ def bind(plan: Plan, headers: tuple[str, ...]) -> Layout:
     return Layout(tuple(columns), (*_twins(names), *_idle(columns, plan.target)))
 
 
+def _bind_mapped(names: tuple[str, ...], rules: dict[str, ColumnRule], absent: list[str]) -> Layout:
+    """Bind the header of a data source's file: each column as its mapping says, or not at all."""
+    if absent:
+        detail = f"The file lacks columns that the data source's mapping names: {_listed(absent)}."
+        raise FileRefused(detail, code="header_incorrect")
+    columns = tuple(
+        _bind_to_goal(position, header, rules[header])
+        if header in rules
+        else Column(position, header, Role.UNMAPPED, "")
+        for position, header in enumerate(names)
+    )
+    left = [column for column in columns if column.role is Role.UNMAPPED]
+    return Layout(columns, few([f"Column {column.header!r} is not mapped and was not read." for column in left]))
+
+
+def _bind_to_goal(position: int, header: str, rule: ColumnRule) -> Column:
+    name = rule.name or header
+    if rule.kind is not None:
+        return Column(position, header, Role.IDENTIFIER, name, rule.type, kind=rule.kind)
+    role = Role.PREFERENCE if name.casefold() in PREFERENCES else Role.ATTRIBUTE
+    return Column(position, header, role, name, rule.type)
+
+
 def _listed(names: list[str]) -> str:
     shown = ", ".join(repr(name[:60]) for name in names[:5])
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -87,9 +116,14 @@ def _listed(names: list[str]) -> str:
 def _refuse_names(names: tuple[str, ...], plan: Plan) -> None:
     if len(names) == 1 and "\t" in names[0]:  # no name has a tab: of the two things that are wrong, the telling one
         raise _nobody(plan, names)
+    if plan.mapped and len(names) == 1 and (hint := _delimiter_hint(plan, names)).count("separated"):
+        raise FileRefused(f"The header is one column.{hint}", code="header_incorrect")
+    problem_of, code = (header_problem, "header_incorrect") if plan.mapped else (name_problem, None)
     for position, name in enumerate(names, start=1):
-        if problem := name_problem(name):
-            raise FileRefused(f"The name of column {position} {problem}. Give every column a plain name (first line).")
+        if problem := problem_of(name):
+            raise FileRefused(
+                f"The name of column {position} {problem}. Give every column a plain name (first line).", code=code
+            )
     seen: set[str] = set()
     for position, name in enumerate(names, start=1):
         if name in seen:

@@ -24,7 +24,7 @@ _BY_TYPE: Final = {
     DataType.LONG: rules.long,
     DataType.FLOAT: rules.decimal,
     DataType.BOOLEAN: rules.boolean,
-    DataType.DATE: rules.date,
+    DataType.DATE: rules.moment,
     DataType.EMAIL: rules.email,
 }
 _WRONG: Final = "wrong"
@@ -86,7 +86,9 @@ class Check:
         events = self._plan.target is Target.EVENTS
         batch = _Batch(rows, self._layout, self._phones)
         batch.read_lengths(self._plan.limits.cell_bytes)
-        batch.read_identifiers()
+        if self._plan.mapped:
+            batch.read_padding()
+        batch.read_identifiers("identifier_blank" if self._plan.mapped else "identifier_missing")
         batch.read_time(self._now if events else None)
         if events:
             batch.read_event(self._plan.restricted_events)
@@ -148,11 +150,27 @@ class _Batch:
         if columns:
             self._fault(rules.cell_too_long([_cell(column) for column in columns], limit), expected=limit)
 
-    def read_identifiers(self) -> None:
-        """Read the identifiers; the costly rules only where a look at the column's bytes calls for them."""
+    def read_padding(self) -> None:
+        """Look for spaces around the cells that are read."""
+        for column in self._layout.columns:
+            if column.role is not Role.UNMAPPED and not rules.look(self._series(column)).solid:
+                self._fault(rules.padded(_cell(column)), column=column.header)
+
+    def read_identifiers(self, missing: str) -> None:
+        """Read the identifiers; the costly rules only where a look at the column's bytes calls for them.
+
+        `missing` is the reason of a row that has none.
+        """
         columns = self._layout.of(Role.IDENTIFIER)
         long_ones = []
         for column in columns:
+            assert column.kind is not None
+            if column.type is DataType.PHONE:
+                self._fault(rules.phone(_cell(column), self._meant(column)).reasons)
+                self._values.append(self._meant(column).alias(f"k{int(column.kind)}"))
+                continue
+            if column.type is DataType.EMAIL:
+                self._fault({"email_invalid": rules.no_email(_cell(column))})
             cells = self._series(column)
             seen = rules.look(cells)
             if not seen.solid:
@@ -160,10 +178,9 @@ class _Batch:
                 self._fault(rules.identifier_invisible(self._meant(column)), column=column.header)
             if not seen.solid or (self._longest[column.position] or 0) > MAX_IDENTIFIER_LENGTH:
                 long_ones.append(self._meant(column))
-            assert column.kind is not None
-            self._values.append(self._meant(column).alias(f"k{column.kind.value}"))
-        identifiers = [self._meant(column) for column in columns]
-        self._fault(rules.identifier_missing(identifiers, long_ones=long_ones))
+            self._values.append(self._meant(column).alias(f"k{int(column.kind)}"))
+        given = [_cell(column) if column.type is DataType.PHONE else self._meant(column) for column in columns]
+        self._fault(rules.identifier_missing(given, long_ones=long_ones, code=missing))
 
     def read_time(self, now: int | None) -> None:
         """Read `ts`; that of an event (`now` given) must lie within bounds."""

@@ -28,6 +28,12 @@ MILLISECONDS: Final = (1_000_000_000_000, 9_999_999_999_999)
 
 DATE_PREFIX: Final = "$D_"
 _DATE: Final = r"^\$D_-?[0-9]{1,11}$"
+_SECONDS: Final = r"^-?[0-9]{1,11}$"
+_DAY_IN_DIGITS: Final = r"^(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])$"
+_ISO_8601: Final = (
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[T ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,][0-9]{1,9})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?$"
+)
 _INVISIBLE: Final = r"[\p{Cc}\p{Cf}\p{Co}]"  # UTF-8 holds no surrogates (Cs)
 _ASCII_SPACE: Final = " \t\r\n\v\f"
 
@@ -162,17 +168,43 @@ def text(cell: pl.Expr, seen: Look) -> Reading:
 def date(cell: pl.Expr) -> Reading:
     """A date, `$D_` and epoch seconds of the years 1 to 9999, as `{"$D": seconds}` (S94, D55)."""
     seconds = pl.when(cell.str.contains(_DATE)).then(cell.str.slice(len(DATE_PREFIX))).cast(pl.Int64, strict=False)
-    value = pl.when(seconds >= YEAR_1).then(pl.concat_str([pl.lit('{"$D":'), seconds, pl.lit("}")]))
+    value = pl.when(seconds >= YEAR_1).then(_dated(seconds))
     wrong = cell.is_not_null() & value.is_null()
     return Reading(value, wrong, {"date_invalid": wrong})
 
 
+def moment(cell: pl.Expr) -> Reading:
+    """A date or a time of day in ISO 8601, UTC unless it says otherwise, or in epoch seconds, `$D_` or not (D14).
+
+    Eight digits that read as a day are refused: epoch seconds of 1970 are hardly meant.
+    """
+    day, minute, second, zone = (cell.str.extract(_ISO_8601, group) for group in range(1, 5))
+    pieces = [day, pl.lit("T"), minute.fill_null("00:00"), pl.lit(":"), second.fill_null("00")]
+    zone = pl.when(zone != "Z").then(zone).otherwise(pl.lit("+00:00"))
+    iso = pl.concat_str([*pieces, zone]).str.to_datetime("%Y-%m-%dT%H:%M:%S%z", strict=False, time_unit="us")
+    number = cell.str.strip_prefix(DATE_PREFIX)
+    plain = number.str.contains(_SECONDS) & ~cell.str.contains(_DAY_IN_DIGITS)
+    epoch = pl.when(plain).then(number).cast(pl.Int64, strict=False)
+    seconds = pl.coalesce(epoch, iso.dt.epoch("s"))
+    value = pl.when(seconds >= YEAR_1).then(_dated(seconds))
+    wrong = cell.is_not_null() & value.is_null()
+    return Reading(value, wrong, {"moment_invalid": wrong})
+
+
+def _dated(seconds: pl.Expr) -> pl.Expr:
+    return pl.concat_str([pl.lit('{"$D":'), seconds, pl.lit("}")])
+
+
 def email(cell: pl.Expr) -> Reading:
     """An address by its shape, kept as it stands (D5)."""
-    good = cell.str.contains(_EMAIL) & (cell.str.len_bytes() <= MAX_EMAIL_BYTES)
-    value = pl.when(good).then(quote(cell, Look(solid=True, escapes=False, dollars=False)))
-    wrong = ~good
+    wrong = no_email(cell)
+    value = pl.when(~wrong).then(quote(cell, Look(solid=True, escapes=False, dollars=False)))
     return Reading(value, wrong, {"email_invalid": wrong})
+
+
+def no_email(cell: pl.Expr) -> pl.Expr:
+    """True where a cell does not have the shape of an address, null where it is blank (D5)."""
+    return ~(cell.str.contains(_EMAIL) & (cell.str.len_bytes() <= MAX_EMAIL_BYTES))
 
 
 def phone(cell: pl.Expr, e164: pl.Expr) -> Reading:
@@ -260,11 +292,13 @@ def normal_identifiers(cells: pl.Series, seen: Look) -> pl.Series:
     return normal.set(normal.str.strip_chars() == "", None)
 
 
-def identifier_missing(identifiers: Sequence[pl.Expr], *, long_ones: Sequence[pl.Expr]) -> dict[str, pl.Expr]:
+def identifier_missing(
+    identifiers: Sequence[pl.Expr], *, long_ones: Sequence[pl.Expr], code: str
+) -> dict[str, pl.Expr]:
     """A row needs one identifier, and each it has must be under 1,024 characters; `long_ones` are worth measuring."""
     missing = pl.all_horizontal([cell.is_null() for cell in identifiers])
     too_long = [cell.str.len_chars() > MAX_IDENTIFIER_LENGTH for cell in long_ones]
-    return {"identifier_missing": pl.any_horizontal([missing, *too_long])}
+    return {code: pl.any_horizontal([missing, *too_long])}
 
 
 def identifier_invisible(identifier: pl.Expr) -> dict[str, pl.Expr]:
@@ -278,6 +312,11 @@ def identifier_invisible(identifier: pl.Expr) -> dict[str, pl.Expr]:
 def cell_too_long(cells: Sequence[pl.Expr], limit: int) -> dict[str, pl.Expr]:
     """No cell is longer than `limit` bytes (D47)."""
     return {"cell_too_long": pl.any_horizontal([cell.str.len_bytes() > limit for cell in cells])}
+
+
+def padded(cell: pl.Expr) -> dict[str, pl.Expr]:
+    """Nothing but a tab stands between two cells of a data source's file (S53, D11)."""
+    return {"padded": cell != cell.str.strip_chars()}
 
 
 def too_many_properties(cells: Sequence[pl.Expr]) -> dict[str, pl.Expr]:
