@@ -32,8 +32,8 @@ from ingestd.cli import accounts
 
 ALL = operations()
 KEYED = [each for each in ALL if not each.is_open]
-IN_TIME = {"ingestions_cancel", "accounts_delete"}
-"""What fits for a moment only, or ends all: tests/api/test_ingestions.py and test_endings.py show their entries."""
+IN_TIME = {"ingestions_cancel", "ingestions_confirm", "accounts_delete"}
+"""What fits for a moment only, or ends all: the tests of ingestions, segment files and endings show their entries."""
 
 READING_POSTS = {"schedules_preview", "profiles_lookup", "manifests_validate"}
 OPEN = {"livez", "readyz", "version", "problems_list", "manifests_schema"}

@@ -27,6 +27,7 @@ from ingestd.ingest.segments import submit_segment
 from ingestd.store import activity, ingestions
 from ingestd.store.activity import Wanted
 from ingestd.store.engine import utc_now
+from ingestd.store.ingestions import Ingestion
 
 router = Router(prefix="/v1/ingestions", tags=["Ingestions"])
 
@@ -128,13 +129,17 @@ async def create(body: IngestionIn, tx: Tx, service: Service, caller: Caller, re
     if (body.manifest is None) == (body.segment_id is None):
         problem = Problem("/body/manifest", "one_of", "Give either a manifest or a segment_id.")
         raise Invalid("What the file is for must be said once.", problems=(problem,))
-    whose = (tx, service.intake, caller.account_id)
-    by = {"actor": caller.actor, "now": utc_now()}
-    if body.segment_id is not None:
-        ingestion = await submit_segment(*whose, body.segment_id, body.file_id, mode=body.mode, **by)
-    else:
-        ingestion = await submit_file(*whose, body.file_id, json.dumps(body.manifest).encode(), **by)
+    ingestion = await _submit(body, tx, service, caller)
     return await accepted(tx, caller, response, ingestion.id, "ingestion.created")
+
+
+async def _submit(body: IngestionIn, tx: Tx, service: Service, caller: Principal) -> Ingestion:
+    intake, account, by, now = service.intake, caller.account_id, caller.actor, utc_now()
+    if body.segment_id is not None:
+        return await submit_segment(
+            tx, intake, account, body.segment_id, body.file_id, mode=body.mode, actor=by, now=now
+        )
+    return await submit_file(tx, intake, account, body.file_id, json.dumps(body.manifest).encode(), actor=by, now=now)
 
 
 @router.get(

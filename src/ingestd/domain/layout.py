@@ -10,10 +10,11 @@ from typing import Final
 from ingestd.domain.column import OPERATION_SUFFIX, PREFERENCES, DataType, name_problem
 from ingestd.domain.data_source import header_problem
 from ingestd.domain.errors import FileRefused
-from ingestd.domain.identity import KIND_OF_WORD, MANIFEST_KINDS
+from ingestd.domain.identity import KIND_OF_WORD, MANIFEST_KINDS, IdentifierKind
 from ingestd.domain.notice import few
 from ingestd.domain.plan import ColumnRule, Plan, Target
 from ingestd.domain.rejection import FILE_REASONS
+from ingestd.domain.segment import MEMBER_KINDS, member_kind
 
 _OTHER_DELIMITERS: Final = {";": "';'", "\t": "a tab", "|": "'|'", ",": "a comma"}
 
@@ -28,8 +29,10 @@ class Role(StrEnum):
     EVENT_NAME = "event_name"
     PREFERENCE = "preference"
     OPERATION = "operation"
+    PARTITION = "partition"
+    """The part of a segment that a member is in."""
     UNMAPPED = "unmapped"
-    """A column of a data source's file that the mapping does not name: nothing is read of it."""
+    """A column of a data source's file that the mapping does not name, or a further one of a segment's: not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class Layout:
 def bind(plan: Plan, headers: tuple[str, ...]) -> Layout:
     """Say what each column of a file is, or raise FileRefused with everything that is wrong with the header."""
     names = tuple(unicodedata.normalize("NFC", header) for header in headers)
+    if plan.target is Target.SEGMENT:
+        return _bind_members(names, plan)
     _refuse_names(names, plan)
     rules = {unicodedata.normalize("NFC", header): rule for header, rule in plan.columns.items()}
     absent = [header for header in rules if header not in names]
@@ -83,6 +88,23 @@ def bind(plan: Plan, headers: tuple[str, ...]) -> Layout:
     _refuse_clashes(columns)
     _require(columns, plan, names)
     return Layout(tuple(columns), (*_twins(names), *_idle(columns, plan.target)))
+
+
+def _bind_members(names: tuple[str, ...], plan: Plan) -> Layout:
+    """Bind the header of a segment's file: an identifier, a partition, and what else there is is ignored (S22, S23)."""
+    kind = member_kind(names[0])
+    if kind is None:
+        hint = _delimiter_hint(plan, names) if len(names) == 1 else " Is the first line a header?"
+        raise FileRefused(f"The first column must be one of {', '.join(MEMBER_KINDS)}.{hint}")
+    if len(names) == 1 or not names[1].strip():
+        raise FileRefused("The second column must hold the partition, and have a name.")
+    types = {IdentifierKind.MOBILE: DataType.PHONE, IdentifierKind.EMAIL: DataType.EMAIL}
+    columns = (
+        Column(0, names[0], Role.IDENTIFIER, kind.word, types.get(kind, DataType.STRING), kind=kind),
+        Column(1, names[1], Role.PARTITION, "partition"),
+        *(Column(position, names[position], Role.UNMAPPED, "") for position in range(2, len(names))),
+    )
+    return Layout(columns, few([f"Column {column.position + 1} was not read." for column in columns[2:]]))
 
 
 def _bind_mapped(names: tuple[str, ...], rules: dict[str, ColumnRule], absent: list[str]) -> Layout:

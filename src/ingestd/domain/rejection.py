@@ -63,7 +63,9 @@ ROW_REASONS: Final = _catalogue(
     Reason("date_in_number", "{column}: a $D_ date in a column of numbers or booleans", "D21"),
     Reason("moment_invalid", "{column}: not a date (ISO 8601 such as 2026-01-31, or epoch seconds)", "D14"),
     Reason("phone_invalid", "Phone number is not valid", "D5"),
+    Reason("phone_with_plus", "{column}: write the number with its country code and without +", "S24"),
     Reason("email_invalid", "E-mail address is not valid", "D5"),
+    Reason("partition_invalid", "{column}: no partition: blank, over 120 characters, or a control character", "S25"),
     Reason("internal", "[Internal error] Error while importing data", "S123"),
 )
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 from uuid import UUID
 
-import polars as pl
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
@@ -29,7 +28,7 @@ from ingestd.keyring import AccountKeys
 from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.fold import fold, fold_events
-from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, part_name, read, rewrite
+from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, read, read_all, rewrite
 from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for
 from ingestd.pipeline.resolve import AT_ONCE, Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
@@ -351,19 +350,11 @@ def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]
     assert job.segment_id is not None  # the target is a segment
     additive = checked.returned or job.plan.mode is Mode.APPEND
     refresh = Refresh(segment_id=job.segment_id, additive=additive, hold_above=job.plan.hold_above)
-    with store.autocommitting(job.place.database_url) as reading:
-        there = present(reading, checked.buckets, refresh, load=load)
-        buckets = ahead(zip(_buckets(job, checked), there, strict=True))
-        return _figures(apply_segment(raw, buckets, refresh, load=load))
-
-
-def _buckets(job: Job, checked: Checked) -> Iterator[pl.DataFrame]:
-    """The rows of each bucket, one without rows too."""
     blobs, keys = _means(job)
-    folder = Scratch(blobs, keys, checked.folder)
-    for number in range(checked.buckets):
-        name = part_name(number)
-        yield read(folder, name) if name in checked.parts else pl.DataFrame()
+    rows = read_all(Scratch(blobs, keys, checked.folder), checked.parts, checked.buckets)
+    with store.autocommitting(job.place.database_url) as reading:
+        buckets = ahead(zip(rows, present(reading, checked.buckets, refresh, load=load), strict=True))
+        return _figures(apply_segment(raw, buckets, refresh, load=load))
 
 
 def _figures(applied: Any) -> dict[str, int]:

@@ -14,6 +14,7 @@ from ingestd.domain.layout import Column, Layout, Role
 from ingestd.domain.plan import Plan, Target
 from ingestd.domain.rejection import ROW_REASONS
 from ingestd.pipeline import rules
+from ingestd.pipeline.partitions import Partitions
 from ingestd.pipeline.phones import Phones, odd_phone
 from ingestd.pipeline.rules import Reading
 
@@ -42,6 +43,7 @@ class Checked:
     `accepted` has, besides:
 
     - `k<kind>` String: an identifier in its normal form, null where blank
+    - `partition` String, for a segment, and then nothing of what follows
     - `ts` Int64: epoch seconds, null where blank or without a column
     - `event_name` String, for events
     - `p:<name>` Boolean: a preference
@@ -73,6 +75,7 @@ class Check:
         self._plan = plan
         self._now = now
         self._phones = Phones()
+        self._partitions = Partitions()
         self._items = [column for column in layout.of(Role.ATTRIBUTE) if column.name.casefold() == CHARGED_ITEMS]
         self._saw_items = False
 
@@ -86,6 +89,9 @@ class Check:
         events = self._plan.target is Target.EVENTS
         batch = _Batch(rows, self._layout, self._phones)
         batch.read_lengths(self._plan.limits.cell_bytes)
+        if self._plan.target is Target.SEGMENT:
+            batch.read_member(self._partitions)
+            return batch.checked()
         if self._plan.mapped:
             batch.read_padding()
         batch.read_identifiers("identifier_blank" if self._plan.mapped else "identifier_missing")
@@ -181,6 +187,20 @@ class _Batch:
             self._values.append(self._meant(column).alias(f"k{int(column.kind)}"))
         given = [_cell(column) if column.type is DataType.PHONE else self._meant(column) for column in columns]
         self._fault(rules.identifier_missing(given, long_ones=long_ones, code=missing))
+
+    def read_member(self, partitions: Partitions) -> None:
+        """Read a segment's row: the identifier, a mobile number without `+`, and the partition (S24, S25)."""
+        self.read_identifiers("identifier_blank")
+        (member,) = self._layout.of(Role.IDENTIFIER)
+        if member.type is DataType.PHONE:
+            self._fault({"phone_with_plus": _cell(member).str.starts_with("+")}, column=member.header)
+        column = self._layout.one(Role.PARTITION)
+        assert column is not None  # the layout has one
+        self._prepare(column, partitions.normal(self._series(column)))
+        partition = self._meant(column)
+        self._take(
+            Reading(partition, partition.is_null(), {"partition_invalid": partition.is_null()}), "partition", column
+        )
 
     def read_time(self, now: int | None) -> None:
         """Read `ts`; that of an event (`now` given) must lie within bounds."""

@@ -10,7 +10,7 @@ Beside the parts stand the *links*: which other identifiers stood in a row with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol
 
@@ -26,8 +26,6 @@ SMALL_FILE: Final = 16 * 1024 * 1024
 
 LINK_SCHEMA: Final = {"id": pl.String, "kind": pl.Int16, "hash": pl.String}
 """One link: the primary's hash, and the kind and hash of an identifier that stood in a row with it (or is it)."""
-
-PART: Final = "part"
 
 _RANGE: Final = 16**4
 
@@ -59,15 +57,6 @@ def bucket_count(file_bytes: int, part_bytes: int) -> int:
     return 1 if file_bytes < min(SMALL_FILE, part_bytes) else SLICES * -(-file_bytes // (SLICES * part_bytes))
 
 
-def part_name(number: int) -> str:
-    """What the part of one range is called."""
-    return _numbered(PART, number)
-
-
-def _numbered(word: str, number: int) -> str:
-    return f"{word}-{number:04d}"
-
-
 def kinds_of(columns: Iterable[str]) -> list[int]:
     """The kinds of identifier that a frame has, highest precedence first."""
     return sorted(int(column[1:]) for column in columns if column.startswith("k") and column[1:].isdecimal())
@@ -97,7 +86,7 @@ class PartWriter:
     """
 
     def __init__(self, folder: Folder, *, buckets: int, index_key: str, looked_up: Iterable[int] = ()) -> None:
-        self._parts = _Buckets(folder, PART, buckets)
+        self._parts = _Buckets(folder, "part", buckets)
         self._links = _Buckets(folder, "links", buckets)
         self._index_key = index_key
         self._looked_up = set(looked_up)
@@ -132,13 +121,20 @@ def read(folder: Folder, name: str, columns: list[str] | None = None) -> pl.Data
         return pl.read_ipc_stream(file, columns=columns)
 
 
+def read_all(folder: Folder, names: Iterable[str], buckets: int) -> Iterator[pl.DataFrame]:
+    """Read all parts of a file in the order of their ranges; of a range that has none, a frame without columns."""
+    by_number = {int(name.rpartition("-")[2]): name for name in names}
+    for number in range(buckets):
+        yield read(folder, by_number[number]) if number in by_number else pl.DataFrame()
+
+
 def rewrite(parts: Parts, old: Folder, new: Folder, *, moved: pl.DataFrame, rejected: Iterable[int]) -> Parts:
     """Write all parts anew, each row under its person, without the rows (`row_no`) rejected since.
 
     `moved` gives the person, "id", of the primaries ("hash") that do not name theirs. It costs about as much as writing
     the parts did.
     """
-    buckets = _Buckets(new, PART, parts.buckets)
+    buckets = _Buckets(new, "part", parts.buckets)
     gone = pl.Series(list(rejected), dtype=pl.Int64)
     people = moved.select(pl.col("hash").alias("id"), pl.col("id").alias("person"))
     for name in parts.rows:
@@ -182,7 +178,7 @@ class _Buckets:
         return {self._name(number): rows for number, rows in sorted(self._rows.items())}
 
     def _name(self, number: int) -> str:
-        return _numbered(self._word, number)
+        return f"{self._word}-{number:04d}"
 
     def _stream(self, number: int, schema: pa.Schema) -> pa.ipc.RecordBatchStreamWriter:
         if number not in self._streams:

@@ -195,7 +195,7 @@ async def confirm(session: AsyncSession, ingestion_id: UUID, *, seq: int) -> boo
     """Let an ingestion that is held begin anew, with another number and nothing to be held for; False for any other."""
     changed = await session.execute(
         update(Ingestion)
-        .where(Ingestion.id == ingestion_id, _OPEN, Ingestion.stage == Stage.HELD)
+        .where(Ingestion.id == ingestion_id, IS_OPEN, Ingestion.stage == Stage.HELD)
         .values(
             seq=seq,
             status=Status.SCHEDULED,
@@ -213,7 +213,7 @@ async def confirm(session: AsyncSession, ingestion_id: UUID, *, seq: int) -> boo
 
 def cancel_held(connection: Connection, before: datetime, *, now: datetime) -> list[UUID]:
     """End the ingestions that are held and were begun before a time."""
-    held = (_OPEN, Ingestion.stage == Stage.HELD, Ingestion.started_at < before)
+    held = (IS_OPEN, Ingestion.stage == Stage.HELD, Ingestion.started_at < before)
     ended = update(Ingestion).where(*held).values(status=Status.CANCELLED, stage=Stage.DONE, finished_at=now)
     return list(connection.scalars(ended.returning(Ingestion.id)))
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.store.load.world import KEY, NOW, Memory
 from tests.thorough import examples
 
-from ingestd.pipeline.parts import PartWriter, part_name, read
+from ingestd.pipeline.parts import PartWriter, read_all
 from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, present
 from ingestd.store.load.stage import Load
 from ingestd.store.profiles import identifier_hash
@@ -53,10 +53,7 @@ class Group:
         load = Load(account_id=self.account, ingestion_id=uuid4(), seq=1, received_at=received_at, now=NOW)
         what = Refresh(segment_id=self.id, **{"additive": False, "hold_above": None} | refresh)
         there = present(self.reading, buckets, what, load=load)
-        files = (
-            read(folder, name) if (name := part_name(number)) in parts.rows else pl.DataFrame()
-            for number in range(buckets)
-        )
+        files = read_all(folder, parts.rows, buckets)
         with self.connection.transaction():
             done = apply_segment(self.connection, zip(files, there, strict=True), what, load=load)
         return {name: count for name, count in asdict(done).items() if count}

@@ -86,8 +86,6 @@ VALUES (%(id)s, %(account)s, %(segment)s, %(ingestion)s, %(moment)s, %(members)s
 class TooManyLeave(IngestdError):
     """The refresh would remove more members than it may without being confirmed; nothing was done."""
 
-    code = "held"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refresh:

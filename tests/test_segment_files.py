@@ -1,0 +1,175 @@
+"""Files of segments, from the upload to who is in which partition."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.api.walk import client_with
+from tests.api.world import upload
+
+SAMPLE = (Path(__file__).parent / "files" / "loyalty__2026-11-22.csv").read_bytes()
+LOYALTY = {"name": "loyalty", "description": "Who is how loyal", "method": "upload", "upload_type": "manual"}
+
+
+async def make(tenant, kind="SCD", **changes):
+    """A segment that waits for its first file."""
+    made = await tenant.http.post("/v1/segments", json=LOYALTY | {"type": kind} | changes)
+    segment = made.raise_for_status().json()["id"]
+    (await tenant.http.post(f"/v1/segments/{segment}/activate")).raise_for_status()
+    return segment
+
+
+async def submit(tenant, segment, data, **more):
+    file = await upload(tenant, "members.csv", data)
+    answer = await tenant.http.post("/v1/ingestions", json={"file_id": file["id"], "segment_id": segment} | more)
+    return answer.raise_for_status().json()["id"]
+
+
+async def refresh(tenant, segment, data, **more):
+    """Upload a file for a segment, and give the ingestion when it has ended."""
+    return await tenant.ended(await submit(tenant, segment, data, **more))
+
+
+async def show(tenant, segment):
+    return (await tenant.http.get(f"/v1/segments/{segment}")).raise_for_status().json()
+
+
+@pytest.mark.rule("S1", "S10", "S24", "S25", "S44")
+async def test_the_sample_refreshes_a_segment_and_makes_it_active(tenant):
+    segment = await make(tenant)
+    done = await refresh(tenant, segment, SAMPLE)
+    counts = done["counts"]
+    assert (done["status"], done["segment"]["id"], done["target"]) == ("completed", segment, "segment")
+    assert (counts["read"], counts["accepted"], counts["rejected"], counts["created"]) == (7, 4, 3, 4)
+    shown = await show(tenant, segment)
+    assert (shown["status"], shown["members"]) == ("active", 4)
+    assert shown["refreshed_at"] > shown["data_as_of"]
+    text = await tenant.error_file(done)
+    assert [line.rpartition('","')[2] for line in text.splitlines()[1:]] == [
+        'Phone number is not valid"',
+        'mobile: write the number with its country code and without +"',
+        'loyalty: no partition: blank, over 120 characters, or a control character"',
+    ]
+
+
+@pytest.mark.rule("S23", "D4")
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("User ID", "u1"),
+        ("user_id", "u1"),
+        ("external_ID", "x"),
+        ("EMAIL", "ann@example.org"),
+        ("Mobile", "4915112345678"),
+    ],
+)
+async def test_the_first_column_is_an_identifier_in_any_of_its_spellings(tenant, header, value):
+    segment = await make(tenant)
+    done = await refresh(tenant, segment, f"{header},level\n{value},High\n".encode())
+    assert (done["status"], done["counts"]["created"]) == ("completed", 1)
+
+
+@pytest.mark.rule("S22", "S23", "S25")
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"919972752991,High\n919972752992,Low\n", "first line"),
+        (b"phone,level\n919972752991,High\n", "first column"),
+        (b"user_id\nann\n", "second column"),
+        (b"user_id,\nann,High\n", "second column"),
+        (b"user_id;level\nann;High\n", "';'"),
+    ],
+)
+async def test_a_file_whose_header_is_none_of_a_segment_is_refused(tenant, data, what):
+    segment = await make(tenant)
+    done = await refresh(tenant, segment, data)
+    assert (done["status"], done["error"]["message"]) == ("failed", "File couldn't be read")
+    assert what in done["error"]["detail"]
+    assert (await show(tenant, segment))["status"] == "in_progress"
+
+
+@pytest.mark.rule("D6")
+async def test_further_columns_are_ignored_and_the_last_row_of_a_person_counts(tenant):
+    segment = await make(tenant)
+    done = await refresh(tenant, segment, b"user_id,level,a,a\nann,High,1,2\nann,Low,1,2\n")
+    assert done["counts"]["created"] == 1
+    assert [warning.partition(" ")[0] for warning in done["warnings"]] == ["Column", "Column", "People"]
+
+
+async def test_members_need_no_profile_and_make_none(tenant):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"user_id,level\nann,High\n")
+    assert await tenant.profile("ann") is None
+
+
+async def test_a_draft_and_an_inactive_segment_take_no_file(tenant):
+    made = await tenant.http.post("/v1/segments", json=LOYALTY | {"type": "SCD"})
+    file = await upload(tenant, "members.csv", b"user_id,level\nann,High\n")
+    body = {"file_id": file["id"], "segment_id": made.json()["id"]}
+    refused = await tenant.http.post("/v1/ingestions", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (409, "segment_inactive")
+
+
+@pytest.mark.parametrize("more", [{}, {"manifest": {}, "segment_id": "seg_01k9c3v0g8e5wr6q4x2n7m1hzt"}])
+async def test_an_ingestion_is_for_a_manifest_or_for_a_segment(tenant, more):
+    file = await upload(tenant, "members.csv", b"user_id,level\nann,High\n")
+    refused = await tenant.http.post("/v1/ingestions", json={"file_id": file["id"]} | more)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "one_of")
+
+
+async def test_a_refresh_that_removes_too_many_waits_to_be_confirmed(tenant, receiver):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"user_id,level\nann,High\nbob,High\ncem,Low\n")
+    held = await submit(tenant, segment, b"user_id,level\nann,Low\n")
+    told = await asyncio.wait_for(receiver.until("ingestion.held", held), 30)
+    assert (told["stage"], told["status"]) == ("held", "in_progress")
+    assert (await show(tenant, segment))["members"] == 3
+    other = await refresh(tenant, segment, b"user_id,level\nann,High\nbob,High\ncem,Low\ndan,Low\n")
+    assert other["counts"]["created"] == 1  # what is held keeps nobody waiting
+    (await tenant.http.post(f"/v1/ingestions/{held}/confirm")).raise_for_status()
+    trail = (await tenant.http.get("/v1/audit", params={"action": "ingestion.confirmed"})).json()["data"]
+    assert [entry["target"] for entry in trail] == [held]
+    done = await tenant.ended(held)
+    assert (done["status"], done["counts"]["removed"], done["counts"]["updated"]) == ("completed", 3, 1)
+    again = await tenant.http.post(f"/v1/ingestions/{held}/confirm")
+    assert (again.status_code, again.json()["code"]) == (409, "not_held")
+
+
+async def test_what_is_held_can_be_cancelled(tenant, receiver):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"user_id,level\nann,High\nbob,High\n")
+    held = await submit(tenant, segment, b"user_id,level\ncem,Low\n")
+    await asyncio.wait_for(receiver.until("ingestion.held", held), 30)
+    (await tenant.http.post(f"/v1/ingestions/{held}/cancel")).raise_for_status()
+    assert (await tenant.ended(held))["status"] == "cancelled"
+    assert (await show(tenant, segment))["members"] == 2
+
+
+async def test_rejected_rows_that_are_mended_join_and_nobody_leaves(tenant):
+    segment = await make(tenant)
+    first = await refresh(tenant, segment, b"user_id,level\nann,High\nbob,\n")
+    mended = (await tenant.error_file(first)).replace('"bob",""', '"bob","Low"')
+    done = await refresh(tenant, segment, mended.encode())
+    assert (done["counts"]["created"], done["counts"]["removed"], done["retry_of"]) == (1, 0, first["id"])
+    assert (await show(tenant, segment))["members"] == 2
+
+
+async def test_a_file_that_is_appended_lets_nobody_leave(tenant):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"user_id,level\nann,High\n")
+    await refresh(tenant, segment, b"user_id,level\nbob,High\n", mode="append")
+    assert (await show(tenant, segment))["members"] == 2
+
+
+@pytest.mark.rule("S13", "S15")
+async def test_a_key_that_only_reads_sees_a_segment_while_it_is_active(tenant):
+    segment = await make(tenant)
+    async with await client_with(tenant, "segments:read") as consumer:
+        assert (await consumer.get(f"/v1/segments/{segment}")).status_code == 404
+        await refresh(tenant, segment, b"user_id,level\nann,High\n")
+        assert (await consumer.get(f"/v1/segments/{segment}")).status_code == 200
+        assert len((await consumer.get("/v1/segments")).json()["data"]) == 1
+        (await tenant.http.post(f"/v1/segments/{segment}/deactivate")).raise_for_status()
+        assert (await consumer.get(f"/v1/segments/{segment}")).status_code == 404
+    (await tenant.http.post(f"/v1/segments/{segment}/activate")).raise_for_status()
+    assert (await show(tenant, segment))["status"] == "active"
