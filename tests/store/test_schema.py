@@ -68,3 +68,16 @@ def test_a_declared_column_that_no_migration_makes_is_noticed(engine):
     finally:
         with engine.begin() as connection:
             connection.execute(text("ALTER TABLE files ADD COLUMN sha256 text NOT NULL"))
+
+
+def test_every_reference_has_an_index_so_that_a_row_can_go_without_a_look_at_the_whole_table(engine):
+    """But those to accounts, which go one at a time."""
+    schema.migrate(engine)
+    query = """
+        SELECT c.conrelid::regclass || '.' || a.attname FROM pg_constraint c
+        JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
+        WHERE c.contype = 'f' AND c.connamespace = 'public'::regnamespace AND c.confrelid <> 'accounts'::regclass
+        AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.conrelid AND i.indkey[0] = c.conkey[1])
+    """
+    with engine.connect() as connection:
+        assert set(connection.scalars(text(query))) == set()

@@ -79,7 +79,7 @@ class DataSourceChange(Base):
     __table_args__ = (Index("ix_data_source_changes_account_id_profile_id", "account_id", "profile_id"),)
 
     account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    ingestion_id: Mapped[UUID] = mapped_column(ForeignKey("ingestions.id"), primary_key=True)
+    ingestion_id: Mapped[UUID] = mapped_column(ForeignKey("ingestions.id"), primary_key=True, index=True)
     profile_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     move: Mapped[str]
 

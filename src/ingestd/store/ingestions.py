@@ -78,7 +78,7 @@ class Ingestion(Base):
     manifest_id: Mapped[UUID | None] = mapped_column(ForeignKey("manifests.id"), index=True)
     data_source_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_sources.id"))
     dry_run: Mapped[bool]
-    segment_id: Mapped[UUID | None] = mapped_column(ForeignKey("segments.id"))
+    segment_id: Mapped[UUID | None] = mapped_column(ForeignKey("segments.id"), index=True)
     retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"), index=True)
     rows_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"), index=True)
     uploaded_by: Mapped[dict[str, Any]]

@@ -115,8 +115,8 @@ class Snapshot(Base):
 
     id: Mapped[Key]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
-    segment_id: Mapped[UUID] = mapped_column(ForeignKey("segments.id"))
-    ingestion_id: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"))
+    segment_id: Mapped[UUID] = mapped_column(ForeignKey("segments.id"), index=True)
+    ingestion_id: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"), index=True)
     taken_at: Mapped[datetime]
     members: Mapped[int]
     entered: Mapped[int]
