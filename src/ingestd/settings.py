@@ -15,6 +15,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from ingestd.domain.data_source import FILE_BYTES
 from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.plan import MIB, Limits
 
@@ -97,6 +98,12 @@ class SegmentSettings(_Part):
     )
 
 
+class DataSourceSettings(_Part):
+    """What the files of data sources may be."""
+
+    file_bytes: int = Field(FILE_BYTES, ge=1, description="The largest file, in bytes, inclusive (S51).")
+
+
 class RetentionSettings(_Part):
     """How long things are kept."""
 
@@ -150,6 +157,7 @@ class Settings(BaseSettings):
     quota: QuotaSettings = QuotaSettings()
     fetch: FetchSettings = FetchSettings()
     segments: SegmentSettings = SegmentSettings()
+    data_sources: DataSourceSettings = DataSourceSettings()
     retention: RetentionSettings = RetentionSettings()
     mail: MailSettings = MailSettings()
     metrics: MetricsSettings = MetricsSettings()

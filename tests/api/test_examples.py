@@ -14,7 +14,7 @@ from tests.api.walk import DOCUMENT, Operation, fresh, operations, owned
 from ingestd.api import examples
 
 FILE = Path(examples.__file__).with_name("examples.json")
-IN_TIME = {"ingestions_cancel", "ingestions_confirm"}
+IN_TIME = {"ingestions_cancel", "ingestions_confirm", "ingestions_dry_run"}
 """What fits for a moment only."""
 
 PLAIN = (

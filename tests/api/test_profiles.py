@@ -33,8 +33,8 @@ async def test_a_profile_says_which_ingestion_last_changed_each_attribute_and_wh
     assert found.headers["cache-control"] == "no-store"
     assert found.json()["attributes"] == {"Age": "22", "City": "Rome"}
     assert found.json()["provenance"] == {
-        "Age": {"ingestion": second["id"], "changed_at": second["started_at"]},
-        "City": {"ingestion": first["id"], "changed_at": first["started_at"]},
+        "Age": {"ingestion": second["id"], "data_source": None, "changed_at": second["started_at"]},
+        "City": {"ingestion": first["id"], "data_source": None, "changed_at": first["started_at"]},
     }
 
 

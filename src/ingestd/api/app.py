@@ -17,6 +17,7 @@ from ingestd.api import (
     connections,
     data_sources,
     deliveries,
+    dry_runs,
     events,
     files,
     import_keys,
@@ -45,7 +46,7 @@ from ingestd.api.edge import Edge
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
     *(attributes, macros, data_sources, connections, schedules, runs),
-    *(ingestions, ingestion_events, rejects, profiles, events, segments, webhooks, deliveries, audit),
+    *(ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments, webhooks, deliveries, audit),
 )
 
 _TELEMETRY: Final[TelemetryConfig] = {

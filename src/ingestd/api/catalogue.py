@@ -208,7 +208,7 @@ _OF_THE_API: Final = {
         "Keep it; a replace with a file of a header alone takes everybody out of it.",
     ),
     "mapping_missing": Entry(
-        409, "No mapping", "The data source has no mapping yet.", "Write one: PUT /v1/data-sources/{id}/mapping."
+        422, "No mapping", "The data source has no mapping yet.", "Write one: PUT /v1/data-sources/{id}/mapping."
     ),
     "recipient_exists": Entry(
         409, "Recipient exists", "The address is registered already.", "Change the recipient that has it."

@@ -14,21 +14,21 @@ from ingestd.api import audit
 from ingestd.api.attributes import AttributeIn
 from ingestd.api.context import Caller, Reading, Scope, Tx, needs
 from ingestd.api.etags import IfMatch
-from ingestd.api.ids import DataSourceId
+from ingestd.api.ids import DataSourceId, IngestionId
 from ingestd.api.model import STRICT, In, Name, Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.column import MAX_NAME_LENGTH, DataType
 from ingestd.domain.data_source import goal_of
-from ingestd.domain.errors import Conflict, NotFound
+from ingestd.domain.errors import Conflict, Invalid, NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import ActorView
 from ingestd.domain.moment import Moment
 from ingestd.ingest.attributes import goals
 from ingestd.ingest.mapping import Column, write
-from ingestd.store import accounts, data_sources
-from ingestd.store.data_sources import DataSource, Mapping
+from ingestd.store import accounts, data_sources, ingestions
+from ingestd.store.data_sources import DataSource, Mapping, Move
 from ingestd.store.engine import new_id, utc_now
 
 router = Router(prefix="/v1/data-sources", tags=["Data sources"])
@@ -119,6 +119,29 @@ class MappingOut(BaseModel):
     columns: list[ColumnOut]
     created_by: ActorView
     created_at: Moment
+
+
+class MemberOut(BaseModel):
+    """Somebody in a data source, by the id of their profile."""
+
+    profile: str
+
+
+class MemberPage(Page[MemberOut]):
+    """Who is in a data source."""
+
+
+class ChangeOut(BaseModel):
+    """What an ingestion did to somebody in its data source."""
+
+    profile: str
+    change: Move
+
+
+class ChangePage(Page[ChangeOut]):
+    """Who entered, left or was changed; `ingestion` did it, null where there was none yet."""
+
+    ingestion: str | None
 
 
 def _shown(source: DataSource) -> DataSourceOut:
@@ -286,10 +309,61 @@ async def put_mapping(
     return after
 
 
+@router.get(
+    "/{data_source_id}/members",
+    operation_id="data_sources_members",
+    summary="List who is in a data source",
+    dependencies=[needs(Scope.PROFILES_READ)],
+)
+async def list_members(
+    data_source_id: DataSourceId,
+    tx: Reading,
+    caller: Caller,
+    asked: Annotated[Asked, Depends(listing(data_sources.MEMBERS, "profile"))],
+) -> MemberPage:
+    """The people whom the files of the data source brought, and whom none that replaced has taken out (S66)."""
+    source = await data_sources.get(tx, caller.account_id, data_source_id)
+    found = await data_sources.members(tx, source, asked.cut)
+    return asked.page(MemberPage, found, lambda each: MemberOut(profile=ids.show(Prefix.PROFILE, each.profile_id)))
+
+
+@router.get(
+    "/{data_source_id}/changes",
+    operation_id="data_sources_changes",
+    summary="List what an ingestion changed",
+    dependencies=[needs(Scope.PROFILES_READ)],
+)
+async def list_changes(
+    data_source_id: DataSourceId,
+    *,
+    tx: Reading,
+    caller: Caller,
+    asked: Annotated[Asked, Depends(listing(data_sources.CHANGES, "profile"))],
+    ingestion: Annotated[IngestionId | None, Query(description="By this one; unsaid, the newest completed.")] = None,
+    change: Annotated[list[Move] | None, Query(description="Only such changes.")] = None,
+) -> ChangePage:
+    """Who entered, left or was changed by one ingestion: the audience that it may trigger (S67).
+
+    People who stayed as they were are not in it.
+    """
+    source = await data_sources.get(tx, caller.account_id, data_source_id)
+    if ingestion is None:
+        ingestion = await ingestions.last_of_source(tx, source.id)
+    elif (await ingestions.row(tx, caller.account_id, ingestion)).data_source_id != source.id:
+        raise NotFound("There is no such ingestion.")
+    found = await data_sources.changes(tx, caller.account_id, ingestion, asked.cut, change or ()) if ingestion else []
+    return asked.page(
+        ChangePage,
+        found,
+        lambda each: ChangeOut(profile=ids.show(Prefix.PROFILE, each.profile_id), change=Move(each.move)),
+        ingestion=ingestion and ids.show(Prefix.INGESTION, ingestion),
+    )
+
+
 async def _copied(tx: AsyncSession, account_id: UUID, source_id: UUID) -> list[Column]:
     mapping = await data_sources.mapping(tx, await data_sources.get(tx, account_id, source_id))
     if mapping is None:
-        raise Conflict("The data source to copy from has no mapping yet.", code="mapping_missing")
+        raise Invalid("The data source to copy from has no mapping yet.", code="mapping_missing")
     return [Column(pair.column, pair.attribute) for pair in mapping.pairs]
 
 

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from ingestd.api import audit
 from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
+from ingestd.api.data_sources import Columns
 from ingestd.api.exports import CSV, exported, prefers_csv
-from ingestd.api.ids import FileId, IngestionId, SegmentId
+from ingestd.api.ids import DataSourceId, FileId, IngestionId, SegmentId
 from ingestd.api.model import In
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.pause import pause
@@ -22,8 +23,10 @@ from ingestd.domain.moment import Moment
 from ingestd.domain.plan import Mode, Target
 from ingestd.ingest import control
 from ingestd.ingest.control import Rows
+from ingestd.ingest.intake import Intake
 from ingestd.ingest.pairing import submit_file
 from ingestd.ingest.segments import submit_segment
+from ingestd.ingest.uploads import Upload, header_of, submit_upload
 from ingestd.store import activity, ingestions
 from ingestd.store.activity import Wanted
 from ingestd.store.engine import utc_now
@@ -36,11 +39,14 @@ LOOK_SECONDS: Final = 0.3
 
 LONGEST_WAIT: Final = 60
 
+Address = Annotated[str, Field(min_length=3, max_length=320)]
+
 
 class IngestionIn(In):
-    """A file that waits, and what it is for: a manifest, whose `fileName` is the file's name, or a segment.
+    """A file that waits, and what it is for: a manifest, whose `fileName` is its name, a segment, or a data source.
 
-    `mode` is for a segment: `replace` lets those leave who are not in the file, `append` nobody.
+    `replace` lets those leave a segment or data source who are not in the file; unsaid, a segment's file replaces and a
+    data source's is added. `mapping`, `dry_run` and `notify` are for a data source.
     """
 
     file_id: FileId
@@ -48,7 +54,23 @@ class IngestionIn(In):
         dict[str, Any] | None, Field(description="As a manifest file has it: see /schemas/manifest.json.")
     ] = None
     segment_id: SegmentId | None = None
-    mode: Mode = Mode.REPLACE
+    data_source_id: DataSourceId | None = None
+    mode: Mode | None = None
+    mapping: Annotated[Columns | None, Field(description="Written as a new version; null: the present one.")] = None
+    dry_run: Annotated[bool, Field(description="Say what the file would do, and do nothing.")] = False
+    notify: Annotated[tuple[Address, ...], Field(max_length=20, description="E-mail addresses that are told.")] = ()
+
+    def check(self) -> None:
+        """Raise Invalid unless it says once what the file is for, and nothing beside that."""
+        problems = []
+        if [self.manifest, self.segment_id, self.data_source_id].count(None) != 2:
+            problems.append(Problem("/body/manifest", "one_of", "Give a manifest, a segment_id or a data_source_id."))
+        of_source = {"mapping": self.mapping, "dry_run": self.dry_run, "notify": self.notify}
+        if self.data_source_id is None:
+            given = [name for name, value in of_source.items() if value]
+            problems += [Problem(f"/body/{name}", "not_here", "This is for a data source.") for name in given]
+        if problems:
+            raise Invalid("What the file is for must be said once.", problems=tuple(problems))
 
 
 class RetryIn(In):
@@ -71,6 +93,7 @@ def wanted(  # noqa: PLR0913 -- the filters
         Query(description="Uploaded by this key.", pattern="^i?key_[0-9a-z]{26}$", max_length=31),
     ] = None,
     segment_id: Annotated[SegmentId | None, Query(description="Of this segment.")] = None,
+    data_source_id: Annotated[DataSourceId | None, Query(description="For this data source.")] = None,
     file_name: Annotated[str | None, Query(description="Of a file of this name.", max_length=200)] = None,
     created_from: Annotated[Moment | None, Query(description="Made at this moment or later.")] = None,
     created_to: Annotated[Moment | None, Query(description="Made before this moment.")] = None,
@@ -82,6 +105,7 @@ def wanted(  # noqa: PLR0913 -- the filters
         targets=target or (),
         uploader=uploader,
         segment_id=segment_id,
+        data_source_id=data_source_id,
         file_name=file_name,
         created_from=created_from,
         created_to=created_to,
@@ -122,24 +146,35 @@ async def list_all(
     dependencies=[needs(Scope.INGESTIONS_WRITE)],
 )
 async def create(body: IngestionIn, tx: Tx, service: Service, caller: Caller, response: Response) -> IngestionView:
-    """Ingest a file that waits, with a manifest given here or for a segment; nothing stays of it where it is refused.
+    """Ingest a file that waits, with a manifest given here, for a segment or for a data source.
 
-    Follow it with `GET …?wait=`, its events, or a webhook.
+    Nothing stays of it where it is refused. Follow it with `GET …?wait=`, its events, or a webhook.
     """
-    if (body.manifest is None) == (body.segment_id is None):
-        problem = Problem("/body/manifest", "one_of", "Give either a manifest or a segment_id.")
-        raise Invalid("What the file is for must be said once.", problems=(problem,))
-    ingestion = await _submit(body, tx, service, caller)
+    body.check()
+    ingestion = await _submitted(body, tx, service.intake, caller)
     return await accepted(tx, caller, response, ingestion.id, "ingestion.created")
 
 
-async def _submit(body: IngestionIn, tx: Tx, service: Service, caller: Principal) -> Ingestion:
-    intake, account, by, now = service.intake, caller.account_id, caller.actor, utc_now()
+async def _submitted(body: IngestionIn, tx: Tx, intake: Intake, caller: Principal) -> Ingestion:
+    account_id, actor, now = caller.account_id, caller.actor, utc_now()
     if body.segment_id is not None:
+        mode = body.mode or Mode.REPLACE
         return await submit_segment(
-            tx, intake, account, body.segment_id, body.file_id, mode=body.mode, actor=by, now=now
+            tx, intake, account_id, body.segment_id, body.file_id, mode=mode, actor=actor, now=now
         )
-    return await submit_file(tx, intake, account, body.file_id, json.dumps(body.manifest).encode(), actor=by, now=now)
+    if body.data_source_id is not None:
+        upload = Upload(
+            file_id=body.file_id,
+            data_source_id=body.data_source_id,
+            columns=None if body.mapping is None else [each.wanted() for each in body.mapping],
+            mode=body.mode or Mode.APPEND,
+            dry_run=body.dry_run,
+            notify=body.notify,
+        )
+        header = await header_of(intake, account_id, body.file_id)
+        return await submit_upload(tx, intake, account_id, upload, header, actor=actor, now=now)
+    manifest = json.dumps(body.manifest).encode()
+    return await submit_file(tx, intake, account_id, body.file_id, manifest, actor=actor, now=now)
 
 
 @router.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -21,9 +22,11 @@ from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.identity import KIND_OF_WORD, normalise
 from ingestd.domain.ids import Prefix
+from ingestd.domain.ingestion import DataSourceView
 from ingestd.domain.moment import Moment
-from ingestd.store import erasure, events, ingestions, profiles
+from ingestd.store import attributes, data_sources, erasure, events, ingestions, profiles
 from ingestd.store.engine import utc_now
+from ingestd.store.ingestions import Ingestion
 from ingestd.store.profiles import Profile, identifier_hash
 
 router = Router(prefix="/v1/profiles", tags=["Profiles"])
@@ -32,7 +35,9 @@ router = Router(prefix="/v1/profiles", tags=["Profiles"])
 class Identifier(In):
     """One identifier of a person."""
 
-    kind: Annotated[str, Field(description="identity, objectId (or guid), fbId, gpId, external_id, email, mobile.")]
+    kind: Annotated[
+        str, Field(description="identity, objectId, fbId, gpId, external_id, email, mobile, or an attribute's name.")
+    ]
     value: Annotated[str, Field(min_length=1)]
 
 
@@ -54,9 +59,10 @@ class ProfileOut(BaseModel):
 
 
 class OriginOut(BaseModel):
-    """Which ingestion last changed an attribute, and when that was."""
+    """Which ingestion last changed an attribute, for which data source if any, and when that was."""
 
     ingestion: str
+    data_source: DataSourceView | None
     changed_at: Moment
 
 
@@ -89,12 +95,13 @@ class LookupOut(BaseModel):
 async def lookup(body: LookupIn, tx: Reading, service: Service, caller: Caller) -> LookupOut:
     """Find people by up to 1,000 identifiers; one that names nobody has the profile null."""
     keys = await service.intake.keys(caller.account_id)
-    hashes = [_hash(keys.index_key, identifier) for identifier in body.identifiers]
+    kinds = await attributes.kinds(tx, caller.account_id)
+    hashes = [_hash(keys.index_key, identifier, kinds) for identifier in body.identifiers]
     found = await profiles.find_many(tx, caller.account_id, {each for each in hashes if each})
     answers = [found.get(each) if each else None for each in hashes]
     return LookupOut(
         data=[
-            Found(kind=asked.kind, value=asked.value, profile=profile and ProfileOut(**_fields(profile)))
+            Found(kind=asked.kind, value=asked.value, profile=profile and ProfileOut(**_fields(profile, kinds)))
             for asked, profile in zip(body.identifiers, answers, strict=True)
         ]
     )
@@ -111,13 +118,19 @@ async def get_one(profile_id: ProfileId, tx: Reading, caller: Caller) -> Profile
     profile = await _profile(tx, caller.account_id, profile_id)
     seqs = {name: (profile.origins or {}).get(name, profile.origin) for name in profile.attributes}
     made = await ingestions.of_seqs(tx, caller.account_id, set(seqs.values()))
+    sources = await data_sources.names(tx, {each.data_source_id for each in made.values() if each.data_source_id})
+    kinds = await attributes.kinds(tx, caller.account_id)
     return ProfileDetail(
-        **_fields(profile),
-        provenance={
-            name: OriginOut(ingestion=ids.show(Prefix.INGESTION, made[seq].id), changed_at=made[seq].started_at)
-            for name, seq in seqs.items()
-        },
+        **_fields(profile, kinds),
+        provenance={name: _origin(made[seq], sources) for name, seq in seqs.items()},
     )
+
+
+def _origin(made: Ingestion, sources: Mapping[UUID, str]) -> OriginOut:
+    source = made.data_source_id and DataSourceView(
+        id=ids.show(Prefix.DATA_SOURCE, made.data_source_id), name=sources[made.data_source_id]
+    )
+    return OriginOut(ingestion=ids.show(Prefix.INGESTION, made.id), data_source=source, changed_at=made.started_at)
 
 
 @router.get(
@@ -164,18 +177,20 @@ async def _profile(tx: AsyncSession, account_id: UUID, profile_id: UUID) -> Prof
     return found
 
 
-def _hash(index_key: str, identifier: Identifier) -> tuple[int, UUID] | None:
-    kind = KIND_OF_WORD.get(identifier.kind.casefold())
+def _hash(index_key: str, identifier: Identifier, kinds: Mapping[str, int]) -> tuple[int, UUID] | None:
+    """The hash of an identifier; `kinds` are those of the account's own attributes, by name."""
+    kind = kinds.get(identifier.kind) or KIND_OF_WORD.get(identifier.kind.casefold())
     normal = normalise(identifier.value)
     return (int(kind), identifier_hash(index_key, kind, normal)) if kind and normal else None
 
 
-def _fields(profile: Profile) -> dict[str, Any]:
+def _fields(profile: Profile, kinds: Mapping[str, int]) -> dict[str, Any]:
+    own = {str(kind): name for name, kind in kinds.items()}
     return {
         "id": ids.show(Prefix.PROFILE, profile.profile_id),
         "attributes": {name: value(stored) for name, stored in profile.attributes.items()},
         "preferences": profile.preferences,
-        "identifiers": profile.identifiers,
+        "identifiers": {own.get(word, word): values for word, values in profile.identifiers.items()},
         "created_at": profile.created_at,
         "updated_at": profile.updated_at,
     }

@@ -130,6 +130,12 @@ async def error_file(ingestion_id: IngestionId, request: Request, service: Servi
     )
 
 
+async def some_rejects(service: Parts, row: Row[Any], limit: int) -> list[RejectOut]:
+    """The first rejected rows of an ingestion, a row of `ingestions.shown`."""
+    found: list[RejectOut] = await _of_log(service, row, lambda log: _rejects(log, 0, limit), [])
+    return found
+
+
 def _rejects(log: BinaryIO, after: int, limit: int) -> list[RejectOut]:
     rows = report.rejects(log, after=after, limit=limit).iter_rows(named=True)
     return [

@@ -126,6 +126,7 @@ class _Starting:
             limits=self.settings.limits,
             quota=self.settings.quota,
             hold_above=self.settings.segments.hold_above,
+            source_file_bytes=self.settings.data_sources.file_bytes,
         )
         stack.push_async_callback(self.intake.close)
         self.checks |= checks.of_ground(self.sessions, ground.blobs)

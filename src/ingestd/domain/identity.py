@@ -51,6 +51,20 @@ MANIFEST_KINDS: Final = (
 """The kinds that identify a person in a manifest file (D19)."""
 
 
+FIRST_OWN_KIND: Final = 101
+"""The kinds of identifiers that are an account's own attributes begin here."""
+
+
+def kind_word(kind: int) -> str:
+    """The key of a kind of identifier in `profiles.identifiers`: its word, or its number if it is an attribute's."""
+    return IdentifierKind(kind).word if kind < FIRST_OWN_KIND else str(kind)
+
+
+def kind_of(word: str) -> int:
+    """The kind that such a key stands for."""
+    return int(word) if word.isdecimal() else int(KIND_OF_WORD[word.casefold()])
+
+
 def normalise(value: str) -> str | None:
     """Bring an identifier to its normal form, or None if it is none (T117).
 

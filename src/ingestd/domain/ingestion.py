@@ -57,9 +57,9 @@ BEFORE_APPLYING: Final = frozenset({Stage.QUEUED, Stage.CHECKING, Stage.RESOLVIN
 class Counts(BaseModel):
     """What became of a file: rows up to `blank`, people or events from `created` on (D45).
 
-    Of a segment's file, `created` counts who entered, `updated` who moved to another partition, `removed` who left.
     `read` = `accepted` + `rejected` + `blank`. `erased` rows count as accepted and were skipped because of an
-    erasure (T115).
+    erasure (T115). Of a segment's file `created` counts those who entered, `updated` who moved to another partition;
+    `removed` left the segment, or were taken out of a data source by a replace (D16).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -90,6 +90,20 @@ class ManifestView(BaseModel):
 
     id: str
     name: str
+
+
+class DataSourceView(BaseModel):
+    """The data source that a file was uploaded for, as shown."""
+
+    id: str
+    name: str
+
+
+class HeldView(BaseModel):
+    """Why an ingestion waits to be confirmed: so many of those who are in its data source or segment would leave."""
+
+    leaving: int
+    of: int
 
 
 class SegmentView(BaseModel):
@@ -152,8 +166,11 @@ class IngestionView(BaseModel):
     stage: Stage
     file: FileView | None
     manifest: ManifestView | None
+    data_source: DataSourceView | None
     segment: SegmentView | None
     mode: Mode
+    dry_run: bool
+    held: HeldView | None
     uploaded_by: ActorView
     progress: Progress
     counts: Counts

@@ -79,7 +79,8 @@ class Plan(BaseModel):
 
     `columns` maps a header (NFC) to its rule; a header without one keeps its own name (S114). In a `mapped` file, a
     data source's, only the columns that have a rule are read, and header and cells are held to S53 and S54. A refresh
-    that would remove more than the share `hold_above` of a segment's members is held; null once that was confirmed.
+    that would remove more than the share `hold_above` of a segment's or data source's members is held; null once it was
+    confirmed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,3 +93,8 @@ class Plan(BaseModel):
     limits: Limits = Limits()
     restricted_events: tuple[str, ...] = RESTRICTED_EVENTS
     hold_above: float | None = None
+
+
+def exceeds(hold_above: float | None, leaving: int, members: int) -> bool:
+    """Whether so many of the members would leave that somebody has to confirm it first (D16)."""
+    return hold_above is not None and leaving > hold_above * members

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ingestion import Channel, Status
 from ingestd.domain.notice import NoticeType
-from ingestd.domain.plan import Mode, Plan, Target
+from ingestd.domain.plan import Mode, Plan
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.tell import tell
@@ -79,7 +79,7 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
     if file.state == FileState.EXPIRED:
         raise Conflict("The file has expired; upload it again.", code="file_expired")
     plan = Plan.model_validate(earlier.plan)
-    if rows_of is not None and plan.target is Target.SEGMENT:  # the others of the file are members already
+    if rows_of is not None and plan.mode is Mode.REPLACE:  # the others of the file are there already
         plan = plan.model_copy(update={"mode": Mode.APPEND})
     submission = Submission(
         channel=Channel(earlier.channel),
@@ -88,6 +88,8 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         file_id=file.id,
         uploaded_by=actor,
         manifest_id=earlier.manifest_id,
+        data_source_id=earlier.data_source_id,
+        dry_run=earlier.dry_run,
         segment_id=earlier.segment_id,
         recipients=tuple(earlier.recipients),
         webhook_ids=tuple(earlier.webhook_ids),

@@ -22,7 +22,7 @@ from ingestd import telemetry, tracing
 from ingestd.domain.errors import FileRefused, Unavailable
 from ingestd.domain.ingestion import Counts, ErrorView, Stage, Status, outcome, progress_after_reading
 from ingestd.domain.notice import NoticeType
-from ingestd.domain.plan import Plan
+from ingestd.domain.plan import Format, Plan, exceeds
 from ingestd.ingest import work
 from ingestd.ingest.engine import Engine as Jobs
 from ingestd.ingest.engine import Stopping
@@ -36,12 +36,15 @@ from ingestd.settings import WorkerSettings
 from ingestd.store import ingestions
 from ingestd.store.engine import is_transient, utc_now
 from ingestd.store.ingestions import FenceLost
+from ingestd.store.load.sources import SAMPLE, Source
 
 log = telemetry.logger(__name__)
 
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 30.0
 """Seconds between two tries while the database, a disk or a worker fails; doubled each time, with jitter."""
+
+NOBODY_LEFT: Final = "Nobody was taken out of the data source, since not every row of the file could be stored."
 
 LOOK_SECONDS: Final = 0.2
 """Seconds between two looks at which parts other replicas have applied."""
@@ -107,10 +110,10 @@ class Flow:
             if self._stopping.wait(pause):
                 raise Stopping
 
-    def _hold(self, ingestion_id: UUID, fence: int) -> None:
+    def _hold(self, ingestion_id: UUID, fence: int, held: dict[str, int] | None = None) -> None:
         """Put an ingestion aside: nothing of it was applied, and it does not keep the account's others waiting."""
         with self.sql.begin() as connection:
-            ingestions.change(connection, ingestion_id, fence, stage=Stage.HELD)
+            ingestions.change(connection, ingestion_id, fence, stage=Stage.HELD, held=held)
             tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_HELD, now=utc_now())
 
     def _settle(self, ingestion_id: UUID, part: str) -> None:
@@ -150,7 +153,7 @@ class Flow:
 
     def _take_to_its_end(self, job: Job, row: Row[Any]) -> None:
         """Do what is left to do; after too many crashes without checking, or without applying any more part (P6)."""
-        if row.checked is None and row.attempts >= self.settings.attempts:
+        if (row.checked is None or row.dry_run) and row.attempts >= self.settings.attempts:
             self._fail(job, Counts(), error("infrastructure", "The service failed at this file again and again."))
             return
         try:
@@ -162,6 +165,12 @@ class Flow:
         if outcome(checked.counts) is Status.FAILED:
             self._fail(job, checked.counts, nothing_applied(checked.counts), checked)
             return
+        if job.dry_run:
+            self._rehearse(job, checked)
+            return
+        if exceeds(job.plan.hold_above, checked.leaving, checked.members):
+            self._hold(job.ingestion_id, job.fence, {"leaving": checked.leaving, "of": checked.members})
+            return
         with self._stage(job, Stage.APPLYING):
             applied = self._apply(job, checked, attempts=row.attempts)
         if applied is not None:
@@ -169,6 +178,7 @@ class Flow:
 
     def _job(self, row: Row[Any]) -> Job:
         keys = self.keyring.open(row.account_id, SealedKeys(row.data_keys, row.index_key))
+        plan = Plan.model_validate(row.plan)
         return Job(
             place=self.place,
             keys=keys.to_worker(),
@@ -176,7 +186,10 @@ class Flow:
             account_id=row.account_id,
             seq=row.seq,
             fence=row.fence,
-            plan=Plan.model_validate(row.plan),
+            plan=plan,
+            source=Source(row.data_source_id, plan.mode) if row.data_source_id else None,
+            delimiter=Format.CSV.delimiter if row.rows_of else plan.format.delimiter,  # an error file is CSV
+            dry_run=row.dry_run,
             file_blob=row.blob,
             file_bytes=row.size_bytes,
             segment_id=row.segment_id,
@@ -219,13 +232,33 @@ class Flow:
             applied = ingestions.applied(connection, job.ingestion_id)
             if not units.keys() <= applied.keys():
                 return None
-            ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
         lost = [part for unit, parts in units.items() if "lost" in applied[unit] for part in parts]
+        if job.replaces and not checked.returned:
+            if lost:
+                checked = checked.model_copy(update={"warnings": [*checked.warnings, NOBODY_LEFT]})
+            else:
+                self.apply_part(job.ingestion_id, work.LEAVE)
+        with self.sql.begin() as connection:
+            ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
+            applied = ingestions.applied(connection, job.ingestion_id)
         if lost and attempts >= 2 * self.settings.attempts:
             checked = checked.without(lost)
         elif lost:
             checked = self.pool.run(work.report_lost, job, checked, lost)
         return checked.with_applied(applied.values())
+
+    def _rehearse(self, job: Job, checked: Checked) -> None:
+        """Say what the file would do, to the figure, and change nothing but the ingestion's own row."""
+        samples: dict[str, list[tuple[int, str]]] = {}
+        with self._stage(job, Stage.APPLYING):
+            parts = [*checked.parts, *([checked.merges] if checked.merges else [])]
+            done = [self.pool.run(work.rehearse, job, checked, part) for part in parts]
+        for each in done:
+            for what, some in each.samples.items():
+                samples[what] = sorted([*samples.get(what, []), *some])[:SAMPLE]
+        checked = checked.with_applied([*(each.counts for each in done), {"removed": checked.leaving}])
+        rehearsal = {"people": samples, "removed": checked.leavers}
+        self._complete(job, checked, rehearsal=rehearsal)
 
     def _await_parts(self, job: Job, checked: Checked) -> None:
         """Wait until every part is in the ledger, whoever applies it."""
@@ -240,12 +273,12 @@ class Flow:
             if done < len(checked.parts) and self._stopping.wait(LOOK_SECONDS):
                 raise Stopping
 
-    def _complete(self, job: Job, checked: Checked) -> None:
+    def _complete(self, job: Job, checked: Checked, **more: Any) -> None:
         if outcome(checked.counts) is Status.FAILED:
             self._fail(job, checked.counts, error("infrastructure", "Not one row could be stored."), checked)
         else:
             counts = checked.counts.model_dump()
-            self._finish(job, NoticeType.INGESTION_COMPLETED, checked, status=Status.COMPLETED, counts=counts)
+            self._finish(job, NoticeType.INGESTION_COMPLETED, checked, status=Status.COMPLETED, counts=counts, **more)
 
     def _fail(self, job: Job, counts: Counts, why: ErrorView, checked: Checked | None = None) -> None:
         changed = {"status": Status.FAILED, "counts": counts.model_dump(), "error": why.model_dump()}

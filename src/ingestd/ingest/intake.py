@@ -24,7 +24,7 @@ from ingestd.ingest.engine import Engine
 from ingestd.ingest.incoming import Incoming, Room
 from ingestd.ingest.tell import tell
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
-from ingestd.settings import QuotaSettings, SegmentSettings
+from ingestd.settings import DataSourceSettings, QuotaSettings, SegmentSettings
 from ingestd.store import accounts, ingestions
 from ingestd.store.engine import Sessions, new_id
 from ingestd.store.files import File, FileState
@@ -42,6 +42,7 @@ class Intake:
     limits: Limits
     quota: QuotaSettings
     hold_above: float = SegmentSettings().hold_above
+    source_file_bytes: int = DataSourceSettings().file_bytes
     _keys: dict[UUID, AccountKeys] = field(default_factory=dict, repr=False)
 
     async def keys(self, account_id: UUID) -> AccountKeys:
@@ -51,6 +52,11 @@ class Intake:
                 account = await accounts.get(session, account_id)
             self._keys[account_id] = self.keyring.open(account_id, SealedKeys(account.data_keys, account.index_key))
         return self._keys[account_id]
+
+    @property
+    def source_limits(self) -> Limits:
+        """What the file of a data source may hold."""
+        return self.limits.model_copy(update={"file_bytes": self.source_file_bytes})
 
     @cached_property
     def room(self) -> Room:

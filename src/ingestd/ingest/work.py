@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from ingestd.store.load.merge import apply_merges
 from ingestd.store.load.people import KnownPeople
 from ingestd.store.load.profiles import Names, apply_profiles
 from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, present
+from ingestd.store.load.sources import SAMPLE, Source, enter, leave, leavers, touched
 from ingestd.store.load.stage import Load
 
 PROGRESS_SECONDS: Final = 0.3
@@ -57,6 +58,12 @@ REFRESH: Final = "refresh"
 
 MERGE: Final = "merge"
 """The part that makes two stored people one; applied after the others."""
+
+LEAVE: Final = "leave"
+"""The part that takes out of a data source who is not in a file that replaces; applied last (D16)."""
+
+TOUCHES: Final = ("create", "update", "leave")
+"""What an ingestion does to the people of its file (`store.load.sources.touched`)."""
 
 TWO_PEOPLE: Final = "identifiers_of_two_people"
 INTERNAL: Final = "internal"
@@ -87,11 +94,19 @@ class Job:
     seq: int
     fence: int
     plan: Plan
+    source: Source | None
+    delimiter: str
+    dry_run: bool
     file_blob: str
     file_bytes: int
     segment_id: UUID | None
     received_at: datetime
     started_at: datetime
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the file takes the place of what its data source gave before (D16)."""
+        return self.source is not None and self.source.mode is Mode.REPLACE
 
     @property
     def attempt(self) -> str:
@@ -101,6 +116,9 @@ class Job:
 
 class Checked(BaseModel):
     """What checking and resolving found; written to the ingestion once it is whole.
+
+    Of a data source that a file replaces, `members` counts who is in it, `leaving` those who would be taken out, of
+    whom `leavers` are some.
 
     `header` names the columns (`_header_name`), and of an error file that has `returned` those of the file it stems
     from. `folder` holds the parts, `parts` gives their names and rows, those of `buckets` ranges that are not empty;
@@ -121,6 +139,9 @@ class Checked(BaseModel):
     error_size_bytes: int | None
     rejects_blob: str | None
     reasons: dict[str, int] = {}
+    members: int = 0
+    leaving: int = 0
+    leavers: list[str] = []
 
     def units(self) -> dict[str, list[str]]:
         """What is applied in one transaction each, by its name in the ledger: the parts that it holds."""
@@ -266,6 +287,7 @@ def check(job: Job) -> Checked:
         resolved = Scratch(blobs, keys, folder)
         parts = rewrite(parts, scratch, resolved, moved=resolution.moved, rejected=resolution.rejected)
     return Checked(
+        **_leavers(job, Scratch(blobs, keys, folder), parts.rows),
         header=_header_name(scan.header),
         returned=scan.returned,
         folder=folder,
@@ -295,6 +317,29 @@ def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> bool:
     return False
 
 
+class Rehearsed(BaseModel):
+    """What applying a part would do: its counts, and some people, by what would be done to them: row number and id."""
+
+    counts: dict[str, int]
+    samples: dict[str, list[tuple[int, str]]] = {}
+
+
+def rehearse(job: Job, checked: Checked, part: str) -> Rehearsed:
+    """Apply one part and take it back: a dry run does what an ingestion does, to the point of committing it."""
+    with _engine(job.place.database_url).connect() as connection, connection.begin() as transaction:
+        raw = store.raw(connection)
+        counts = _apply(job, checked, part, raw)
+        done = touched(raw, load=_load(job)) if part in checked.parts else None
+        transaction.rollback()
+    if done is None:
+        return Rehearsed(counts=counts)
+    blobs, keys = _means(job)
+    rows = read(Scratch(blobs, keys, checked.folder), part, ["row_no", "id"]).group_by("id").min()
+    done = rows.join(done, on="id").sort("row_no")
+    samples = {what: done.filter(what=what).head(SAMPLE).select("row_no", "id").rows() for what in TOUCHES}
+    return Rehearsed(counts=counts, samples=samples)
+
+
 def report_lost(job: Job, checked: Checked, lost: Sequence[str]) -> Checked:
     """Write the error file anew with the rows of parts that could not be applied (P6)."""
     blobs, keys = _means(job)
@@ -322,13 +367,10 @@ def discard(job: Job) -> None:
 
 def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:
     blobs, keys = _means(job)
-    load = Load(
-        account_id=job.account_id,
-        ingestion_id=job.ingestion_id,
-        seq=job.seq,
-        received_at=job.received_at,
-        now=job.started_at,
-    )
+    load = _load(job)
+    if part == LEAVE:
+        assert job.source is not None
+        return {"removed": leave(raw, source=job.source, load=load)}
     if part == REFRESH:
         return _refresh(job, checked, raw, load)
     rows = read(Scratch(blobs, keys, checked.folder), part)
@@ -341,8 +383,32 @@ def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:
         applied = apply_events(raw, events, people, named, load=load)
     else:
         names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
-        applied = apply_profiles(raw, fold(rows, started), named, names=names, load=load)
+        changes = fold(rows, started)
+        applied = apply_profiles(raw, changes, named, names=names, load=load)
+        if job.source is not None:
+            more = enter(raw, changes["id"], named, kept=names.attributes, source=job.source, load=load)
+            applied = replace(applied, updated=applied.updated + more, unchanged=applied.unchanged - more)
     return _figures(applied)
+
+
+def _load(job: Job) -> Load:
+    return Load(
+        account_id=job.account_id,
+        ingestion_id=job.ingestion_id,
+        seq=job.seq,
+        received_at=job.received_at,
+        now=job.started_at,
+    )
+
+
+def _leavers(job: Job, folder: Scratch, parts: Iterable[str]) -> dict[str, Any]:
+    """Whom a replace would take out of its data source: the fields of `Checked` that say it."""
+    if job.source is None or not job.replaces:
+        return {}
+    ids = (read(folder, name, ["id"])["id"] for name in parts)
+    with store.autocommitting(job.place.database_url) as connection:
+        found = leavers(connection, ids, source=job.source, account_id=job.account_id)
+    return {"members": found.members, "leaving": found.count, "leavers": [each.hex for each in found.some]}
 
 
 def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]:
@@ -384,7 +450,7 @@ def _report_again(job: Job, late: Mapping[int, str]) -> tuple[Counts, dict[str, 
 def _opened(job: Job) -> Iterator[tuple[Scan, Layout]]:
     blobs, keys = _means(job)
     with closing(blobs.open(job.file_blob, keys)) as stream:
-        scan = open_scan(stream, delimiter=job.plan.format.delimiter, limits=job.plan.limits)
+        scan = open_scan(stream, delimiter=job.delimiter, limits=job.plan.limits)
         yield scan, bind(job.plan, scan.header)
 
 

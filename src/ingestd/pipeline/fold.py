@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from ingestd.domain.column import OPERATION_CODES, Operation
-from ingestd.domain.identity import IdentifierKind
+from ingestd.domain.identity import kind_word
 
 _ADD, _REMOVE, _DELETE = (OPERATION_CODES[each] for each in (Operation.ADD, Operation.REMOVE, Operation.DELETE))
 
@@ -85,11 +85,6 @@ def fold_events(rows: pl.DataFrame, started: int) -> tuple[pl.DataFrame, pl.Data
         "id", "row_no", pl.lit(None, dtype=pl.Int64).alias("ts"), *(f"k{kind}" for kind in _names(rows, "k"))
     )
     return events, fold(bare)
-
-
-def kind_word(kind: int) -> str:
-    """The key of a kind of identifier in `profiles.identifiers`: its word, or its number if it is an attribute's."""
-    return IdentifierKind(kind).word if kind < 100 else str(kind)
 
 
 class _People:

@@ -33,6 +33,7 @@ class Wanted:
     channels: Collection[Channel] = ()
     targets: Collection[Target] = ()
     uploader: str | None = None
+    data_source_id: UUID | None = None
     segment_id: UUID | None = None
     file_name: str | None = None
     created_from: datetime | None = None
@@ -70,6 +71,8 @@ def _of(account_id: UUID, wanted: Wanted) -> Select[Any]:
         conditions.append(Ingestion.uploaded_by["id"].astext == wanted.uploader)
     if wanted.segment_id is not None:
         conditions.append(Ingestion.segment_id == wanted.segment_id)
+    if wanted.data_source_id is not None:
+        conditions.append(Ingestion.data_source_id == wanted.data_source_id)
     if wanted.file_name is not None:
         conditions.append(Ingestion.file_name == wanted.file_name)
     if wanted.created_from is not None:

@@ -11,12 +11,10 @@ from sqlalchemy import ForeignKey, SmallInteger, UniqueConstraint, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.domain.identity import FIRST_OWN_KIND
 from ingestd.store.base import Base, Key
 from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
-
-FIRST_KIND: Final = 101
-"""The kinds of identifiers that are an account's own begin here (`domain.identity.IdentifierKind`)."""
 
 
 class Attribute(Base):
@@ -78,4 +76,11 @@ async def get(session: AsyncSession, account_id: UUID, attribute_id: UUID, *, lo
 async def next_kind(session: AsyncSession, account_id: UUID) -> int:
     """The kind of the account's next attribute that identifies people; the caller holds the account's row."""
     last = await session.scalar(select(func.max(Attribute.kind)).where(Attribute.account_id == account_id))
-    return max(FIRST_KIND, (last or 0) + 1)
+    return max(FIRST_OWN_KIND, (last or 0) + 1)
+
+
+async def kinds(session: AsyncSession, account_id: UUID) -> dict[str, int]:
+    """The kinds of identifiers that are attributes of the account, by name."""
+    identifying = (Attribute.account_id == account_id, Attribute.kind.is_not(None))
+    found = await session.execute(select(Attribute.name, Attribute.kind).where(*identifying))
+    return {name: kind for name, kind in found if kind is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -85,6 +85,8 @@ class DataSourceChange(Base):
 
 
 SORTS: Final[Sorts] = {"name": (DataSource.name, DataSource.id), "created_at": (DataSource.id,)}
+MEMBERS: Final[Sorts] = {"profile": (DataSourceMember.profile_id,)}
+CHANGES: Final[Sorts] = {"profile": (DataSourceChange.profile_id,)}
 
 
 async def page(session: AsyncSession, account_id: UUID, cut: Cut, *, q: str | None = None) -> Sequence[DataSource]:
@@ -125,6 +127,32 @@ async def mapped(session: AsyncSession, account_id: UUID, attribute: str) -> boo
         .limit(1)
     )
     return found is not None
+
+
+async def names(session: AsyncSession, source_ids: Collection[UUID]) -> dict[UUID, str]:
+    """The names of some data sources by their ids."""
+    found = await session.execute(select(DataSource.id, DataSource.name).where(DataSource.id.in_(source_ids)))
+    return {id_: name for id_, name in found}  # noqa: C416 -- rows are no pairs for dict()
+
+
+async def members(session: AsyncSession, source: DataSource, cut: Cut) -> Sequence[DataSourceMember]:
+    """Who is in a data source."""
+    of_source = (DataSourceMember.account_id == source.account_id, DataSourceMember.data_source_id == source.id)
+    found = await session.scalars(cut.of(select(DataSourceMember).where(*of_source)))
+    return found.all()
+
+
+async def changes(
+    session: AsyncSession, account_id: UUID, ingestion_id: UUID, cut: Cut, moves: Collection[Move]
+) -> Sequence[DataSourceChange]:
+    """What an ingestion changed in its data source, of it some kinds."""
+    statement = select(DataSourceChange).where(
+        DataSourceChange.account_id == account_id, DataSourceChange.ingestion_id == ingestion_id
+    )
+    if moves:
+        statement = statement.where(DataSourceChange.move.in_(moves))
+    found = await session.scalars(cut.of(statement))
+    return found.all()
 
 
 async def remove(session: AsyncSession, source: DataSource) -> bool:

@@ -12,8 +12,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.errors import NotFound
-from ingestd.domain.identity import KIND_OF_WORD
+from ingestd.domain.identity import kind_of
 from ingestd.store.base import SLICES
+from ingestd.store.data_sources import DataSourceChange, DataSourceMember
 from ingestd.store.events import Event
 from ingestd.store.profiles import (
     Profile,
@@ -52,6 +53,8 @@ async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, in
         delete(ProfileAlias).where(
             ProfileAlias.account_id == account_id, tuple_(ProfileAlias.kind, ProfileAlias.hash).in_(hashes)
         ),
+        delete(DataSourceMember).where(DataSourceMember.account_id == account_id, DataSourceMember.profile_id.in_(ids)),
+        delete(DataSourceChange).where(DataSourceChange.account_id == account_id, DataSourceChange.profile_id.in_(ids)),
         delete(ProfileRedirect).where(ProfileRedirect.account_id == account_id, ProfileRedirect.profile_id.in_(ids)),
         delete(Profile).where(Profile.account_id == account_id, Profile.profile_id == profile.profile_id),
     ):
@@ -60,6 +63,6 @@ async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, in
 
 def _hashes(profile: Profile, index_key: str) -> Iterator[tuple[int, UUID]]:
     for word, values in profile.identifiers.items():
-        kind = KIND_OF_WORD[word.casefold()]
+        kind = kind_of(word)
         for value in values:
-            yield int(kind), identifier_hash(index_key, kind, value)
+            yield kind, identifier_hash(index_key, kind, value)

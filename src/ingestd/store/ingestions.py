@@ -37,6 +37,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import BEFORE_APPLYING, NO_PROGRESS, Counts, IngestionView, Stage, Status
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
+from ingestd.store.data_sources import DataSource
 from ingestd.store.files import File
 from ingestd.store.manifests import Manifest
 from ingestd.store.segments import Segment
@@ -48,7 +49,8 @@ class Ingestion(Base):
     `seq` is null where a manifest was refused before it got a number; `attempts` counts those that crashed; `checked`
     is what checking found (`ingest.work.Checked`), once it is whole. `rows_of` is the ingestion whose rejected rows
     this one reads in place of the file. `recipients` and `webhook_ids` are told what becomes of it; `delays` counts how
-    often they were told that it takes long.
+    often they were told that it takes long. `rehearsal` is what a dry run found (`ingest.flow`), `held` why it
+    waits to be confirmed.
     """
 
     __tablename__ = "ingestions"
@@ -78,6 +80,8 @@ class Ingestion(Base):
     manifest_id: Mapped[UUID | None] = mapped_column(ForeignKey("manifests.id"), index=True)
     data_source_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_sources.id"))
     dry_run: Mapped[bool]
+    rehearsal: Mapped[dict[str, Any] | None]
+    held: Mapped[dict[str, Any] | None]
     segment_id: Mapped[UUID | None] = mapped_column(ForeignKey("segments.id"), index=True)
     retry_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"), index=True)
     rows_of: Mapped[UUID | None] = mapped_column(ForeignKey("ingestions.id"), index=True)
@@ -187,7 +191,7 @@ async def cancel(session: AsyncSession, ingestion_id: UUID, *, now: datetime) ->
     return changed.first() is not None
 
 
-_SHOWN = tuple(column for column in Ingestion.__table__.c if column.key not in {"plan", "checked"})
+_SHOWN = tuple(column for column in Ingestion.__table__.c if column.key not in {"plan", "checked", "rehearsal"})
 """All but what may be large and is never shown."""
 
 
@@ -227,10 +231,12 @@ def shown(*where: ColumnElement[bool]) -> Select[Any]:
             File.size_bytes,
             File.sha256,
             Manifest.name.label("manifest_name"),
+            DataSource.name.label("data_source_name"),
             Segment.name.label("segment_name"),
         )
         .outerjoin(File, File.id == Ingestion.file_id)
         .outerjoin(Manifest, Manifest.id == Ingestion.manifest_id)
+        .outerjoin(DataSource, DataSource.id == Ingestion.data_source_id)
         .outerjoin(Segment, Segment.id == Ingestion.segment_id)
         .where(*where)
     )
@@ -249,6 +255,10 @@ def view(row: Row[Any]) -> IngestionView:
         "id": ids.show(Prefix.MANIFEST, found["manifest_id"]),
         "name": found["manifest_name"],
     }
+    data_source = found["data_source_id"] and {
+        "id": ids.show(Prefix.DATA_SOURCE, found["data_source_id"]),
+        "name": found["data_source_name"],
+    }
     segment = found["segment_id"] and {
         "id": ids.show(Prefix.SEGMENT, found["segment_id"]),
         "name": found["segment_name"],
@@ -260,7 +270,9 @@ def view(row: Row[Any]) -> IngestionView:
             "id": ids.show(Prefix.INGESTION, found["id"]),
             "file": file,
             "manifest": manifest,
+            "data_source": data_source,
             "segment": segment,
+            "held": found["held"] if found["stage"] == Stage.HELD else None,
             "error_file": error_file,
             "retry_of": found["retry_of"] and ids.show(Prefix.INGESTION, found["retry_of"]),
         }
@@ -268,9 +280,26 @@ def view(row: Row[Any]) -> IngestionView:
 
 
 _SHOWN_AS_THEY_ARE = (
-    "channel", "target", "status", "stage", "mode", "uploaded_by", "progress", "counts", "error", "warnings",
+    "channel", "target", "status", "stage", "mode", "dry_run", "uploaded_by", "progress", "counts", "error", "warnings",
     "created_at", "started_at", "finished_at",
 )  # fmt: skip
+
+
+async def last_of_source(session: AsyncSession, source_id: UUID) -> UUID | None:
+    """The newest ingestion that changed a data source, or None."""
+    found: UUID | None = await session.scalar(
+        select(Ingestion.id)
+        .where(Ingestion.data_source_id == source_id, Ingestion.status == Status.COMPLETED, ~Ingestion.dry_run)
+        .order_by(Ingestion.seq.desc())
+        .limit(1)
+    )
+    return found
+
+
+async def rehearsal(session: AsyncSession, ingestion_id: UUID) -> dict[str, Any] | None:
+    """What a dry run found (`ingest.flow`), or None."""
+    found: dict[str, Any] | None = await session.scalar(select(Ingestion.rehearsal).where(Ingestion.id == ingestion_id))
+    return found
 
 
 async def of_seqs(session: AsyncSession, account_id: UUID, seqs: Collection[int]) -> dict[int, Ingestion]:

@@ -54,6 +54,17 @@ SHORTEN: Final = """
 UPDATE profile_redirects SET survivor_id = %(survivor)s WHERE account_id = %(account)s AND survivor_id = %(loser)s
 """
 
+# Who was in a data source under the loser's id is in it under the survivor's.
+REMEMBER: Final = """
+WITH gone AS (
+    DELETE FROM data_source_members WHERE account_id = %(account)s AND profile_id = %(loser)s
+    RETURNING data_source_id, seq
+)
+INSERT INTO data_source_members AS m (account_id, data_source_id, profile_id, seq)
+SELECT %(account)s, data_source_id, %(survivor)s, seq FROM gone
+ON CONFLICT (account_id, data_source_id, profile_id) DO UPDATE SET seq = greatest(m.seq, excluded.seq)
+"""
+
 
 def apply_merges(connection: Connection[Any], merges: pl.DataFrame, *, load: Load) -> int:
     """Merge "loser" into "survivor", pair by pair, in the caller's transaction; gives how many.
@@ -72,4 +83,5 @@ def _merge(cur: Cursors, loser: str, survivor: str, load: Load) -> int:
     merged = cur.execute(MERGE, pair).rowcount
     if merged:
         cur.execute(SHORTEN, pair)
+        cur.execute(REMEMBER, pair)
     return merged

@@ -1,0 +1,141 @@
+"""A file is handed in for a data source, whatever door brought it (S51 to S70, D16, D50, D51)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.domain.data_source import SUFFIX, plan
+from ingestd.domain.errors import Conflict, FileRefused, Invalid, Problem
+from ingestd.domain.ingestion import Channel
+from ingestd.domain.layout import bind
+from ingestd.domain.plan import Format, Mode, Plan
+from ingestd.domain.recipient import normal_address
+from ingestd.domain.submission import Actor, Submission
+from ingestd.ingest import mapping as mappings
+from ingestd.ingest.attributes import goals
+from ingestd.ingest.intake import Intake, submit
+from ingestd.ingest.pairing import may_be_written_to
+from ingestd.pipeline.scan import open_scan
+from ingestd.store import accounts, data_sources, files
+from ingestd.store.accounts import Account
+from ingestd.store.data_sources import DataSource
+from ingestd.store.files import File, FileState
+from ingestd.store.ingestions import Ingestion
+
+AT_COLUMNS: Final = "/body/mapping"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A file that waits and the data source it is for, as it was asked for.
+
+    `columns` is a new version of the mapping, None the present one. `notify` are told, beside nobody else.
+    """
+
+    file_id: UUID
+    data_source_id: UUID
+    columns: Sequence[mappings.Column] | None = None
+    mode: Mode = Mode.APPEND
+    dry_run: bool = False
+    notify: Sequence[str] = ()
+    channel: Channel = Channel.UPLOAD
+
+
+async def header_of(intake: Intake, account_id: UUID, file_id: UUID) -> tuple[str, ...]:
+    """The header of a file of the account, read as a data source's, or NotFound or FileRefused.
+
+    It is read before the transaction in which the file is submitted: none stays open while bytes are fetched.
+    """
+    keys = await intake.keys(account_id)
+    async with intake.sessions() as session:
+        file = await files.get(session, account_id, file_id)
+    _refuse_unfit(file, intake)
+
+    def read() -> tuple[str, ...]:
+        with closing(intake.blobs.open(file.blob, keys)) as stream:
+            return open_scan(stream, delimiter=Format.TSV.delimiter, limits=intake.source_limits).header
+
+    return await asyncio.to_thread(read)
+
+
+async def submit_upload(  # noqa: PLR0913 -- an upload, its header, by whom and when
+    session: AsyncSession,
+    intake: Intake,
+    account_id: UUID,
+    upload: Upload,
+    header: tuple[str, ...],
+    *,
+    actor: Actor,
+    now: datetime,
+) -> Ingestion:
+    """Submit a file that waits for a data source, in the caller's transaction; its id is the Request ID (S70).
+
+    Invalid, FileRefused or Conflict where it does not fit: nothing stays of it then. A dry run leaves the file waiting.
+    """
+    account = await accounts.lock(session, account_id)
+    file = await files.get(session, account_id, upload.file_id, lock=True)
+    source = await data_sources.get(session, account_id, upload.data_source_id, lock=True)
+    if file.state != FileState.AVAILABLE:
+        raise Conflict("The file does not wait any more. Upload it again.", code="file_taken")
+    if upload.columns is not None:
+        await mappings.write(session, source, upload.columns, at=AT_COLUMNS, actor=actor, now=now)
+    its_plan = await plan_for(session, intake, source, mode=upload.mode)
+    bind(its_plan, header)
+    told = await _told(session, account, upload.notify)
+    if not upload.dry_run:
+        await files.take(session, file)
+    submission = Submission(
+        channel=upload.channel,
+        account_id=account_id,
+        plan=its_plan,
+        file_id=file.id,
+        data_source_id=source.id,
+        dry_run=upload.dry_run,
+        uploaded_by=actor,
+        recipients=told,
+    )
+    return await submit(session, intake.engine, submission, intake.quota, now=now)
+
+
+async def plan_for(session: AsyncSession, intake: Intake, source: DataSource, *, mode: Mode) -> Plan:
+    """The Plan of a data source's next file, or Invalid before it has a mapping (S58)."""
+    mapping = await data_sources.mapping(session, source)
+    if mapping is None:
+        raise Invalid("The data source has no mapping yet: what do the columns mean?", code="mapping_missing")
+    known = await goals(session, source.account_id)
+    made = plan(mapping.pairs, known, intake.source_limits, mode=mode)
+    return made.model_copy(update={"hold_above": intake.hold_above}) if mode is Mode.REPLACE else made
+
+
+def _refuse_unfit(file: File, intake: Intake) -> None:
+    """Raise for what is no data source's file by its name or size (S51, S52, D10, D50)."""
+    if not file.name.lower().endswith(SUFFIX):
+        raise FileRefused(f"A data source takes TSV: the file's name must end in {SUFFIX}.")
+    limit = intake.source_limits.file_bytes
+    if file.size_bytes > limit:
+        raise Invalid(f"The file has {file.size_bytes} bytes; a data source takes {limit}.", code="too_large")
+
+
+async def _told(session: AsyncSession, account: Account, notify: Sequence[str]) -> tuple[str, ...]:
+    """The addresses to tell, in their normal form, or Invalid where the account may not write to one (S68, D39)."""
+    problems, told = [], []
+    for place, text in enumerate(notify):
+        address = normal_address(text)
+        if address is None:
+            problems.append(Problem(f"/body/notify/{place}", "address", "Must be one e-mail address."))
+        elif not await may_be_written_to(session, account, address):
+            detail = "Not among the account's recipients or allowed e-mail domains, or not confirmed yet."
+            problems.append(Problem(f"/body/notify/{place}", "recipient_unknown", detail))
+        else:
+            told.append(address)
+    if problems:
+        raise Invalid("Somebody is to be told who may not be written to.", problems=tuple(problems))
+    return tuple(dict.fromkeys(told))

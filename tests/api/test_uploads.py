@@ -1,0 +1,268 @@
+"""Uploads for a data source (S48 to S60, S65 to S70, D16)."""
+
+from __future__ import annotations
+
+import pytest
+from tests.api.sources import CRMID, attribute, source, tsv
+from tests.api.world import until, upload
+
+TIER = {"name": "tier"}
+
+
+async def attributes(tenant, crmid):
+    return (await tenant.profile(crmid, "crmid"))["attributes"]
+
+
+async def members(crm):
+    page = (await crm.tenant.http.get(f"{crm.path}/members")).raise_for_status().json()
+    return {each["profile"] for each in page["data"]}
+
+
+async def changes(crm, ingestion=None, **params):
+    params |= {"ingestion": ingestion["id"]} if ingestion else {}
+    page = (await crm.tenant.http.get(f"{crm.path}/changes", params=params)).raise_for_status().json()
+    return {each["profile"]: each["change"] for each in page["data"]}
+
+
+async def ids(tenant, *crmids):
+    return [(await tenant.profile(crmid, "crmid"))["id"] for crmid in crmids]
+
+
+@pytest.mark.rule("S48", "S57", "S67", "S70")
+async def test_an_upload_creates_and_updates_people(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER, age={"name": "age", "format": "INTEGER"})
+    first = await crm.ingest(tsv("crmid tier age", "c-1 gold 30", "c-2 silver 31"))
+    assert (first["status"], first["counts"]["created"]) == ("completed", 2), first
+    assert first["data_source"] == {"id": crm.id, "name": "CRM"}
+    second = await crm.ingest(tsv("crmid tier age", "c-1 gold 30", "c-2 gold 31", "c-3 gold x", "c-4 tin 9"))
+    counts = second["counts"]
+    assert [counts[name] for name in ("created", "updated", "unchanged", "rejected")] == [1, 1, 1, 1]
+    assert first["id"] != second["id"]
+    one, two, four = await ids(tenant, "c-1", "c-2", "c-4")
+    assert await members(crm) == {one, two, four}
+    assert await changes(crm, first) == {one: "entered", two: "entered"}
+    assert await changes(crm) == await changes(crm, second) == {two: "changed", four: "entered"}
+    assert await changes(crm, second, change="entered") == {four: "entered"}
+
+
+@pytest.mark.rule("S66", "S67", "D16")
+async def test_a_replace_takes_out_who_is_not_in_the_file_and_what_the_source_owns(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER, town={"name": "town"})
+    shop = await source(tenant, "Shop", crmid="crmid", color={"name": "color"}, town="town")
+    await crm.ingest(tsv("crmid tier town", "c-1 gold Ulm", "c-2 gold Ulm", "c-3 tin Bonn", "c-4 tin Bonn"))
+    await shop.ingest(tsv("crmid color town", "c-1 red Ulm", "c-4 blue Jena"))
+    one, two, three, four = await ids(tenant, "c-1", "c-2", "c-3", "c-4")
+    await crm.map(crmid="crmid", tier="tier")  # the file has no column for the town any more
+    replaced = await crm.ingest(tsv("crmid tier", "c-1 gold", "c-2 tin"), mode="replace")
+    assert (replaced["mode"], replaced["counts"]["removed"], replaced["counts"]["updated"]) == ("replace", 2, 2)
+    assert await members(crm) == {one, two}
+    assert await changes(crm, replaced) == {one: "changed", two: "changed", three: "left", four: "left"}
+    assert await attributes(tenant, "c-1") == {"tier": "gold", "color": "red"}  # Ulm was the CRM's: it had it first
+    assert await attributes(tenant, "c-2") == {"tier": "tin"}
+    assert await attributes(tenant, "c-3") == {}  # a bare profile
+    assert await attributes(tenant, "c-4") == {"color": "blue", "town": "Jena"}  # the shop's own by then
+    again = await crm.ingest(tsv("crmid tier", "c-1 gold", "c-2 tin"), mode="replace")
+    assert (again["counts"]["unchanged"], await changes(crm, again)) == (2, {})
+
+
+@pytest.mark.rule("D16")
+async def test_a_replace_that_takes_out_too_many_waits_until_it_is_confirmed(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER)
+    await crm.ingest(tsv("crmid tier", "c-1 a", "c-2 b", "c-3 c"))
+    asked = (await crm.post(tsv("crmid tier", "c-1 z"), mode="replace")).json()
+    held = await until(tenant, asked["id"], stage="held")
+    assert held["held"] == {"leaving": 2, "of": 3}
+    assert len(await members(crm)) == 3
+    later = await crm.ingest(tsv("crmid tier", "c-4 d"))  # nobody waits for it
+    assert later["status"] == "completed"
+    await tenant.http.post(f"/v1/ingestions/{asked['id']}/confirm")
+    done = await tenant.ended(asked["id"])
+    assert (done["status"], done["held"], done["counts"]["removed"]) == ("completed", None, 3)
+    assert await members(crm) == set(await ids(tenant, "c-1"))
+
+
+@pytest.mark.rule("D16")
+async def test_half_of_a_source_leaves_unasked(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER)
+    await crm.ingest(tsv("crmid tier", "c-1 a", "c-2 b"))
+    assert (await crm.ingest(tsv("crmid tier", "c-1 a"), mode="replace"))["counts"]["removed"] == 1
+
+
+@pytest.mark.rule("S66")
+async def test_rejected_rows_that_are_tried_again_take_nobody_out(tenant):
+    crm = await source(tenant, crmid=CRMID, age={"name": "age", "format": "INTEGER"})
+    done = await crm.ingest(tsv("crmid age", "c-1 x", "c-2 2"), mode="replace")
+    again = await tenant.http.post(f"/v1/ingestions/{done['id']}/retry", json={"rows": "rejected"})
+    retried = await tenant.ended(again.raise_for_status().json()["id"])
+    assert (retried["mode"], retried["counts"]["rejected"], retried["data_source"]["id"]) == ("append", 1, crm.id)
+    assert await members(crm) == set(await ids(tenant, "c-2"))
+
+
+async def test_a_dry_run_says_what_a_file_would_do_and_does_nothing(tenant):
+    crm = await source(tenant, crmid=CRMID, age={"name": "age", "format": "INTEGER"})
+    await crm.ingest(tsv("crmid age", "c-1 1", "c-2 2", "c-3 3"))
+    data = tsv("crmid age", "c-9 x", "c-1 1", "c-2 22", "c-4 4")
+    file = await upload(tenant, "dry.tsv", data)
+    body = {"file_id": file["id"], "data_source_id": crm.id, "mode": "replace", "dry_run": True}
+    asked = await tenant.http.post("/v1/ingestions", json=body)
+    dry = await tenant.ended(asked.json()["id"])
+    assert (dry["status"], dry["dry_run"]) == ("completed", True)
+    found = (await tenant.http.get(f"/v1/ingestions/{dry['id']}/dry-run")).json()
+    assert {what: each["count"] for what, each in found.items()} == {
+        "create": 1, "update": 1, "leave": 1, "remove": 1, "reject": 1,
+    }  # fmt: skip
+    one, two, three = await ids(tenant, "c-1", "c-2", "c-3")
+    assert found["leave"]["sample"] == [{"row": 2, "profile": one}]
+    assert found["update"]["sample"] == [{"row": 3, "profile": two}]
+    assert found["remove"]["sample"] == [{"row": None, "profile": three}]
+    assert [each["row"] for each in found["create"]["sample"]] == [4]
+    assert [(each["row"], each["codes"]) for each in found["reject"]["sample"]] == [(1, ["integer_invalid"])]
+    assert await tenant.profile("c-4", "crmid") is None
+    assert (await attributes(tenant, "c-2"), await members(crm)) == ({"age": 2}, {one, two, three})
+    assert len(await changes(crm)) == 3  # the first upload's
+    real = await tenant.http.post("/v1/ingestions", json=body | {"dry_run": False})  # the file still waits
+    counts = (await tenant.ended(real.json()["id"]))["counts"]
+    assert counts == dry["counts"]
+    assert (await tenant.profile("c-4", "crmid"))["id"] == found["create"]["sample"][0]["profile"]
+    assert (await tenant.http.get(f"/v1/ingestions/{real.json()['id']}/dry-run")).status_code == 404
+
+
+@pytest.mark.rule("S50")
+async def test_two_sources_with_one_identifier_make_one_profile_that_knows_where_each_value_is_from(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER)
+    shop = await source(tenant, "Shop", crmid="crmid", mail="email", color={"name": "color"})
+    first = await crm.ingest(tsv("crmid tier", "c-1 gold"))
+    second = await shop.ingest(tsv("crmid mail color", "c-1 ann@example.org red"))
+    found = await tenant.profile("ann@example.org", "email")
+    assert found == await tenant.profile("c-1", "crmid")
+    assert found["identifiers"] == {"crmid": ["c-1"], "email": ["ann@example.org"]}
+    shown = (await tenant.http.get(f"/v1/profiles/{found['id']}")).json()
+    origins = {name: (each["ingestion"], each["data_source"]["name"]) for name, each in shown["provenance"].items()}
+    assert origins == {"tier": (first["id"], "CRM"), "color": (second["id"], "Shop")}
+
+
+@pytest.mark.rule("D54")
+async def test_somebody_who_turns_out_to_be_another_is_in_the_source_once(tenant):
+    crm = await source(tenant, crmid=CRMID, mail="email")
+    await crm.ingest(b"crmid\tmail\nc-1\t\nc-2\t\n\tann@example.org\n")
+    assert len(await members(crm)) == 3
+    await crm.ingest(tsv("crmid mail", "c-1 ann@example.org"))
+    assert len(await members(crm)) == 2
+
+
+@pytest.mark.rule("P10")
+async def test_an_erased_person_is_in_no_source(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER)
+    await crm.ingest(tsv("crmid tier", "c-1 a", "c-2 b"))
+    one, two = await ids(tenant, "c-1", "c-2")
+    assert (await tenant.http.delete(f"/v1/profiles/{one}")).status_code == 204
+    assert (await members(crm), set(await changes(crm))) == ({two}, {two})
+    assert await tenant.profile("c-1", "crmid") is None
+
+
+@pytest.mark.rule("D14", "D5")
+async def test_values_are_checked_and_kept_in_the_form_of_their_format(tenant):
+    formats = {"hm": "PHONE", "mail": "EMAIL", "born": "DATE", "seen": "DATE", "vip": "BOOLEAN", "n": "LONG"}
+    columns = {name: {"name": name, "format": each} for name, each in formats.items()}
+    crm = await source(tenant, crmid=CRMID, **columns)
+    header = "crmid hm mail born seen vip n"
+    good = "c-1 919972752991 a@example.org 1990-05-17 1700000000 Yes 9000000000"
+    done = await crm.ingest(tsv(header, good, "c-2 12 x 17.05.1990 soon maybe 1.5"))
+    assert await attributes(tenant, "c-1") == {
+        "hm": "+919972752991", "mail": "a@example.org", "born": "1990-05-17T00:00:00Z", "seen": "2023-11-14T22:13:20Z",
+        "vip": True, "n": 9000000000,
+    }  # fmt: skip
+    found = (await tenant.http.get(f"/v1/ingestions/{done['id']}/errors")).json()["data"]
+    assert found[0]["codes"] == ["long_invalid", "boolean_invalid", "moment_invalid", "moment_invalid",
+                                 "phone_invalid", "email_invalid"]  # fmt: skip
+
+
+@pytest.mark.rule("S53", "D11")
+async def test_a_space_beside_a_tab_refuses_the_header_and_rejects_a_row(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER)
+    for header in (b"crmid \ttier", b" crmid\ttier", b"crmid\t\ttier", b"crmid\ttier\t"):
+        refused = await crm.post(header + b"\nc-1\tgold\n")
+        assert (refused.status_code, refused.json()["code"]) == (422, "header_incorrect"), header
+    done = await crm.ingest(b"crmid\ttier\nc-1\tgold \nc-2\tvery good\n c-3\tgold\n")
+    assert (done["counts"]["accepted"], done["counts"]["rejected"]) == (1, 2)
+    assert "tier: a space stands before or after the value" in await tenant.error_file(done)
+
+
+@pytest.mark.rule("S54", "D12")
+async def test_a_header_name_has_no_space_and_no_hyphen_between_words(tenant):
+    crm = await source(tenant, crmid=CRMID)
+    for name in ("slot num", "slot-num", "slot\u00a0num"):
+        refused = await crm.post(f"crmid\t{name}\nc-1\t1\n".encode())
+        assert (refused.status_code, refused.json()["code"]) == (422, "header_incorrect"), name
+        assert "column 2" in refused.json()["detail"]
+    done = await crm.ingest(tsv("crmid slot_num", "c-1 1"))
+    assert done["warnings"] == ["Column 'slot_num' is not mapped and was not read."]
+
+
+@pytest.mark.rule("S52")
+async def test_a_file_that_is_no_tsv_is_refused(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER)
+    named = await crm.post(b"crmid\ttier\nc-1\tgold\n", name="x.csv")
+    assert (named.status_code, named.json()["code"]) == (422, "file_unreadable")
+    cut = await crm.post(b"crmid,tier\nc-1,gold\n")
+    assert (cut.status_code, cut.json()["code"]) == (422, "header_incorrect")
+    assert "separated by a comma" in cut.json()["detail"]
+    packed = await crm.post(b"PK\x03\x04" + bytes(60))
+    assert (packed.status_code, packed.json()["code"]) == (422, "file_unreadable")
+
+
+@pytest.mark.rule("S55", "S58", "S60")
+async def test_nothing_begins_without_a_mapping_that_fits_and_a_row_needs_an_identifier(tenant):
+    unmapped = await source(tenant, "new")
+    assert (await unmapped.post(tsv("crmid", "c-1"))).json()["code"] == "mapping_missing"
+    crm = await source(tenant, crmid=CRMID, tier=TIER)
+    lacking = await crm.post(tsv("crmid color", "c-1 red"))
+    assert (lacking.status_code, lacking.json()["code"]) == (422, "header_incorrect")
+    assert "'tier'" in lacking.json()["detail"]
+    done = await crm.ingest(b"crmid\ttier\n\tgold\nc-1\tgold\n")
+    assert done["counts"]["rejected"] == 1
+    assert "At least one identifier is mandatory" in await tenant.error_file(done)
+    assert (await tenant.newest())["id"] == done["id"]  # what was refused left nothing
+
+
+@pytest.mark.rule("S58", "S62")
+async def test_a_mapping_can_come_with_the_file_and_later_files_keep_it(tenant):
+    crm = await source(tenant)
+    await attribute(tenant, "crmid", identifier=True)
+    mapping = [{"column": "id", "attribute": "crmid"}, {"column": "slot", "new_attribute": {"name": "slot_num"}}]
+    await crm.ingest(tsv("id slot", "c-1 12"), mapping=mapping)
+    assert await attributes(tenant, "c-1") == {"slot_num": "12"}
+    await crm.ingest(tsv("id slot", "c-1 13"))
+    assert await attributes(tenant, "c-1") == {"slot_num": "13"}
+    wrong = await crm.post(tsv("id", "c-1"), mapping=[{"column": "id", "attribute": "nothing"}])
+    assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/body/mapping/0/attribute")
+
+
+@pytest.mark.rule("S68", "D39")
+async def test_only_who_may_be_written_to_is_told(tenant):
+    crm = await source(tenant, crmid=CRMID)
+    refused = await crm.post(tsv("crmid", "c-1"), notify=["a@example.org", "ann", "eve@elsewhere.example"])
+    assert {each["pointer"]: each["code"] for each in refused.json()["errors"]} == {
+        "/body/notify/1": "address",
+        "/body/notify/2": "recipient_unknown",
+    }
+    assert (await crm.ingest(tsv("crmid", "c-1"), notify=["A@example.org"]))["status"] == "completed"
+
+
+async def test_what_is_for_a_data_source_alone_is_refused_elsewhere(tenant):
+    crm = await source(tenant, crmid=CRMID)
+    file = await upload(tenant, "x.csv", b"identity\nann\n")
+    for body in ({}, {"manifest": {}, "data_source_id": crm.id}, {"manifest": {}, "dry_run": True}):
+        assert (await tenant.http.post("/v1/ingestions", json={"file_id": file["id"]} | body)).status_code == 422
+
+
+@pytest.mark.threat("T50")
+async def test_nothing_of_another_account_is_used(tenant, other):
+    mine, theirs = await source(tenant, crmid=CRMID), await source(other, crmid=CRMID)
+    done = await theirs.ingest(tsv("crmid", "c-1"))
+    file = await upload(tenant, "x.tsv", tsv("crmid", "c-1"))
+    body = {"file_id": file["id"], "data_source_id": theirs.id}
+    assert (await tenant.http.post("/v1/ingestions", json=body)).status_code == 404
+    body = {"file_id": done["file"]["id"], "data_source_id": mine.id}
+    assert (await tenant.http.post("/v1/ingestions", json=body)).status_code == 404
+    assert (await tenant.http.get(f"{mine.path}/changes", params={"ingestion": done["id"]})).status_code == 404
