@@ -119,13 +119,54 @@ async def test_a_deleted_webhook_is_gone_with_its_deliveries(tenant, receiver):
     "change",
     [
         {"headers": {"X-Own": "a\r\nX-Evil: y"}},
+        {"headers": {"X-Own\r\nX-Evil": "y"}},
+        {"headers": {"X-Own": "a\n"}},
+        {"headers": {"Webhook-Id": "msg_1"}},
+        {"headers": {"Content-Length": "0"}},
+        {"headers": {"Transfer-Encoding": "chunked"}},
+        {"headers": {"host": "evil.example"}},
+        {"headers": {"X-Own": "1", "x-own": "2"}},
         {"url": "https://127.0.0.1:8443/a\r\nX-Evil: y"},
         {"url": "https://127.0.0.1:8443\r\nHost: evil.example/"},
         {"name": "a\r\nX-Evil: y"},
     ],
-    ids=["headers", "path", "host", "name"],
+    ids=["value", "field", "end", "ours", "length", "encoding", "virtual host", "twice", "path", "host", "name"],
 )
 async def test_no_text_of_an_account_becomes_a_header(tenant, change):
     body = {"name": "x", "url": "https://127.0.0.1:8443/"} | change
     refused = await tenant.http.post(PATH, json=body)
     assert (refused.status_code, (await tenant.http.get(PATH)).json()["data"]) == (422, [])
+
+
+@pytest.mark.rule("S136")
+async def test_headers_are_sent_and_only_their_names_are_shown(tenant, receiver):
+    (webhook,) = (await tenant.http.get(PATH)).json()["data"]
+    path = f"{PATH}/{webhook['id']}"
+    changed = await tenant.http.patch(path, json={"headers": {"X-Token": "open sesame"}})
+    assert (changed.status_code, changed.json()["headers"]) == (200, ["x-token"])
+    assert "sesame" not in (await tenant.http.get(path)).text + (await tenant.http.get("/v1/audit")).text
+
+
+@pytest.mark.rule("S136")
+async def test_a_webhook_chosen_for_an_import_key_is_told_of_its_files_alone(tenant, receiver):
+    (webhook,) = (await tenant.http.get(PATH)).json()["data"]
+    await tenant.http.patch(f"{PATH}/{webhook['id']}", json={"events": []})
+    (key,) = (await tenant.http.get("/v1/import-keys")).json()["data"]
+    path = f"/v1/import-keys/{key['id']}"
+    unknown = await tenant.http.patch(path, json={"webhooks": ["whk_" + "0" * 26]})
+    assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "/body/webhooks")
+    not_told = await tenant.push(b"identity\nann\n")
+    chosen = await tenant.http.patch(path, json={"webhooks": [webhook["id"]]})
+    assert (chosen.status_code, chosen.json()["webhooks"]) == (200, [webhook["id"]])
+    ended = await tenant.push(b"identity\nbob\n")
+    refused = await tenant.push(b"identity\nbob\n", type="people")
+    await receiver.until("ingestion.completed", ended["id"])
+    await receiver.until("ingestion.failed", refused["id"])
+    assert {each["type"] for each in receiver.told if each["data"]["id"] == ended["id"]} == {
+        "ingestion.scheduled",
+        "ingestion.picked_up",
+        "ingestion.completed",
+    }
+    assert not_told["id"] not in {each["data"]["id"] for each in receiver.told}
+    await tenant.http.delete(f"{PATH}/{webhook['id']}")
+    assert (await tenant.http.get(path)).json()["webhooks"] == []

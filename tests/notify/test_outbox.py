@@ -20,12 +20,15 @@ from standardwebhooks import WebhookVerificationError
 from tests.notify.receiver import Receivers, Request, reply
 from tests.notify.world import World
 
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
 from ingestd.notify import outbox as dispatching
 from ingestd.notify import webhooks as sending
 from ingestd.notify.outbox import SPREAD, WAITS, Outbox, next_attempt_at
 from ingestd.notify.webhooks import Sender
 from ingestd.store import deliveries
 from ingestd.store.engine import transaction
+from ingestd.store.webhooks import Webhook
 
 TICK = timedelta(microseconds=1)
 
@@ -155,6 +158,24 @@ async def test_410_disables_the_webhook_and_what_waits_for_it_dies_unsent(world:
     assert len(receiver.requests) == 2
     await world.tell(account)
     assert len(await world.deliveries()) == 2, "a disabled webhook is told nothing new"
+
+
+@pytest.mark.rule("S136")
+async def test_that_a_webhook_was_disabled_is_told_to_the_others_and_mailed(world: World, receivers: Receivers):
+    gone, other, account = await receivers(reply(410)), await receivers(), await world.account()
+    webhook = await world.webhook(account, gone.url, events=["ingestion.completed"])
+    await world.webhook(account, other.url, events=["webhook.disabled"])
+    await world.recipient(account, "ann@example.org", ["attention"])
+    await world.tell(account)
+    await world.send_due()
+    await world.send_due()
+    (request,) = other.requests
+    told = json.loads(request.body)
+    assert told["type"] == "webhook.disabled"
+    assert told["data"]["id"] == ids.show(Prefix.WEBHOOK, webhook.id)
+    assert (told["data"]["name"], told["data"]["disabled_reason"]) == ("a webhook", "gone")
+    assert [message.address for message in await world.messages()] == ["ann@example.org"]
+    assert await world.send_due() == 0
 
 
 async def test_five_days_without_success_disable_the_webhook(world: World, receivers: Receivers):
@@ -388,3 +409,27 @@ async def test_nothing_of_the_answer_or_the_secret_is_kept(
     assert len(receiver.requests) == 1
     for canary in ("canary", "Y2FuYXJ5", b"whsec_".hex()):
         assert canary not in kept + sealed + caplog.text
+
+
+@pytest.mark.rule("S136")
+@pytest.mark.threat("T15", "T110")
+async def test_headers_of_the_account_are_sent_and_never_in_the_place_of_ours(world: World, receivers: Receivers):
+    receiver, account = await receivers(), await world.account()
+    webhook = await world.webhook(account, receiver.url)
+    given = {
+        "authorization": "Bearer open sesame",
+        "webhook-id": "msg_1",
+        "host": "evil.test",
+        "content-type": "text/x",
+    }
+    async with transaction(world.sessions) as session:
+        headers = sending.seal_headers(world.accounts[account], webhook.id, given)
+        (await session.get_one(Webhook, webhook.id)).headers = headers
+    assert "sesame" not in json.dumps(headers)
+    await world.tell(account)
+    await world.send_due()
+    (request,) = receiver.requests
+    assert request.headers["authorization"] == "Bearer open sesame"
+    assert request.headers["webhook-id"] != "msg_1"
+    assert request.headers["host"] == f"127.0.0.1:{receiver.port}"
+    assert request.headers["content-type"] == "application/json"

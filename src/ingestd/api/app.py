@@ -37,6 +37,7 @@ from ingestd.api import (
     schemas,
     segments,
     system,
+    webhook_events,
     webhooks,
 )
 from ingestd.api.context import Parts
@@ -46,7 +47,8 @@ from ingestd.api.edge import Edge
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
     *(attributes, macros, data_sources, connections, schedules, runs),
-    *(ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments, webhooks, deliveries, audit),
+    *(ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments),
+    *(webhooks, webhook_events, deliveries, audit),
 )
 
 _TELEMETRY: Final[TelemetryConfig] = {

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, with_config
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
+from ingestd.api.choice import Chosen, chosen
 from ingestd.api.context import Caller, Reading, Scope, Service, SftpAddress, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import ImportKeyId
@@ -39,6 +40,7 @@ class ImportKeyIn(In):
             examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9Vq0cJqRWlPhmUoQqYkkTBF6v8QV0Jq0zZ2R7dW1mD"],
         ),
     ]
+    webhooks: Chosen = Field([])
 
 
 @with_config(STRICT)
@@ -46,6 +48,7 @@ class ImportKeyPatch(TypedDict, total=False):
     """A change of an import key."""
 
     name: Name
+    webhooks: Chosen
 
 
 class ImportKeyOut(Out):
@@ -55,6 +58,7 @@ class ImportKeyOut(Out):
     username: str
     fingerprint: str
     public_key: str
+    webhooks: list[str]
     created_at: Moment
     last_used_at: Moment | None
 
@@ -84,6 +88,7 @@ def shown(key: ImportKey) -> ImportKeyOut:
         username=ids.show(Prefix.ACCOUNT, key.account_id),
         fingerprint=key.fingerprint,
         public_key=key.public_key,
+        webhooks=[ids.show(Prefix.WEBHOOK, each) for each in key.webhook_ids],
         created_at=key.created_at,
         last_used_at=key.last_used_at,
     )
@@ -123,6 +128,7 @@ async def create(body: ImportKeyIn, tx: Tx, caller: Caller, response: Response) 
         name=body.name,
         public_key=public.line,
         fingerprint=public.fingerprint,
+        webhook_ids=await chosen(tx, caller, body.webhooks),
         created_at=utc_now(),
     )
     made = shown(await tx.run_sync(import_keys.add, key))
@@ -172,6 +178,8 @@ async def change(key_id: ImportKeyId, body: ImportKeyPatch, tx: Tx, caller: Call
     before = shown(key)
     match.check(before)
     key.name = body.get("name", key.name)
+    if "webhooks" in body:
+        key.webhook_ids = await chosen(tx, caller, body["webhooks"])
     after = shown(await tx.run_sync(import_keys.add, key))
     return audit.changed(tx, caller, "import_key.changed", before, after)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from ingestd.api.examples import EXAMPLES
-from ingestd.domain.notice import NoticeType
+from ingestd.domain.ingestion import IngestionView
+from ingestd.domain.notice import DisabledWebhook, NoticeType
+from ingestd.domain.run import RunView
 
 _TEXT: Final = {"type": "string"}
 _HEADERS: Final = {
@@ -20,21 +22,21 @@ _ANSWERS: Final = {
     "2XX": {"description": "Taken. Anything else is tried again, for three days."},
     "410": {"description": "Not wanted any more: the webhook is disabled."},
 }
-_TOLD: Final = {
+TOLD: Final = {
     NoticeType.INGESTION_SCHEDULED: "A manifest was accepted",
     NoticeType.INGESTION_PICKED_UP: "Processing has begun",
+    NoticeType.INGESTION_DELAYED: "Processing takes longer than expected: after two hours, and then every two hours",
     NoticeType.INGESTION_COMPLETED: "An ingestion is done; rejected rows are in its error file",
     NoticeType.INGESTION_FAILED: "A manifest or file was refused, or not one row was applied",
     NoticeType.INGESTION_CANCELLED: "An ingestion was cancelled, and nothing was applied",
     NoticeType.INGESTION_HELD: "A refresh of a segment would remove many members: it waits to be confirmed",
+    NoticeType.RUN_SUCCEEDED: "A scheduled file was taken in, or has not changed",
+    NoticeType.RUN_FAILED: "A scheduled file was not there, could not be fetched, or its ingestion failed",
+    NoticeType.WEBHOOK_DISABLED: "Another webhook was gone, or took nothing for five days: it is sent nothing more",
     NoticeType.WEBHOOK_TEST: "A webhook is tested",
+    NoticeType.RECIPIENT_INVITED: "Somebody was mailed a code to confirm their address with",
 }
 """What is told at present; a webhook may be made for the other types already."""
-
-_EXAMPLES: Final = {
-    NoticeType.INGESTION_COMPLETED: EXAMPLES["ingestions_get"],
-    NoticeType.WEBHOOK_TEST: EXAMPLES["webhooks_test"]["data"],
-}
 
 
 class Truncated(BaseModel):
@@ -50,32 +52,90 @@ class TestedWebhook(BaseModel):
     id: str
 
 
+class InvitedRecipient(BaseModel):
+    """The recipient who is asked to confirm their address."""
+
+    id: str
+
+
+_DATA: Final[dict[NoticeType, type[BaseModel]]] = {
+    NoticeType.RUN_SUCCEEDED: RunView,
+    NoticeType.RUN_FAILED: RunView,
+    NoticeType.WEBHOOK_DISABLED: DisabledWebhook,
+    NoticeType.WEBHOOK_TEST: TestedWebhook,
+    NoticeType.RECIPIENT_INVITED: InvitedRecipient,
+}
+"""What an event's data is, where it is not an ingestion."""
+
+_BEGUN: Final = EXAMPLES["ingestions_get"] | {"status": "in_progress", "stage": "checking", "finished_at": None}
+_ENDED_AT: Final = EXAMPLES["ingestions_get"]["finished_at"]
+_EXAMPLES: Final[dict[NoticeType, Any]] = {
+    NoticeType.INGESTION_SCHEDULED: _BEGUN | {"status": "scheduled", "stage": "queued", "started_at": None},
+    NoticeType.INGESTION_PICKED_UP: _BEGUN,
+    NoticeType.INGESTION_DELAYED: _BEGUN,
+    NoticeType.INGESTION_COMPLETED: EXAMPLES["ingestions_get"],
+    NoticeType.INGESTION_FAILED: EXAMPLES["ingestions_get"] | {"status": "failed"},
+    NoticeType.INGESTION_CANCELLED: EXAMPLES["ingestions_get"] | {"status": "cancelled"},
+    NoticeType.INGESTION_HELD: _BEGUN | {"stage": "held"},
+    NoticeType.RUN_SUCCEEDED: EXAMPLES["runs_get"],
+    NoticeType.RUN_FAILED: EXAMPLES["runs_get"],
+    NoticeType.WEBHOOK_DISABLED: {
+        "id": EXAMPLES["webhooks_get"]["id"],
+        "name": EXAMPLES["webhooks_get"]["name"],
+        "disabled_reason": "failing",
+        "failing_since": _ENDED_AT,
+    },
+    NoticeType.WEBHOOK_TEST: EXAMPLES["webhooks_test"]["data"],
+    NoticeType.RECIPIENT_INVITED: {"id": EXAMPLES["recipients_get"]["id"]},
+}
+
+
 def schemas() -> dict[str, Any]:
     """The schemas that only events use, by their names."""
-    return {model.__name__: model.model_json_schema(mode="serialization") for model in (Truncated, TestedWebhook)}
+    models = (Truncated, TestedWebhook, InvitedRecipient, DisabledWebhook)
+    return {model.__name__: model.model_json_schema(mode="serialization") for model in models}
 
 
 def described() -> dict[str, Any]:
     """The `webhooks` of the document: an operation for each event, which the receiver implements."""
-    return {kind.value: {"post": _operation(kind, when)} for kind, when in _TOLD.items()}
+    return {kind.value: {"post": _operation(kind, when)} for kind, when in TOLD.items()}
 
 
-def _operation(kind: NoticeType, when: str) -> dict[str, Any]:
-    data = ["TestedWebhook"] if kind is NoticeType.WEBHOOK_TEST else ["IngestionView", "Truncated"]
-    choices = [{"$ref": f"#/components/schemas/{name}"} for name in data]
-    body = {
+def example(kind: NoticeType) -> dict[str, Any]:
+    """The body of an event, for example."""
+    return {"type": kind.value, "timestamp": _ENDED_AT, "data": _EXAMPLES[kind]}
+
+
+def schema(kind: NoticeType) -> dict[str, Any]:
+    """The JSON Schema of an event's body, which needs no other document."""
+    data = TypeAdapter(_choices(kind)).json_schema(mode="serialization")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$defs": data.pop("$defs", {}),
+        **_body(kind, data),
+    }
+
+
+def _choices(kind: NoticeType) -> Any:
+    return _DATA[kind] if kind in _DATA else IngestionView | Truncated
+
+
+def _body(kind: NoticeType, data: dict[str, Any]) -> dict[str, Any]:
+    return {
         "type": "object",
         "required": ["type", "timestamp", "data"],
         "properties": {
             "type": {"type": "string", "const": kind.value},
             "timestamp": {"type": "string", "format": "date-time", "description": "When it happened."},
-            "data": choices[0] if len(choices) == 1 else {"anyOf": choices},
+            "data": data,
         },
     }
-    content: dict[str, Any] = {"schema": body}
-    if kind in _EXAMPLES:
-        at = EXAMPLES["ingestions_get"]["finished_at"]
-        content["example"] = {"type": kind.value, "timestamp": at, "data": _EXAMPLES[kind]}
+
+
+def _operation(kind: NoticeType, when: str) -> dict[str, Any]:
+    models = [_DATA[kind]] if kind in _DATA else [IngestionView, Truncated]
+    choices = [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]
+    body = _body(kind, choices[0] if len(choices) == 1 else {"anyOf": choices})
     return {
         "tags": ["Webhooks"],
         "operationId": f"on_{kind.value.replace('.', '_')}",
@@ -86,6 +146,6 @@ def _operation(kind: NoticeType, when: str) -> dict[str, Any]:
             {"name": name, "in": "header", "required": True, "description": says, "schema": _TEXT}
             for name, says in _HEADERS.items()
         ],
-        "requestBody": {"required": True, "content": {"application/json": content}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body, "example": example(kind)}}},
         "responses": _ANSWERS,
     }

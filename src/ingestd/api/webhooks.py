@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
-from pydantic import Field, with_config
+from pydantic import AfterValidator, Field, with_config
 from typing_extensions import TypedDict
 
 from ingestd import egress
@@ -22,8 +22,8 @@ from ingestd.domain.errors import Invalid
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.notice import NoticeType
-from ingestd.notify.webhooks import new_secret, secret_context
-from ingestd.store import webhooks
+from ingestd.notify.webhooks import new_secret, seal_headers, secret_context
+from ingestd.store import import_keys, webhooks
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.webhooks import Disabled, Webhook
 
@@ -33,12 +33,33 @@ Url = Annotated[str, Field(max_length=2048, description="https, on port 443 or 8
 Events = Annotated[list[NoticeType], Field(max_length=len(NoticeType))]
 
 
+def _free(headers: dict[str, str]) -> dict[str, str]:
+    """The headers by their names in small letters; ValueError for one that is the service's to set (T15)."""
+    named = {name.lower(): value for name, value in headers.items()}
+    if len(named) < len(headers):
+        raise ValueError("name a header twice")
+    taken = [name for name in named if name in webhooks.RESERVED or name.startswith(webhooks.RESERVED_PREFIXES)]
+    if taken:
+        raise ValueError(f"may not set {', '.join(sorted(taken))}")
+    return named
+
+
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$")]
+HeaderValue = Annotated[str, Field(pattern=r"^[!-~]([ \t!-~]{0,1998}[!-~])?$")]
+Headers = Annotated[
+    dict[HeaderName, HeaderValue],
+    Field(max_length=10, description="Sent with each event. The values are never shown again."),
+    AfterValidator(_free),
+]
+
+
 class WebhookIn(In):
-    """A new webhook; `events` null means all of them."""
+    """A new webhook; `events` null means all of them, and an empty list none but what it is chosen for (S136)."""
 
     name: Name
     url: Url
     events: Events | None = None
+    headers: Headers = Field({})
 
 
 @with_config(STRICT)
@@ -48,15 +69,17 @@ class WebhookPatch(TypedDict, total=False):
     name: Name
     url: Url
     events: Events | None
+    headers: Headers
     enabled: bool
 
 
 class WebhookOut(Out):
-    """A webhook, without its secret."""
+    """A webhook, without its secret; of its headers only the names."""
 
     name: str
     url: str
     events: list[NoticeType] | None
+    headers: list[str]
     enabled: bool
     disabled_reason: Disabled | None
     failing_since: Moment | None
@@ -81,6 +104,7 @@ def _shown(webhook: Webhook) -> WebhookOut:
         name=webhook.name,
         url=webhook.url,
         events=webhook.events,
+        headers=list(webhook.headers),
         enabled=webhook.enabled,
         disabled_reason=webhook.disabled_reason,
         failing_since=webhook.failing_since,
@@ -111,6 +135,7 @@ async def create(
         url=url,
         secret=keys.seal_secret(secret_context(webhook_id), secret.encode()),
         events=body.events,
+        headers=seal_headers(keys, webhook_id, body.headers),
         enabled=True,
         created_at=now,
         updated_at=now,
@@ -155,8 +180,9 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
     caller: Caller,
     match: IfMatch,
 ) -> WebhookOut:
-    """Rename, move, enable or disable it, or choose other events. What waits for it goes to the new address."""
+    """Rename, move, enable or disable it, or choose other events or headers. What waits goes to the new address."""
     url = await _checked(body["url"], request, service) if "url" in body else None
+    keys = await service.intake.keys(caller.account_id)
     webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
     before = _shown(webhook)
     match.check(before)
@@ -164,6 +190,8 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
     webhook.url = url or webhook.url
     if "events" in body:
         webhook.events = None if body["events"] is None else [str(each) for each in body["events"]]
+    if "headers" in body:
+        webhook.headers = seal_headers(keys, webhook_id, body["headers"])
     if "enabled" in body and body["enabled"] != webhook.enabled:
         webhook.enable() if body["enabled"] else webhook.disable()
     return _changed(tx, caller, webhook, before)
@@ -198,6 +226,7 @@ async def delete(webhook_id: WebhookId, tx: Tx, caller: Caller, match: IfMatch) 
     before = _shown(webhook)
     match.check(before)
     await tx.delete(webhook)
+    await import_keys.unchoose(tx, caller.account_id, webhook_id)
     audit.note(tx, caller, "webhook.deleted", before.id, before=before)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
+
+from pydantic import BaseModel
 
 from ingestd.domain.ingestion import IngestionView
+from ingestd.domain.moment import Moment
 from ingestd.domain.recipient import Milestone
 
 FEW: Final = 10
@@ -46,6 +49,15 @@ MILESTONES: Final = {
     NoticeType.WEBHOOK_DISABLED: Milestone.ATTENTION,
 }
 """What is mailed too; a recipient is told of the milestones that they have."""
+
+
+class DisabledWebhook(BaseModel):
+    """A webhook to which nothing is sent any more: it was gone, or took nothing for five days."""
+
+    id: str
+    name: str
+    disabled_reason: Literal["gone", "failing"]
+    failing_since: Moment | None
 
 
 def few(warnings: Sequence[str]) -> tuple[str, ...]:

@@ -11,15 +11,20 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+from ingestd.domain.notice import DisabledWebhook, NoticeType
 from ingestd.keyring import AccountKeys
 from ingestd.metrics import Metrics
 from ingestd.notify import webhooks
 from ingestd.notify.outbox import next_attempt_at
 from ingestd.notify.webhooks import Code, Message, Result, Sender
-from ingestd.store import deliveries, outgoing
+from ingestd.store import deliveries, messages, notices, outgoing
 from ingestd.store import webhooks as endpoints
 from ingestd.store.deliveries import Claimed, Delivery
-from ingestd.store.engine import Sessions, transaction
+from ingestd.store.engine import Sessions, new_id, transaction
+from ingestd.store.notices import Notice
+from ingestd.store.webhooks import Webhook
 
 GONE: Final = 410
 
@@ -79,6 +84,7 @@ class Posting:
             url=claimed.url,
             body=webhooks.body(claimed.type, claimed.created_at, claimed.data),
             keys=[keys.open_secret(context, each).decode() for each in sealed],
+            headers=webhooks.open_headers(keys, claimed.webhook_id, claimed.headers),
         )
 
     async def _mark(self, claimed: Claimed, result: Result) -> None:
@@ -93,5 +99,29 @@ class Posting:
             if delivered:
                 await endpoints.record_success(session, claimed.webhook_id)
             elif result.code not in {Code.DISABLED, Code.INTERNAL}:
-                await endpoints.record_failure(session, claimed.webhook_id, gone=result.status == GONE, now=now)
+                disabled = await endpoints.record_failure(
+                    session, claimed.webhook_id, gone=result.status == GONE, now=now
+                )
+                if disabled is not None:
+                    await _tell_disabled(session, disabled, now=now)
             await outgoing.mark(session, Delivery, claimed, attempt, delivered=delivered, again_at=again_at)
+
+
+async def _tell_disabled(session: AsyncSession, webhook: Webhook, *, now: datetime) -> None:
+    """Tell the account's other webhooks, and those who want to know what needs attention."""
+    shown = DisabledWebhook(
+        id=ids.show(Prefix.WEBHOOK, webhook.id),
+        name=webhook.name,
+        disabled_reason=webhook.disabled_reason,
+        failing_since=webhook.failing_since,
+    )
+    notice = Notice(
+        id=new_id(),
+        account_id=webhook.account_id,
+        type=NoticeType.WEBHOOK_DISABLED,
+        subject_id=webhook.id,
+        data=shown.model_dump(mode="json"),
+        created_at=now,
+    )
+    await session.execute(notices.adding(notice))
+    await session.execute(messages.adding(notice, to=None))

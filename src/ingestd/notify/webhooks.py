@@ -14,7 +14,7 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -28,6 +28,7 @@ from ingestd import __version__, egress
 from ingestd.domain import ids
 from ingestd.domain.errors import Forbidden, Invalid, Unavailable
 from ingestd.domain.ids import Prefix
+from ingestd.keyring import AccountKeys
 
 ATTEMPT_SECONDS: Final = 15.0
 """What an attempt may take, from the look-up of the host to the end of the answer."""
@@ -69,6 +70,8 @@ class Message:
     url: str
     body: bytes = field(repr=False)
     keys: Sequence[str] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Those of the account, which never take the place of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,26 @@ class Result:
 def new_secret() -> str:
     """A new signing secret, as the account is shown it once."""
     return _MARK + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def seal_headers(keys: AccountKeys, webhook_id: UUID, headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a webhook as they are stored: each value is sealed for its place (T110, T112)."""
+    return {
+        name: base64.b64encode(keys.seal_secret(_header_context(webhook_id, name), value.encode())).decode()
+        for name, value in headers.items()
+    }
+
+
+def open_headers(keys: AccountKeys, webhook_id: UUID, sealed: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a webhook as they are sent."""
+    return {
+        name: keys.open_secret(_header_context(webhook_id, name), base64.b64decode(value)).decode()
+        for name, value in sealed.items()
+    }
+
+
+def _header_context(webhook_id: UUID, name: str) -> str:
+    return f"webhooks/{webhook_id}/headers/{name}"
 
 
 def secret_context(webhook_id: UUID) -> str:
@@ -167,7 +190,7 @@ class Sender:
                 "POST",
                 url.copy_with(host=address),
                 content=message.body,
-                headers={"host": url.netloc.decode(), **_headers(message, now)},
+                headers={**_headers(message, now), "host": url.netloc.decode()},
                 extensions={"sni_hostname": target.host},
             ) as answer,
         ):
@@ -178,6 +201,7 @@ class Sender:
 def _headers(message: Message, now: datetime) -> dict[str, str]:
     message_id, timestamp = ids.show(Prefix.MESSAGE, message.id), int(now.timestamp())
     return {
+        **message.headers,
         "accept-encoding": "identity",
         "connection": "close",
         "content-type": "application/json",

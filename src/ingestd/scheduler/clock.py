@@ -15,6 +15,7 @@ from typing import Final
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from ingestd import telemetry
+from ingestd.ingest.delays import tell_delays
 from ingestd.ingest.engine import Engine
 from ingestd.scheduler.ticks import tick
 from ingestd.store.engine import Sessions, utc_now
@@ -26,7 +27,7 @@ log = telemetry.logger(__name__)
 
 @dataclass(frozen=True)
 class Clock:
-    """What makes runs when they are due; several processes may have one."""
+    """What makes runs when they are due, and tells what takes long; several processes may have one."""
 
     sessions: Sessions
     engine: Engine
@@ -53,5 +54,6 @@ class Clock:
         """Look once; one that fails is made up for by the next."""
         try:
             await tick(self.sessions, self.engine, utc_now())
+            await tell_delays(self.sessions)
         except Exception as fault:
             log.warning("clock_failed", exc_info=fault)

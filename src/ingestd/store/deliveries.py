@@ -75,6 +75,7 @@ class Claimed(Lease):
     created_at: datetime
     webhook_id: UUID
     url: str
+    headers: dict[str, str]
     enabled: bool
     secret: bytes
     previous_secret: bytes | None
@@ -106,7 +107,7 @@ _CLAIM = text("""
     FROM chosen, webhooks w, notices n
     WHERE d.id = chosen.id AND w.id = d.webhook_id AND n.id = d.notice_id
     RETURNING d.id, d.next_attempt_at AS lease, d.failures, d.account_id, d.notice_id, n.type, n.data, n.created_at,
-              d.webhook_id, w.url, w.enabled, w.secret, w.previous_secret, w.previous_until
+              d.webhook_id, w.url, w.headers, w.enabled, w.secret, w.previous_secret, w.previous_until
 """).bindparams(per_webhook=PER_WEBHOOK, per_account=PER_ACCOUNT)
 
 

@@ -74,6 +74,16 @@ def new_id() -> UUID:
     return UUID(int=uuid_utils.uuid7().int)
 
 
+def id_at(moment: datetime) -> UUID:
+    """The least id that is made at a moment or later."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
+def moment_of(made: UUID) -> datetime:
+    """When an id was made."""
+    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
+
+
 def async_engine(url: str, *, pool_size: int = 20) -> AsyncEngine:
     """Open the pool of the doors and the notices; statements never show their parameters in errors (T102)."""
     return create_async_engine(

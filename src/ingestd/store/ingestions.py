@@ -7,8 +7,8 @@ present owner knows, and a ledger row is written in the transaction that applies
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -41,6 +41,9 @@ from ingestd.store.data_sources import DataSource
 from ingestd.store.files import File
 from ingestd.store.manifests import Manifest
 from ingestd.store.segments import Segment
+
+LONG: Final = timedelta(hours=2)
+"""How long processing may take before it counts as delayed, and then until it does so again (D29)."""
 
 
 class Ingestion(Base):
@@ -447,6 +450,25 @@ def applied(connection: Connection, ingestion_id: UUID) -> dict[str, dict[str, i
         select(LedgerEntry.part, LedgerEntry.counts).where(LedgerEntry.ingestion_id == ingestion_id)
     )
     return {part: counts for part, counts in rows}  # noqa: C416 -- rows are no pairs for dict()
+
+
+_DELAYED = text("""
+    UPDATE ingestions i SET delays = late.periods
+    FROM (
+        SELECT id, floor(extract(epoch FROM now() - started_at) / :seconds)::bigint AS periods
+        FROM ingestions
+        WHERE status IN ('scheduled', 'in_progress') AND status = 'in_progress' AND stage <> 'held'
+          AND started_at <= now() - make_interval(secs => :seconds)
+        FOR UPDATE SKIP LOCKED
+    ) late
+    WHERE i.id = late.id AND late.periods > i.delays
+    RETURNING i.id
+""").bindparams(seconds=LONG.total_seconds())
+
+
+async def delayed(session: AsyncSession) -> list[UUID]:
+    """The ingestions that have been processed for another `LONG` since this was last asked; noted in their rows."""
+    return list(await session.scalars(_DELAYED))
 
 
 _EXPIRE_ERROR_FILES = text("""

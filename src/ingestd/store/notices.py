@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Executable, ForeignKey, Index, Uuid, bindparam, text
+from sqlalchemy import ARRAY, Executable, ForeignKey, Index, Uuid, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.store.base import Base, Key
@@ -29,6 +30,16 @@ class Notice(Base):
     subject_id: Mapped[UUID | None] = mapped_column(index=True)  # an ingestion's, or a file's
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+
+
+async def after(
+    session: AsyncSession, account_id: UUID, last: UUID, *, types: Collection[str] | None, at_most: int
+) -> Sequence[Notice]:
+    """The account's notices whose ids come after one, oldest first; ids are made in the order of time."""
+    wanted = select(Notice).where(Notice.account_id == account_id, Notice.id > last)
+    if types:
+        wanted = wanted.where(Notice.type.in_(types))
+    return (await session.scalars(wanted.order_by(Notice.id).limit(at_most))).all()
 
 
 _ADD = text("""

@@ -20,6 +20,16 @@ PATIENCE: Final = timedelta(days=5)
 """How long a webhook may fail, without one success in between, before it is disabled."""
 
 
+RESERVED: Final = frozenset(
+    {
+        *("accept-encoding", "connection", "content-encoding", "content-length", "content-type", "cookie", "expect"),
+        *("host", "keep-alive", "trailer", "transfer-encoding", "upgrade", "user-agent", "via"),
+    }
+)
+RESERVED_PREFIXES: Final = ("ingestd-", "proxy-", "webhook-")
+"""Headers that an account cannot set, since they are ours or change how a request is read (T15)."""
+
+
 class Disabled(StrEnum):
     """Why a webhook is disabled."""
 
@@ -91,8 +101,8 @@ async def record_success(session: AsyncSession, webhook_id: UUID) -> None:
     await session.execute(healthy.values(failing_since=None))
 
 
-async def record_failure(session: AsyncSession, webhook_id: UUID, *, gone: bool, now: datetime) -> None:
-    """Note that it has not; one that is gone, or has failed for `PATIENCE`, is disabled."""
+async def record_failure(session: AsyncSession, webhook_id: UUID, *, gone: bool, now: datetime) -> Webhook | None:
+    """Note that it has not; one that is gone, or has failed for `PATIENCE`, is disabled, and given."""
     since: datetime | None = await session.scalar(
         update(Webhook)
         .where(Webhook.id == webhook_id, Webhook.enabled)
@@ -100,7 +110,9 @@ async def record_failure(session: AsyncSession, webhook_id: UUID, *, gone: bool,
         .returning(Webhook.failing_since)
     )
     if since is None or not (gone or now - since >= PATIENCE):
-        return
-    reason = Disabled.GONE if gone else Disabled.FAILING
-    disabled = update(Webhook).where(Webhook.id == webhook_id)
-    await session.execute(disabled.values(enabled=False, disabled_reason=reason, updated_at=now))
+        return None
+    webhook = await session.get_one(Webhook, webhook_id, populate_existing=True)
+    webhook.enabled, webhook.updated_at = False, now
+    webhook.disabled_reason = Disabled.GONE if gone else Disabled.FAILING
+    await session.flush()
+    return webhook

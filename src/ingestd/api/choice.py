@@ -1,0 +1,27 @@
+"""Webhooks chosen for something: they are told of what becomes of its files, whatever else they want (S136)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from ingestd.api.context import Principal, Tx
+from ingestd.api.ids import WebhookId
+from ingestd.domain.errors import Invalid, Problem
+from ingestd.store import webhooks
+
+Chosen = Annotated[
+    list[WebhookId],
+    Field(max_length=20, description="Webhooks of the account that are told what becomes of its files."),
+]
+
+
+async def chosen(tx: Tx, caller: Principal, webhook_ids: Sequence[UUID]) -> list[UUID]:
+    """The chosen webhooks, once each, or Invalid where one is none of the account's."""
+    if await webhooks.unknown(tx, caller.account_id, webhook_ids):
+        problem = Problem("/body/webhooks", "webhook_unknown", "Must be ids of webhooks that the account has.")
+        raise Invalid("There is no such webhook.", problems=(problem,))
+    return list(dict.fromkeys(webhook_ids))
