@@ -97,7 +97,11 @@ async def test_a_secret_that_does_not_fit_is_told_what_does(tenant, changes, poi
 
 
 async def test_a_locked_key_is_not_unlocked_and_its_owner_told_how_to(tenant):
-    text = asyncssh.generate_private_key("ssh-ed25519").export_private_key(passphrase="x", rounds=1).decode()
+    text = (
+        asyncssh.generate_private_key("ssh-ed25519")
+        .export_private_key(passphrase="x", rounds=1, ignore_few_rounds=True)
+        .decode()
+    )
     answer = await create(tenant, password=None, private_key=text)
     assert problems(answer) == ("secret_invalid", ["/body/private_key"])
     assert "ssh-keygen -p" in answer.json()["errors"][0]["detail"]

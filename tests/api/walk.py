@@ -36,7 +36,8 @@ BODIES: dict[str, Any] = {
         "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
     },
     "connections_create": {"name": "made by the walk"} | SERVER,
-    "connections_change": {"root": "walk"},
+    "connections_change": {"name": "changed by the walk"},
+    "connections_test_new": {"name": "not kept"} | SERVER,
     "connections_pin_host_keys": {"host_keys": []},
     "schedules_preview": {name: SCHEDULE[name] for name in ("frequency", "valid_from", "valid_to")},
     "segments_put_schedule": SCHEDULE | {"connection": f"con_{UNKNOWN}"},
@@ -154,7 +155,7 @@ async def owned(tenant: Tenant) -> dict[str, str]:
     source = (await tenant.http.post("/v1/data-sources", json={"name": "CRM"})).raise_for_status().json()
     await tenant.http.put(f"/v1/data-sources/{source['id']}/mapping", json=BODIES["data_sources_mapping_put"])
     attribute = await tenant.http.post("/v1/attributes", json={"name": "tier"})
-    connection = await tenant.http.post("/v1/connections", json={"name": "walk"} | SERVER)
+    connection = await tenant.http.post("/v1/connections", json=own_door(tenant))
     found = {
         "acc": tenant.id,
         "key": key.raise_for_status().json()["id"],
@@ -177,6 +178,13 @@ async def owned(tenant: Tenant) -> dict[str, str]:
     ):
         found[prefix] = (await tenant.http.get(path)).raise_for_status().json()["data"][0]["id"]
     return found
+
+
+def own_door(tenant: Tenant) -> dict[str, Any]:
+    """A connection to the service's own SFTP server, which is a real one."""
+    server = {"name": "walk", "kind": "sftp", "host": tenant.app.sftp.host, "port": tenant.app.sftp.port}
+    login = {"username": tenant.id, "private_key": tenant.import_key.read_text()}
+    return server | login | {"host_keys": list(tenant.app.sftp.host_keys)}
 
 
 async def edited_segment(tenant: Tenant, name: str) -> str:
@@ -214,6 +222,8 @@ async def fresh(tenant: Tenant, operation: Operation, ids: dict[str, str]) -> tu
     if operation.name == "connections_delete":
         made = await tenant.http.post("/v1/connections", json={"name": "to be deleted"} | SERVER)
         return ids | {"con": made.raise_for_status().json()["id"]}, content
+    if operation.name == "connections_pin_host_keys":
+        content["json"] = {"host_keys": list(tenant.app.sftp.host_keys)}
     if operation.name == "recipients_confirm":
         content["json"] = {"code": await code_of(tenant, ids["rcp"])}
     if operation.name not in {"files_delete", "ingestions_create"} and not operation.path.startswith(DRAFT):

@@ -37,6 +37,7 @@ from ingestd.api import (
     schemas,
     segments,
     system,
+    visits,
     webhook_events,
     webhooks,
 )
@@ -46,7 +47,7 @@ from ingestd.api.edge import Edge
 
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
-    *(attributes, macros, data_sources, connections, schedules, runs),
+    *(attributes, macros, data_sources, connections, visits, schedules, runs),
     *(ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments),
     *(webhooks, webhook_events, deliveries, audit),
 )

@@ -57,7 +57,7 @@ _OF_OTHERS: Final = {
         502, "Login refused", "The server does not let us in with this user name and secret.", "Mend the connection."
     ),
     "path_not_found": Entry(
-        502, "No such path", "The server has no such file or folder, or does not show it to us.", "Browse its folders."
+        404, "No such path", "The server has no such file or folder, or does not show it to us.", "Browse its folders."
     ),
     "permission_denied": Entry(
         502, "Permission denied", "We may not read this file or folder, or it leads out of the root folder.", _TEST

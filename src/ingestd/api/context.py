@@ -32,7 +32,9 @@ from ingestd.domain.errors import Forbidden
 from ingestd.domain.ids import Prefix
 from ingestd.domain.submission import Actor
 from ingestd.egress import Allowed
+from ingestd.fetch.remote import Terms
 from ingestd.ingest.intake import Intake
+from ingestd.settings import FetchSettings
 from ingestd.store import accounts, api_keys
 from ingestd.store.api_keys import ApiKey
 from ingestd.store.engine import transaction, utc_now
@@ -91,7 +93,13 @@ class Parts:
     rate: Rate
     checks: Mapping[str, Check]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    fetch: FetchSettings = field(default_factory=FetchSettings)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS))
+
+    @property
+    def terms(self) -> Terms:
+        """On which terms other people's servers are visited."""
+        return Terms(self.fetch, self.egress_allow)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,7 @@ class _Starting:
         parts = Parts(
             intake=self.intake,
             egress_allow=self.allow,
+            fetch=self.settings.fetch,
             sftp=sftp,
             rate=Rate(per_key=http.requests_per_minute, wrong_keys=http.wrong_keys_per_minute),
             checks=checks.all_of(self.checks),

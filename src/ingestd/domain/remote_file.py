@@ -12,6 +12,7 @@ from ingestd.domain.errors import NotFound
 
 SEPARATOR: Final = "__"
 MAX_NAME: Final = 200
+"""Characters of a file's name at most."""
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
