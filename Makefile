@@ -22,7 +22,7 @@ export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
 
 .PHONY: help
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=$(PYTHON) (3.11 to 3.14), VENV=$(VENV), WORKERS=$(WORKERS) (tests at a time), ARGS (handed on by run, demo, test, bench)"
 
 .PHONY: install
@@ -56,6 +56,10 @@ test: $(STAMP) ## run the tests
 .PHONY: nightly
 nightly: $(STAMP) ## run the generated tests at length: 10,000 files for the scanner; an hour
 	@INGESTD_TEST_FACTOR=20 $(BIN)/python -m pytest -n $(WORKERS) --timeout=7200 tests/domain tests/pipeline tests/store/load $(ARGS)
+
+.PHONY: test-faults
+test-faults: $(STAMP) ## run the fault tests at length: every call broken in every way; half an hour
+	@$(BIN)/python -m pytest -m fault tests/faults $(ARGS)
 
 .PHONY: check
 check: $(STAMP) $(TYPES) ## what CI checks besides the tests: style, types, floors, dependencies, spelling, the API's document

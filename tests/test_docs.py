@@ -13,7 +13,7 @@ from ingestd.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-TARGETS = set(re.findall(r"^\.PHONY: (\w+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^\.PHONY: ([\w-]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def marked(kind: str) -> set[str]:
@@ -35,7 +35,7 @@ def test_every_link_within_the_project_leads_to_a_file(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_make_command_that_is_named_exists(document):
-    assert set(re.findall(r"(?:^|`)make (\w+)", document.read_text(), re.MULTILINE)) <= TARGETS
+    assert set(re.findall(r"(?:^|`)make ([\w-]+)", document.read_text(), re.MULTILINE)) <= TARGETS
 
 
 OTHERS = {"INGESTD_ROLES", "INGESTD_SECRETS_DIR", "INGESTD_PUSH_API", "INGESTD_PUSH_API_KEY", "INGESTD_PUSH_KEY"}
@@ -60,7 +60,7 @@ def test_every_setting_that_is_named_exists(document):
 
 
 def test_every_make_command_is_in_its_help():
-    assert set(re.findall(r"^(\w+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)) == TARGETS
+    assert set(re.findall(r"^([\w-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)) == TARGETS
 
 
 def test_every_decision_is_listed():

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections import Counter
 
 import pytest
 import pytest_asyncio
@@ -9,6 +10,15 @@ from tests.faults.invariants import check_invariants
 from tests.faults.program import Client, Program
 
 from ingestd.store import embedded
+
+TALLY = Counter()
+"""How many faults struck, by what they struck and their kind."""
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what was broken."""
+    for (what, kind), times in sorted(TALLY.items()):
+        terminalreporter.write_line(f"faults: {times:4} x {kind} at a {what}")
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -35,6 +35,28 @@ POINTS = {
 }
 HEARTBEAT = "ingestd.store.replicas:beat"
 NEW_ERROR_FILE = "ingestd.ingest.work:report_lost"
+SETTLING = "ingestd.store.ingestions:settle_part"
+OPENING = "ingestd.store.ingestions:open_part"
+DATABASE_CALLS = ("psycopg.cursor:Cursor.execute", "psycopg.cursor:Cursor.copy", "psycopg.connection:Connection.commit")
+STORAGE_CALLS = ("os:fsync", "os:link")
+DOORS = (
+    "ingestd.ingest.intake:add_file",
+    "ingestd.ingest.pairing:submit_manifest",
+    "ingestd.store.accounts:take_seq",
+    "ingestd.ingest.engine:Engine.enqueue",
+    "ingestd.ingest.tell:tell",
+)
+WALK = (
+    "ingestd.store.ingestions:claim",
+    "ingestd.store.ingestions:change",
+    "ingestd.store.ingestions:applied",
+    SETTLING,
+    "ingestd.store.ingestions:finish",
+    "ingestd.ingest.tell:tell_ingestion",
+)
+TELLING = ("ingestd.store.deliveries:claim", "ingestd.store.deliveries:mark")
+ARMED = {*POINTS.values(), HEARTBEAT, NEW_ERROR_FILE, OPENING, *DATABASE_CALLS, *STORAGE_CALLS, *DOORS, *WALK, *TELLING}
+LOST = (asyncssh.Error, OSError, httpx.TransportError)  # what a client sees of a service that fails
 
 
 async def until(condition):
@@ -47,8 +69,9 @@ async def until(condition):
 class Program:
     """`ingestd serve` on one data folder. Its ports change from start to start."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, database=None):
         self.folder = folder
+        self.database = database
         self.fault = folder / "fault"
         self.held_by = folder / "fault.held"
         self.log = folder / "log"
@@ -63,13 +86,13 @@ class Program:
             "INGESTD_WORKER__PART_BYTES": "4000",
             "INGESTD_WORKER__ATTEMPTS": str(ATTEMPTS),
             "INGESTD_DATABASE_SETTINGS": '{"fsync": "off", "shared_buffers": "64MB"}',
-        }
+        } | (database.environment if database else {})
 
     async def spawn(self):
         """Start the program, without waiting for it."""
         inject = {
             "INGESTD_TEST_FAULT": str(self.fault),
-            "INGESTD_TEST_POINTS": ",".join([*POINTS.values(), HEARTBEAT, NEW_ERROR_FILE]),
+            "INGESTD_TEST_POINTS": ",".join(ARMED),
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(Path(__file__).parent / "inject"), os.environ.get("PYTHONPATH")])
             ),
@@ -77,7 +100,7 @@ class Program:
         with self.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "ingestd", "serve"),
+                *("-m", "ingestd", "serve", *(["--migrate"] if self.database else [])),
                 env=os.environ | self.environment | inject,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -98,6 +121,11 @@ class Program:
         assert left == []
         self.family = psutil.Process(self.process.pid).children(recursive=True)
 
+    async def start_again(self):
+        """Start it if it has died."""
+        if self.process.returncode is not None:
+            await self.start()
+
     async def kill(self):
         """`kill -9`; what it was held by is forgotten."""
         self.family = psutil.Process(self.process.pid).children(recursive=True)
@@ -112,8 +140,8 @@ class Program:
         async with asyncio.timeout(30):
             return await self.process.wait()
 
-    def arm(self, *points, act="hold", call=1, always=False, only=None):
-        """Let a call of the points hold or end its process, or cut its connection; `only` with that argument."""
+    def arm(self, *points, act="hold", call=1, always=False, only=None, where=None):
+        """Let something happen at a call of the points; `only` with that argument, `where`: in that kind of process."""
         self.release()
         fault = {
             "points": [POINTS.get(each, each) for each in points],
@@ -121,6 +149,7 @@ class Program:
             "call": call,
             "always": always,
             "only": only,
+            "where": where,
         }
         new = self.folder / "fault.new"
         new.write_text(json.dumps(fault | {"calls": 0}))
@@ -148,14 +177,15 @@ class Program:
     @contextmanager
     def ground(self):
         """The database, blobs and keys of the running program."""
-        with base(Settings(data_dir=self.folder / "data")) as opened:
+        outside = self.database.settings if self.database else {}
+        with base(Settings(data_dir=self.folder / "data", **outside)) as opened:
             assert not opened.alone
             yield opened
 
     @contextmanager
     def sql(self, *, superuser=False):
         """A connection to its database, each statement a transaction."""
-        url = embedded.find(self.folder / "data" / "postgres")
+        url = self.database.inside if self.database else embedded.find(self.folder / "data" / "postgres")
         if superuser:
             url = url.replace("//ingestd:", "//postgres:")
         with psycopg.connect(url, autocommit=True) as connection:
@@ -208,6 +238,37 @@ class Client:
             for name, content in ((f"{stem}.csv", data), (f"{stem}.manifest", json.dumps(manifest).encode())):
                 async with client.open(f"/{name}", "wb") as file:
                     await file.write(content)
+
+    async def insist(self, stem, data, **more):
+        """Put a data file and its manifest, each until that is acknowledged; start what has died."""
+        manifest = {"fileName": f"{stem}.csv", "type": "profile", "clientEmail": "data@example.org"} | more
+        for name, content in ((f"{stem}.csv", data), (f"{stem}.manifest", json.dumps(manifest).encode())):
+            await self.survive(self.put, name, content)
+
+    async def put(self, name, content):
+        """Put one file."""
+        async with self.sftp() as client, client.open(f"/{name}", "wb") as file:
+            await file.write(content)
+
+    async def survive(self, ask, *args):
+        """Ask until the service answers; start it again where it has died."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    return await ask(*args)
+                except LOST:
+                    await asyncio.sleep(0.1)
+                    await self.program.start_again()
+
+    async def newest(self):
+        """The newest ingestion, when it has ended."""
+        async with self.http() as http:
+            while True:
+                answer = await http.get("/v1/ingestions", params={"limit": 1})
+                for shown in answer.raise_for_status().json()["data"] if answer.status_code < 500 else ():
+                    if shown["finished_at"]:
+                        return shown
+                await asyncio.sleep(0.05)
 
     async def ended(self):
         """All ingestions, oldest first, when each has ended."""
