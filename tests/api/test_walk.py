@@ -38,9 +38,8 @@ IN_TIME = {"ingestions_cancel", "ingestions_confirm", "accounts_delete"}
 ENDLESS = {"webhook_events_follow"}
 """Streams that end only with the service: tests/api/test_webhook_events.py reads them."""
 
-READING_POSTS = {"schedules_preview", "profiles_lookup", "manifests_validate"}
 READING_POSTS = {
-    *("schedules_preview", "profiles_lookup", "manifests_validate"),
+    *("schedules_preview", "segments_lookup", "profiles_lookup", "manifests_validate"),
     *("connections_test_new", "connections_test", "connections_scan_host_keys", "connections_resolve"),
 }
 OPEN = {"livez", "readyz", "version", "problems_list", "manifests_schema"}

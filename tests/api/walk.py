@@ -49,6 +49,8 @@ BODIES: dict[str, Any] = {
         "method": "upload",
         "upload_type": "manual",
     },
+    "segments_lookup": {"identifiers": [{"kind": "user_id", "value": "ann"}]},
+    "segments_change_partition": {"name": "High loyal"},
     "segments_change": {"description": "Who is how loyal today"},
     "segments_put_draft": {"description": "Who is how loyal now"},
     "manifests_create": {"name": "walk.manifest", "content": {}},
@@ -168,8 +170,8 @@ async def owned(tenant: Tenant) -> dict[str, str]:
         "src": source["id"],
         "atr": attribute.raise_for_status().json()["id"],
         "rcp": (await tenant.http.post("/v1/recipients", json=recipient)).raise_for_status().json()["id"],
-        "seg": await edited_segment(tenant, "walk"),
     }
+    found["seg"], found["prt"] = await filled_segment(tenant)
     found["run"] = await requested_run(tenant, await scheduled_segment(tenant, found["con"], "with a run"))
     for prefix, path in (
         ("ikey", "/v1/import-keys"),
@@ -185,6 +187,19 @@ def own_door(tenant: Tenant) -> dict[str, Any]:
     server = {"name": "walk", "kind": "sftp", "host": tenant.app.sftp.host, "port": tenant.app.sftp.port}
     login = {"username": tenant.id, "private_key": tenant.import_key.read_text()}
     return server | login | {"host_keys": list(tenant.app.sftp.host_keys)}
+
+
+async def filled_segment(tenant: Tenant) -> tuple[str, str]:
+    """A segment with members and a draft, and one of its partitions."""
+    made = await tenant.http.post("/v1/segments", json=BODIES["segments_create"] | {"name": "walk"})
+    segment = made.raise_for_status().json()["id"]
+    (await tenant.http.post(f"/v1/segments/{segment}/activate")).raise_for_status()
+    file = (await tenant.http.put("/v1/files/members.csv", content=b"user_id,level\nann,High\n")).json()
+    submitted = await tenant.http.post("/v1/ingestions", json={"file_id": file["id"], "segment_id": segment})
+    await tenant.ended(submitted.raise_for_status().json()["id"])
+    (await tenant.http.put(f"/v1/segments/{segment}/draft", json=BODIES["segments_put_draft"])).raise_for_status()
+    partitions = (await tenant.http.get(f"/v1/segments/{segment}/partitions")).raise_for_status().json()
+    return segment, partitions["data"][0]["id"]
 
 
 async def edited_segment(tenant: Tenant, name: str) -> str:
@@ -217,7 +232,7 @@ async def fresh(tenant: Tenant, operation: Operation, ids: dict[str, str]) -> tu
     content = operation.content()
     if operation.path.startswith(SEGMENT) and operation.path.endswith(("/schedule", "/pause", "/resume", "/runs")):
         return await fresh_schedule(tenant, operation, ids)
-    if operation.path.startswith(SEGMENT) and operation.method != "GET":
+    if operation.path.startswith(SEGMENT) and operation.method != "GET" and "/partitions/" not in operation.path:
         return ids | {"seg": await edited_segment(tenant, f"for {operation.name}".replace("_", " "))}, content
     if operation.name == "connections_delete":
         made = await tenant.http.post("/v1/connections", json={"name": "to be deleted"} | SERVER)

@@ -26,7 +26,9 @@ from ingestd.api import (
     macros,
     manifests,
     me,
+    members,
     messages,
+    partitions,
     problems,
     profiles,
     recipients,
@@ -48,7 +50,7 @@ from ingestd.api.edge import Edge
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
     *(attributes, macros, data_sources, connections, visits, schedules, runs),
-    *(ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments),
+    *(ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments, partitions, members),
     *(webhooks, webhook_events, deliveries, audit),
 )
 

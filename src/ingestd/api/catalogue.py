@@ -219,6 +219,9 @@ _OF_THE_API: Final = {
     "segment_exists": Entry(
         409, "Segment exists", "The account has a segment of this name already.", "Choose another name."
     ),
+    "partition_exists": Entry(
+        409, "Partition exists", "The segment has a partition of this name already.", "Choose another name."
+    ),
     "segment_in_use": Entry(
         409,
         "Segment in use",

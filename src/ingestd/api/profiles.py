@@ -11,11 +11,12 @@ from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
-from ingestd.api.context import NO_STORE, Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api.context import NO_STORE, Caller, Parts, Reading, Scope, Service, Tx, needs
 from ingestd.api.events import EventOut, EventPage
 from ingestd.api.ids import ProfileId
 from ingestd.api.model import In
 from ingestd.api.pages import Asked, listing
+from ingestd.api.partitions import PartitionRef, ref
 from ingestd.api.routes import Router
 from ingestd.api.values import value
 from ingestd.domain import ids
@@ -24,10 +25,10 @@ from ingestd.domain.identity import KIND_OF_WORD, normalise
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import DataSourceView
 from ingestd.domain.moment import Moment
-from ingestd.store import attributes, data_sources, erasure, events, ingestions, profiles
+from ingestd.store import attributes, data_sources, erasure, events, ingestions, members, profiles
 from ingestd.store.engine import utc_now
 from ingestd.store.ingestions import Ingestion
-from ingestd.store.profiles import Profile, identifier_hash
+from ingestd.store.profiles import Profile, hashes_of, identifier_hash
 
 router = Router(prefix="/v1/profiles", tags=["Profiles"])
 
@@ -66,10 +67,32 @@ class OriginOut(BaseModel):
     changed_at: Moment
 
 
+class SegmentRef(BaseModel):
+    """A segment, named."""
+
+    id: str
+    name: str
+
+
+class MembershipOut(BaseModel):
+    """An active segment that a person is in, the partition, and since when."""
+
+    segment: SegmentRef
+    partition: PartitionRef
+    since: Moment
+
+
+class MembershipsOut(BaseModel):
+    """The segments that a person is in."""
+
+    data: list[MembershipOut]
+
+
 class ProfileDetail(ProfileOut):
-    """A person, and where each attribute came from."""
+    """A person, where each attribute came from, and the segments they are in by one of their identifiers (D40)."""
 
     provenance: dict[str, OriginOut]
+    segments: list[MembershipOut]
 
 
 class Found(BaseModel):
@@ -113,7 +136,7 @@ async def lookup(body: LookupIn, tx: Reading, service: Service, caller: Caller) 
     summary="Show a profile",
     dependencies=[needs(Scope.PROFILES_READ), NO_STORE],
 )
-async def get_one(profile_id: ProfileId, tx: Reading, caller: Caller) -> ProfileDetail:
+async def get_one(profile_id: ProfileId, tx: Reading, service: Service, caller: Caller) -> ProfileDetail:
     """One person, also by the id of a profile that was merged into theirs; and where each attribute came from."""
     profile = await _profile(tx, caller.account_id, profile_id)
     seqs = {name: (profile.origins or {}).get(name, profile.origin) for name in profile.attributes}
@@ -123,6 +146,7 @@ async def get_one(profile_id: ProfileId, tx: Reading, caller: Caller) -> Profile
     return ProfileDetail(
         **_fields(profile, kinds),
         provenance={name: _origin(made[seq], sources) for name, seq in seqs.items()},
+        segments=await _segments(tx, service, profile),
     )
 
 
@@ -131,6 +155,31 @@ def _origin(made: Ingestion, sources: Mapping[UUID, str]) -> OriginOut:
         id=ids.show(Prefix.DATA_SOURCE, made.data_source_id), name=sources[made.data_source_id]
     )
     return OriginOut(ingestion=ids.show(Prefix.INGESTION, made.id), data_source=source, changed_at=made.started_at)
+
+
+@router.get(
+    "/{profile_id:id}/segments",
+    operation_id="profiles_segments",
+    summary="List a person's segments",
+    dependencies=[needs(Scope.PROFILES_READ), NO_STORE],
+)
+async def list_segments(profile_id: ProfileId, tx: Reading, service: Service, caller: Caller) -> MembershipsOut:
+    """The active segments that a person is in, by any of their identifiers."""
+    profile = await _profile(tx, caller.account_id, profile_id)
+    return MembershipsOut(data=await _segments(tx, service, profile))
+
+
+async def _segments(tx: AsyncSession, service: Parts, profile: Profile) -> list[MembershipOut]:
+    keys = await service.intake.keys(profile.account_id)
+    found = await members.of_person(tx, profile.account_id, [hash_ for _, hash_ in hashes_of(profile, keys.index_key)])
+    return [
+        MembershipOut(
+            segment=SegmentRef(id=ids.show(Prefix.SEGMENT, segment.id), name=segment.name),
+            partition=ref(partition),
+            since=since,
+        )
+        for segment, partition, since in found
+    ]
 
 
 @router.get(

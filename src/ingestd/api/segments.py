@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from ingestd.api import audit
 from ingestd.api.context import Caller, Principal, Reading, Scope, Tx, needs
 from ingestd.api.etags import IfMatch
-from ingestd.api.ids import SegmentId
+from ingestd.api.ids import PartitionId, SegmentId
 from ingestd.api.model import STRICT, In, Name, Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
@@ -20,7 +20,15 @@ from ingestd.domain import ids
 from ingestd.domain.errors import Conflict, NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
-from ingestd.domain.segment import Draft, Method, SegmentStatus, SegmentType, UploadType, segment_name_problem
+from ingestd.domain.segment import (
+    MAX_PARTITIONS,
+    Draft,
+    Method,
+    SegmentStatus,
+    SegmentType,
+    UploadType,
+    segment_name_problem,
+)
 from ingestd.store import accounts, schedules, segments
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.segments import Segment
@@ -65,12 +73,29 @@ class SegmentPatch(TypedDict, total=False):
     upload_type: UploadType
 
 
+class PartitionEditIn(In):
+    """A change of a partition, to be published with the others."""
+
+    id: PartitionId
+    name: Name | None = None
+    disabled: bool | None = None
+
+
 class DraftIn(In):
     """Edits to be published together; what is null or absent stays as it is."""
 
     name: SegmentName | None = None
     description: Description | None = None
     upload_type: UploadType | None = None
+    partitions: Annotated[tuple[PartitionEditIn, ...], Field(max_length=MAX_PARTITIONS)] = ()
+
+
+class PartitionEditOut(BaseModel):
+    """A change of a partition that is not published; null: as it is."""
+
+    id: str
+    name: str | None
+    disabled: bool | None
 
 
 class DraftOut(BaseModel):
@@ -79,6 +104,7 @@ class DraftOut(BaseModel):
     name: str | None
     description: str | None
     upload_type: UploadType | None
+    partitions: list[PartitionEditOut]
 
 
 class SegmentOut(Out):
@@ -109,7 +135,11 @@ def _draft(segment: Segment) -> DraftOut | None:
     if segment.draft is None:
         return None
     draft = Draft.model_validate(segment.draft)
-    return DraftOut(name=draft.name, description=draft.description, upload_type=draft.upload_type)
+    edits = [
+        PartitionEditOut(id=ids.show(Prefix.PARTITION, edit.id), name=edit.name, disabled=edit.disabled)
+        for edit in draft.partitions
+    ]
+    return DraftOut(**draft.model_dump(exclude={"partitions"}), partitions=edits)
 
 
 def shown(segment: Segment) -> SegmentOut:
@@ -228,12 +258,14 @@ async def change(segment_id: SegmentId, body: SegmentPatch, tx: Tx, caller: Call
 )
 async def delete(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Delete a segment with its members and its history, for good; 409 while it is active or in progress."""
+    await segments.get(tx, caller.account_id, segment_id)
+    now = await segments.lock_members(tx, segment_id)
     segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
     before = shown(segment)
     match.check(before)
     if SegmentStatus(segment.status).takes_files:
         raise Conflict(f"The segment is {segment.status}: deactivate it first.", code="segment_in_use")
-    await segments.remove(tx, segment, now=utc_now())
+    await segments.remove(tx, segment, now=now)
     await schedules.remove(tx, segment.id)
     audit.note(tx, caller, "segment.deleted", before.id, before=before)
 
@@ -261,6 +293,8 @@ async def get_draft(segment_id: SegmentId, tx: Reading, caller: Caller) -> Draft
 async def put_draft(segment_id: SegmentId, body: DraftIn, tx: Tx, caller: Caller) -> DraftOut:
     """Save edits, in place of those saved before, without any effect until they are published by `activate` (S11)."""
     segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
+    for edit in body.partitions:
+        await segments.get_partition(tx, segment, edit.id)
     before = shown(segment)
     segment.draft = Draft.model_validate(body.model_dump()).model_dump(mode="json")
     audit.note(tx, caller, "segment.edited", before.id, before=before, after=shown(segment))
@@ -309,11 +343,23 @@ async def activate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
     segment.description = draft.description or segment.description
     waits = segment.refreshed_at is None or draft.upload_type not in {None, segment.upload_type}
     segment.upload_type = draft.upload_type or segment.upload_type
+    await _publish(tx, segment, draft)
     segment.draft = None
     segment.status = status.activated(waits=waits)
     after = shown(await tx.run_sync(segments.add, segment))
     await schedules.set_active(tx, account, segment.id, active=segment.is_scheduled, now=utc_now())
     return audit.changed(tx, caller, "segment.activated", before, after)
+
+
+async def _publish(tx: AsyncSession, segment: Segment, draft: Draft) -> None:
+    """Change the partitions as the draft says; one that is gone since is left out."""
+    there = {each.id: each for each in await segments.partitions(tx, segment, disabled_too=True)}
+    for edit in draft.partitions:
+        if edit.id in there:
+            partition = there[edit.id]
+            partition.name = edit.name or partition.name
+            partition.disabled = partition.disabled if edit.disabled is None else edit.disabled
+    await tx.run_sync(segments.write_partitions)
 
 
 @router.post(

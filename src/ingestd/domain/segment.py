@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from enum import StrEnum
 from typing import Final
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
@@ -81,11 +82,11 @@ class SegmentStatus(StrEnum):
 
 
 class PartitionEdit(BaseModel):
-    """A change of one partition in a draft, by its id as shown."""
+    """A change of one partition in a draft."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
+    id: UUID
     name: str | None = None
     disabled: bool | None = None
 

@@ -18,8 +18,8 @@ from ingestd.store.page import Cut, Sorts
 
 SORTS: Final[Sorts] = {"created_at": (Ingestion.created_at, Ingestion.id)}
 
-_AT_A_TIME: Final = 500
-_ALL_AT_ONE_MOMENT: Final = (
+AT_A_TIME: Final = 500
+ALL_AT_ONE_MOMENT: Final = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
     "SET LOCAL idle_in_transaction_session_timeout = '1min'",  # a reader who stops reading holds nothing for long
 )
@@ -51,10 +51,10 @@ async def export(session: AsyncSession, account_id: UUID, wanted: Wanted) -> Asy
 
     Nothing else may have been asked in this transaction yet.
     """
-    for setting in _ALL_AT_ONE_MOMENT:
+    for setting in ALL_AT_ONE_MOMENT:
         await session.execute(text(setting))
     statement = _of(account_id, wanted).order_by(Ingestion.created_at.desc(), Ingestion.id.desc())
-    found = await session.stream(statement, execution_options={"yield_per": _AT_A_TIME})
+    found = await session.stream(statement, execution_options={"yield_per": AT_A_TIME})
     async for row in found:
         yield row
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -12,17 +11,17 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.errors import NotFound
-from ingestd.domain.identity import kind_of
 from ingestd.store.base import SLICES
 from ingestd.store.data_sources import DataSourceChange, DataSourceMember
 from ingestd.store.events import Event
+from ingestd.store.members import forget
 from ingestd.store.profiles import (
     Profile,
     ProfileAlias,
     ProfileRedirect,
     Tombstone,
     get_many,
-    identifier_hash,
+    hashes_of,
     merged_into,
 )
 
@@ -34,7 +33,7 @@ _LOCK: Final = text(
 
 
 async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, index_key: str, now: datetime) -> None:
-    """Remove a person's profile, identifiers and events in the caller's transaction, or raise NotFound.
+    """Remove a person's profile, identifiers, events and memberships in the caller's transaction, or raise NotFound.
 
     Waits for the parts that are being applied; those that come later find the tombstones of all identifiers.
     """
@@ -43,7 +42,7 @@ async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, in
     if profile is None:
         raise NotFound("There is no such profile.")
     ids = [profile.profile_id, *await merged_into(session, account_id, profile.profile_id)]
-    hashes = list(_hashes(profile, index_key))
+    hashes = list(hashes_of(profile, index_key))
     of_account = {"account_id": account_id, "erased_at": now}
     stones = insert(Tombstone).values([of_account | {"kind": kind, "hash": hash_} for kind, hash_ in hashes])
     key = [Tombstone.account_id, Tombstone.kind, Tombstone.hash]
@@ -59,10 +58,4 @@ async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, in
         delete(Profile).where(Profile.account_id == account_id, Profile.profile_id == profile.profile_id),
     ):
         await session.execute(statement.execution_options(synchronize_session=False))
-
-
-def _hashes(profile: Profile, index_key: str) -> Iterator[tuple[int, UUID]]:
-    for word, values in profile.identifiers.items():
-        kind = kind_of(word)
-        for value in values:
-            yield kind, identifier_hash(index_key, kind, value)
+    await forget(session, account_id, [hash_ for _, hash_ in hashes])

@@ -10,7 +10,7 @@ Whoever writes profiles holds their slices (`store.load.stage.lock_slices`) to t
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -19,6 +19,7 @@ from sqlalchemy import Index, SmallInteger, Uuid, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.domain.identity import kind_of
 from ingestd.store.base import SLICES, Base
 
 FILL: Final = 45
@@ -153,6 +154,14 @@ PARTITION_DDL: Final = [
 def identifier_hash(index_key: str, kind: int, value: str) -> UUID:
     """The hash of a normalised identifier: HMAC-SHA-256 of kind, NUL and value, the first 128 bits."""
     return UUID(bytes=hmac.digest(index_key.encode(), f"{kind}\0{value}".encode(), "sha256")[:16])
+
+
+def hashes_of(profile: Profile, index_key: str) -> Iterator[tuple[int, UUID]]:
+    """The identifiers of a person as (kind, hash)."""
+    for word, values in profile.identifiers.items():
+        kind = kind_of(word)
+        for value in values:
+            yield kind, identifier_hash(index_key, kind, value)
 
 
 async def get_many(session: AsyncSession, account_id: UUID, profile_ids: Collection[UUID]) -> dict[UUID, Profile]:

@@ -14,7 +14,19 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, SmallInteger, UniqueConstraint, Uuid, delete, select, text
+from sqlalchemy import (
+    DateTime,
+    ForeignKey,
+    Index,
+    SmallInteger,
+    UniqueConstraint,
+    Uuid,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -22,6 +34,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from ingestd.domain.errors import Conflict
 from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
 from ingestd.store.base import Base, Key
+from ingestd.store.engine import new_id
 from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
@@ -173,9 +186,20 @@ def _literal(words: str) -> str:
     return words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
+async def lock_members(session: AsyncSession, segment_id: UUID) -> datetime:
+    """Hold a segment's members for the rest of this transaction, before its row is held; gives the moment of then.
+
+    So a moment is never before one that another writer has written.
+    """
+    await session.execute(_LOCK, {"segment": str(segment_id)})
+    return (await session.scalars(select(func.clock_timestamp(type_=DateTime(timezone=True))))).one()
+
+
 async def remove(session: AsyncSession, segment: Segment, *, now: datetime) -> None:
-    """Delete a segment: its members and snapshots at once, its row stays for the ingestions that name it."""
-    await session.execute(_LOCK, {"segment": str(segment.id)})
+    """Delete a segment: its members and snapshots at once, its row stays for the ingestions that name it.
+
+    The caller holds its members.
+    """
     for table in (SegmentMember, Snapshot):
         await session.execute(
             delete(table).where(table.account_id == segment.account_id, table.segment_id == segment.id)
@@ -184,9 +208,55 @@ async def remove(session: AsyncSession, segment: Segment, *, now: datetime) -> N
     await session.flush()
 
 
-async def partitions(session: AsyncSession, segment: Segment, *, disabled_too: bool) -> list[Partition]:
+async def partitions(
+    session: AsyncSession, segment: Segment, *, disabled_too: bool, removed_too: bool = False
+) -> list[Partition]:
     """The partitions of a segment in the order of their first coming (S39 to S41)."""
-    found = select(Partition).where(Partition.segment_id == segment.id, Partition.removed_at.is_(None))
+    found = select(Partition).where(Partition.segment_id == segment.id)
     if not disabled_too:
         found = found.where(Partition.disabled.is_(False))
+    if not removed_too:
+        found = found.where(Partition.removed_at.is_(None))
     return list(await session.scalars(found.order_by(Partition.number)))
+
+
+async def get_partition(
+    session: AsyncSession, segment: Segment, partition_id: UUID, *, disabled_too: bool = True
+) -> Partition:
+    """One partition of a segment, or NotFound."""
+    wanted = [Partition.segment_id == segment.id, Partition.removed_at.is_(None)]
+    if not disabled_too:
+        wanted.append(Partition.disabled.is_(False))
+    return await get_owned(session, Partition, segment.account_id, partition_id, *wanted, called="partition")
+
+
+def write_partitions(session: Session) -> None:
+    """Write the partitions that were changed, or raise Conflict where two of a segment would have one name.
+
+    An asynchronous session calls it by `run_sync`.
+    """
+    try:
+        session.flush()
+    except IntegrityError:
+        raise Conflict("The segment has a partition with this name already.", code="partition_exists") from None
+
+
+async def remove_partition(session: AsyncSession, segment: Segment, partition: Partition, *, now: datetime) -> None:
+    """Let the members of a partition leave, and the partition go; the caller holds the members."""
+    there = (
+        SegmentMember.account_id == segment.account_id,
+        SegmentMember.segment_id == segment.id,
+        SegmentMember.partition == partition.number,
+        SegmentMember.valid_to.is_(None),
+    )
+    is_scd = segment.type == SegmentType.SCD
+    end = update(SegmentMember).where(*there).values(valid_to=now) if is_scd else delete(SegmentMember).where(*there)
+    await session.execute(end, execution_options={"synchronize_session": False})
+    left = partition.members
+    segment.members -= left
+    partition.members, partition.removed_at = 0, now
+    if is_scd and left:
+        change = Snapshot(id=new_id(), account_id=segment.account_id, segment_id=segment.id, taken_at=now)
+        change.members, change.entered, change.left, change.moved = segment.members, 0, left, 0
+        session.add(change)
+    await session.flush()

@@ -260,10 +260,6 @@ class _Work:
 
     def finish(self, load: Load) -> None:
         """Make the refresh the present one, and of an SCD segment that changed a snapshot."""
-        self._cur.executemany(
-            "UPDATE partitions SET members = %s WHERE segment_id = %s AND number = %s",
-            [(count, self._names["segment"], number) for number, count in self._members.items()],
-        )
         done = self.done
         facts = self._names | {
             "id": new_id(),
@@ -274,7 +270,11 @@ class _Work:
             "left": done.removed,
             "moved": done.updated,
         }
-        self._cur.execute(FINISH, facts)
+        self._cur.execute(FINISH, facts)  # first the segment's row, then the partitions', as all writers do
+        self._cur.executemany(
+            "UPDATE partitions SET members = %s WHERE segment_id = %s AND number = %s",
+            [(count, self._names["segment"], number) for number, count in self._members.items()],
+        )
         if self._kind is SegmentType.SCD and done.created + done.removed + done.updated:
             self._cur.execute(SNAPSHOT, facts)
 

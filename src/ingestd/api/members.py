@@ -1,0 +1,349 @@
+"""Members of a segment: listed, looked up, exported; who they were at a moment, and what changed since (S5, S6)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import Depends, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.api.audit import MASK
+from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Reading, Scope, Service, needs
+from ingestd.api.exports import CSV, nothing, written
+from ingestd.api.ids import PartitionId, SegmentId
+from ingestd.api.model import In
+from ingestd.api.pages import Asked, Page, listing
+from ingestd.api.partitions import PartitionRef, moment_of, ref
+from ingestd.api.routes import Router
+from ingestd.api.segments import visible
+from ingestd.domain import ids
+from ingestd.domain.errors import Invalid, NotFound, Problem
+from ingestd.domain.identity import KIND_OF_WORD, IdentifierKind, normalise
+from ingestd.domain.ids import Prefix
+from ingestd.domain.moment import Moment
+from ingestd.domain.segment import MEMBER_KINDS
+from ingestd.pipeline.phones import e164
+from ingestd.store import members, segments
+from ingestd.store.engine import utc_now
+from ingestd.store.profiles import identifier_hash
+from ingestd.store.segments import Partition, Segment, SegmentMember, Snapshot
+
+router = Router(prefix="/v1/segments/{segment_id}", tags=["Segments"])
+
+NDJSON: Final = "application/x-ndjson"
+_ROWS_AT_ONCE: Final = 500
+_PERSONAL: Final = {IdentifierKind.EMAIL, IdentifierKind.MOBILE}
+"""What can be written to: masked where the key does not have `profiles:read_pii`."""
+
+AsOf = Annotated[Moment | None, Query(description="As it was at this moment; of an SCD segment only.")]
+Of = Annotated[PartitionId | None, Query(description="In this partition.")]
+
+
+class MemberIn(In):
+    """One identifier: `kind` is user_id (or identity), mobile, email or external_id."""
+
+    kind: Annotated[str, Field(max_length=40, examples=["user_id"])]
+    value: Annotated[str, Field(min_length=1, max_length=1023, examples=["ann"])]
+
+
+class MembersLookupIn(In):
+    """Up to 1,000 identifiers, and the moment that is meant."""
+
+    identifiers: Annotated[list[MemberIn], Field(min_length=1, max_length=1000)]
+    as_of: Moment | None = None
+
+
+class MemberOut(BaseModel):
+    """A member: the identifier that the file had, and the partition it is in since then."""
+
+    kind: str
+    value: str
+    partition: PartitionRef
+    since: Moment
+
+
+class MemberPage(Page[MemberOut]):
+    """Members, in an order of no meaning."""
+
+
+class Membership(BaseModel):
+    """Which partition, and since when."""
+
+    partition: PartitionRef
+    since: Moment
+
+
+class MemberFound(BaseModel):
+    """An identifier that was asked for, and where it is, or null."""
+
+    kind: str
+    value: str
+    member: Membership | None
+
+
+class MembersLookupOut(BaseModel):
+    """The answers, in the order of the questions."""
+
+    data: list[MemberFound]
+
+
+class SnapshotOut(BaseModel):
+    """A refresh that changed something: when it became visible, how many there were then, and what had changed."""
+
+    id: str
+    taken_at: Moment
+    ingestion: str | None
+    members: int
+    entered: int
+    left: int
+    moved: int
+
+
+class SnapshotPage(Page[SnapshotOut]):
+    """Snapshots."""
+
+
+class Change(StrEnum):
+    """What happened to a member."""
+
+    ENTERED = "entered"
+    LEFT = "left"
+    MOVED = "moved"
+
+
+class ChangeOut(BaseModel):
+    """Somebody who was elsewhere at the end than at the beginning; `was` or `now` is null where they were no member."""
+
+    kind: str
+    value: str
+    change: Change
+    was: PartitionRef | None
+    now: PartitionRef | None
+
+
+class ChangePage(Page[ChangeOut]):
+    """Changes, in an order of no meaning."""
+
+
+class Format(StrEnum):
+    """How an export is written."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+async def _partitions(
+    tx: AsyncSession, caller: Principal, segment: Segment, wanted: PartitionId | None = None
+) -> dict[int, Partition]:
+    """The partitions that the caller can see by their numbers, those removed since too; or the one that is wanted."""
+    found = await segments.partitions(tx, segment, disabled_too=caller.may(Scope.SEGMENTS_WRITE), removed_too=True)
+    chosen = {each.number: each for each in found if wanted in {None, each.id}}
+    if wanted is not None and not chosen:
+        raise NotFound("There is no such partition.")
+    return chosen
+
+
+def _identifier(kind: int, value: str, caller: Principal) -> dict[str, str]:
+    """An identifier as it is shown to a caller."""
+    hidden = kind in _PERSONAL and not caller.may(Scope.PROFILES_READ_PII)
+    return {"kind": IdentifierKind(kind).word, "value": MASK if hidden else value}
+
+
+def _shown(partitions: Mapping[int, Partition], caller: Principal) -> Callable[[SegmentMember], MemberOut]:
+    def show(member: SegmentMember) -> MemberOut:
+        partition = ref(partitions[member.partition])
+        return MemberOut(**_identifier(member.kind, member.value, caller), partition=partition, since=member.valid_from)
+
+    return show
+
+
+@router.get(
+    "/members",
+    operation_id="segments_members",
+    summary="List the members of a segment",
+    dependencies=[needs(Scope.SEGMENTS_READ), NO_STORE],
+)
+async def list_members(
+    *,
+    segment_id: SegmentId,
+    tx: Reading,
+    caller: Caller,
+    asked: Annotated[Asked, Depends(listing(members.SORTS, "id", both_ways=False))],
+    partition: Of = None,
+    as_of: AsOf = None,
+) -> MemberPage:
+    """Who is in a segment or in one partition, or was at a moment; addresses and numbers need `profiles:read_pii`."""
+    segment = await visible(tx, caller, segment_id)
+    moment = moment_of(segment, as_of)
+    partitions = await _partitions(tx, caller, segment, partition)
+    found = await members.page(tx, segment, partitions, asked.cut, moment=moment)
+    return asked.page(MemberPage, found, _shown(partitions, caller))
+
+
+@router.post(
+    "/members/lookup",
+    operation_id="segments_lookup",
+    summary="Look members up by identifier",
+    dependencies=[needs(Scope.SEGMENTS_READ), NO_STORE],
+)
+async def lookup(
+    segment_id: SegmentId, body: MembersLookupIn, tx: Reading, service: Service, caller: Caller
+) -> MembersLookupOut:
+    """Say of up to 1,000 identifiers whether, and where, they are in a segment, or were at a moment."""
+    segment = await visible(tx, caller, segment_id)
+    moment = moment_of(segment, body.as_of)
+    keys = await service.intake.keys(caller.account_id)
+    hashes = [_hash(keys.index_key, asked) for asked in body.identifiers]
+    partitions = await _partitions(tx, caller, segment)
+    found = await members.find(tx, segment, partitions, {each for each in hashes if each}, moment=moment)
+    answers = [found.get(each) if each else None for each in hashes]
+    return MembersLookupOut(
+        data=[
+            MemberFound(
+                kind=asked.kind,
+                value=asked.value,
+                member=member and Membership(partition=ref(partitions[member.partition]), since=member.valid_from),
+            )
+            for asked, member in zip(body.identifiers, answers, strict=True)
+        ]
+    )
+
+
+def _hash(index_key: str, asked: MemberIn) -> UUID | None:
+    word = asked.kind.casefold()
+    kind = MEMBER_KINDS.get(word) or KIND_OF_WORD.get(word)
+    if kind is IdentifierKind.MOBILE:
+        value = e164(f"+{asked.value.strip().removeprefix('+')}")
+    else:
+        value = normalise(asked.value)
+    return identifier_hash(index_key, kind, value) if kind and value else None
+
+
+@router.get(
+    "/export",
+    operation_id="segments_export",
+    summary="Export the members of a segment",
+    dependencies=[needs(Scope.SEGMENTS_READ), NO_STORE],
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {CSV: {"schema": {"type": "string"}}, NDJSON: {"schema": {"type": "string"}}}},
+    },
+)
+async def export(  # noqa: PLR0913 -- the filters
+    *,
+    segment_id: SegmentId,
+    request: Request,
+    service: Service,
+    caller: Caller,
+    partition: Of = None,
+    as_of: AsOf = None,
+    format: Annotated[Format, Query(description="How it is written.")] = Format.CSV,  # noqa: A002
+) -> StreamingResponse:
+    """All members as they are at one moment, as a stream of CSV or of JSON lines; no cell is a formula (T100)."""
+    async with service.intake.sessions() as session:
+        segment = await visible(session, caller, segment_id)
+        moment = moment_of(segment, as_of)
+        partitions = await _partitions(session, caller, segment, partition)
+    rows = _rows(service, segment, partitions, caller, moment)
+    pieces = _csv(rows) if format is Format.CSV else _lines(rows)
+    return StreamingResponse(
+        nothing() if request.state.head else pieces,
+        media_type=f"{CSV if format is Format.CSV else NDJSON}; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="members.{format}"'},
+    )
+
+
+async def _rows(
+    service: Parts, segment: Segment, partitions: Mapping[int, Partition], caller: Principal, moment: Moment | None
+) -> AsyncIterator[list[dict[str, str]]]:
+    """The members, a few at a time."""
+    async with service.exports, service.intake.sessions() as session:
+        ready: list[dict[str, str]] = []
+        async for kind, value, number, since in members.export(session, segment, partitions, moment=moment):
+            ready.append(
+                _identifier(kind, value, caller)
+                | {"partition": partitions[number].name, "since": since.isoformat().replace("+00:00", "Z")}
+            )
+            if len(ready) == _ROWS_AT_ONCE:
+                yield ready
+                ready = []
+        yield ready
+
+
+async def _csv(rows: AsyncIterator[list[dict[str, str]]]) -> AsyncIterator[str]:
+    yield written([("kind", "value", "partition", "since")])
+    async for some in rows:
+        yield written([list(row.values()) for row in some])
+
+
+async def _lines(rows: AsyncIterator[list[dict[str, str]]]) -> AsyncIterator[str]:
+    async for some in rows:
+        yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in some)
+
+
+@router.get(
+    "/snapshots",
+    operation_id="segments_snapshots",
+    summary="List the snapshots of an SCD segment",
+    dependencies=[needs(Scope.SEGMENTS_READ)],
+)
+async def list_snapshots(
+    segment_id: SegmentId,
+    tx: Reading,
+    caller: Caller,
+    asked: Annotated[Asked, Depends(listing(members.SNAPSHOTS, "-taken_at"))],
+) -> SnapshotPage:
+    """The refreshes that changed something, the last first; of a Non-SCD segment there are none (S5, S6)."""
+    segment = await visible(tx, caller, segment_id)
+    return asked.page(SnapshotPage, await members.snapshots(tx, segment, asked.cut), _snapshot)
+
+
+def _snapshot(taken: Snapshot) -> SnapshotOut:
+    return SnapshotOut(
+        id=ids.show(Prefix.SNAPSHOT, taken.id),
+        taken_at=taken.taken_at,
+        ingestion=taken.ingestion_id and ids.show(Prefix.INGESTION, taken.ingestion_id),
+        members=taken.members,
+        entered=taken.entered,
+        left=taken.left,
+        moved=taken.moved,
+    )
+
+
+@router.get(
+    "/changes",
+    operation_id="segments_changes",
+    summary="List what changed between two moments",
+    dependencies=[needs(Scope.SEGMENTS_READ), NO_STORE],
+)
+async def list_changes(
+    *,
+    segment_id: SegmentId,
+    tx: Reading,
+    caller: Caller,
+    asked: Annotated[Asked, Depends(listing(members.CHANGES, "id", both_ways=False))],
+    since: Annotated[Moment | None, Query(alias="from", description="The earlier moment; default: the first.")] = None,
+    until: Annotated[Moment | None, Query(alias="to", description="The later moment; default: now.")] = None,
+) -> ChangePage:
+    """Who entered, who left and who moved, comparing an SCD segment as it was at two moments."""
+    segment = await visible(tx, caller, segment_id)
+    moment_of(segment, since or segment.created_at)
+    since, until = since or segment.created_at, until or utc_now()
+    if until < since:
+        problem = Problem("/query/to", "order", "Must not be before `from`.")
+        raise Invalid("The moments are in the wrong order.", problems=(problem,))
+    partitions = await _partitions(tx, caller, segment)
+    found = await members.changes(tx, segment, partitions, asked.cut, since=since, until=until)
+
+    def show(row: Any) -> ChangeOut:
+        was, now = (None if number is None else ref(partitions[number]) for number in (row.was, row.now))
+        change = Change.ENTERED if was is None else Change.LEFT if now is None else Change.MOVED
+        return ChangeOut(**_identifier(row.kind, row.value, caller), change=change, was=was, now=now)
+
+    return asked.page(ChangePage, found, show)
