@@ -22,7 +22,7 @@ import pytest_asyncio
 from ingestd.app import App, Base, base, running
 from ingestd.cli import accounts
 from ingestd.cli.receiver import Receiver
-from ingestd.settings import HttpSettings, MetricsSettings, Settings, SftpSettings, WorkerSettings
+from ingestd.settings import FetchSettings, HttpSettings, MetricsSettings, Settings, SftpSettings, WorkerSettings
 from ingestd.store import embedded
 
 hypothesis.settings.register_profile(
@@ -132,7 +132,8 @@ def settings_in(folder: Path, **more: Any) -> Settings:
         http=HttpSettings(port=0),
         sftp=SftpSettings(port=0, revocation_seconds=0.2),
         metrics=MetricsSettings(port=0),
-        worker=WorkerSettings(processes=2),
+        worker=WorkerSettings(processes=2, fetch_attempts=2, fetch_pause_seconds=0.05),
+        fetch=FetchSettings(connect_seconds=5, retry_seconds=0.05),
         egress_allow=("127.0.0.0/8:*",),
         database_settings=FAST_AND_LOOSE,
         **more,

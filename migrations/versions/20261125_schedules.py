@@ -85,6 +85,7 @@ def upgrade() -> None:
     op.create_index("ix_runs_account_id_created_at_id", "runs", ["account_id", "created_at", "id"])
     op.create_index("ix_runs_owner_id_created_at_id", "runs", ["owner_id", "created_at", "id"])
     op.create_index("ix_runs_ingestion_id", "runs", ["ingestion_id"])
+    op.create_index("ix_runs_open", "runs", ["owner_id"], postgresql_where=sa.text("state <> 'ended'"))
 
 
 def downgrade() -> None:

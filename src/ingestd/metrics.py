@@ -1,6 +1,6 @@
 """What is counted and measured, in Prometheus's form; docs/operations.md has the table.
 
-Labels take few values: never an account, a name or an id (P9). Counters are a process's own; what the last four gauges
+Labels take few values: never an account, a name or an id (P9). Counters are a process's own; what the last five gauges
 show is asked of the database when Prometheus asks, so every replica tells the same.
 """
 
@@ -25,10 +25,12 @@ class Metrics:
     stage_seconds: Histogram
     deliveries: Counter
     messages: Counter
+    fetches: Counter
     sftp_sessions: Gauge
     queue_depth: Gauge
     oldest_scheduled_seconds: Gauge
     delivery_lag_seconds: Gauge
+    schedule_lag_seconds: Gauge
     stored_bytes: Gauge
 
     def exposition(self) -> bytes:
@@ -53,6 +55,7 @@ def new_metrics() -> Metrics:
         ),
         deliveries=Counter("ingestd_deliveries", "Attempts to deliver a webhook", ["result"], registry=registry),
         messages=Counter("ingestd_messages", "Attempts to hand a mail over", ["result"], registry=registry),
+        fetches=Counter("ingestd_fetches", "Attempts of runs to fetch a file", ["result"], registry=registry),
         sftp_sessions=Gauge("ingestd_sftp_sessions", "SFTP connections that are logged in", registry=registry),
         queue_depth=Gauge("ingestd_queue_depth", "What waits or runs, of all replicas", ["queue"], registry=registry),
         oldest_scheduled_seconds=Gauge(
@@ -62,6 +65,9 @@ def new_metrics() -> Metrics:
             "ingestd_delivery_lag_seconds",
             "How long the oldest due delivery or mail has waited",
             registry=registry,
+        ),
+        schedule_lag_seconds=Gauge(
+            "ingestd_schedule_lag_seconds", "How long the schedule that is due longest has been due", registry=registry
         ),
         stored_bytes=Gauge("ingestd_stored_bytes", "Bytes of files that are kept, of all accounts", registry=registry),
     )

@@ -53,7 +53,7 @@ async def test_a_segment_that_was_refreshed_by_hand_is_switched_to_a_schedule(te
     await activate(tenant, segment)
     assert (await put_schedule(tenant, segment, body(connection)))["active"] is False
     refused = await tenant.http.post(f"/v1/segments/{segment['id']}/runs")
-    assert (refused.status_code, refused.json()["code"]) == (409, "segment_not_in_use")
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_scheduled")
     draft = await tenant.http.put(f"/v1/segments/{segment['id']}/draft", json={"upload_type": "scheduled"})
     assert draft.status_code == 200
     assert (await activate(tenant, segment))["status"] == "in_progress"

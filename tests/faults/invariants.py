@@ -105,7 +105,7 @@ def _outcomes_agree(ground, sql):
         lost = part.pop("lost", 0)
         if row.status == "completed":
             checked = Checked.model_validate(row.checked)
-            assert {entry.part for entry in ledger} == checked.parts.keys() | {checked.merges} - {None}
+            assert {entry.part for entry in ledger} == checked.units().keys() | {checked.merges} - {None}
             assert {name: counts[name] for name in part} == part
             assert sum(counts.values()) - 2 * (counts["read"]) == sum(part.values())
             assert counts["rejected"] >= lost

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncssh
 from tests.api.walk import SERVER
 
 from ingestd.scheduler.ticks import tick
@@ -89,3 +91,21 @@ async def ended(tenant: Any, run: dict[str, Any]) -> dict[str, Any]:
         shown = (await tenant.http.get(f"/v1/runs/{run['id']}")).raise_for_status().json()
         if shown["state"] == "ended":
             return shown
+        await asyncio.sleep(0.02)
+
+
+class Slow(asyncssh.SFTPServer):
+    """An SFTP server that waits with every byte until it is let `go`; `asked` says that it has been asked for one."""
+
+    go: asyncio.Event
+    asked: asyncio.Event
+
+    @classmethod
+    def new(cls) -> type[Slow]:
+        """One for a test of its own."""
+        return type("Slow", (cls,), {"go": asyncio.Event(), "asked": asyncio.Event()})
+
+    async def read(self, file_obj: object, offset: int, size: int) -> Any:
+        self.asked.set()
+        await self.go.wait()
+        return super().read(file_obj, offset, size)

@@ -37,6 +37,7 @@ from ingestd.api import (
     runs,
     schedules,
     schemas,
+    segment_schedules,
     segments,
     system,
     visits,
@@ -49,7 +50,7 @@ from ingestd.api.edge import Edge
 
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
-    *(attributes, macros, data_sources, connections, visits, schedules, runs),
+    *(attributes, macros, data_sources, connections, visits, schedules, segment_schedules, runs),
     *(ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments, partitions, members),
     *(webhooks, webhook_events, deliveries, audit),
 )

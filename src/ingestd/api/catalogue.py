@@ -148,9 +148,9 @@ _OF_THE_API: Final = {
     ),
     "schedule_paused": Entry(409, "Schedule paused", "The schedule is paused already.", "Resume it, or leave it."),
     "schedule_not_paused": Entry(409, "Not paused", "Only a paused schedule can be resumed.", "Nothing is to be done."),
-    "segment_not_in_use": Entry(
+    "not_scheduled": Entry(
         409,
-        "Segment not in use",
+        "Not scheduled",
         "The segment is a draft or inactive, or its upload type is manual.",
         "Activate it, or publish the upload type `scheduled`.",
     ),

@@ -1,4 +1,7 @@
-"""Schedules: when the file of a segment is fetched, from where, and who is told if that fails (S26 to S37)."""
+"""Schedules: when a file is fetched, from where, and who is told if that fails (S26 to S37).
+
+What can have a schedule (D51) has routes of its own for it, which hold the account and then call the functions here.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
 from ingestd.api.account import SyncTime
-from ingestd.api.context import Caller, Principal, Reading, Scope, Tx, needs
-from ingestd.api.etags import IfMatch, Match
-from ingestd.api.ids import ConnectionId, RecipientId, SegmentId
+from ingestd.api.context import Caller, Principal, Reading, Scope, needs
+from ingestd.api.etags import Match
+from ingestd.api.ids import ConnectionId, RecipientId
 from ingestd.api.model import In
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -25,12 +28,12 @@ from ingestd.domain.errors import Conflict, Invalid, NotFound, Problem
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.schedule import LAST_DAY, Frequency, OwnerKind, Timetable, advice
-from ingestd.store import accounts, connections, recipients, schedules, segments
+from ingestd.store import accounts, connections, recipients, schedules
 from ingestd.store.accounts import Account
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.schedules import Schedule
 
-router = Router(prefix="/v1", tags=["Schedules"])
+router = Router(prefix="/v1/schedules", tags=["Schedules"])
 
 PREVIEWED: Final = 10
 MAX_RECIPIENTS: Final = 50
@@ -143,12 +146,6 @@ class Owner:
     id: UUID
     shown_id: str
     in_use: bool
-
-
-async def of_segment(tx: AsyncSession, caller: Principal, segment_id: UUID) -> Owner:
-    """A segment as the owner of a schedule, or NotFound."""
-    segment = await segments.get(tx, caller.account_id, segment_id)
-    return Owner(OwnerKind.SEGMENT, segment.id, ids.show(Prefix.SEGMENT, segment.id), segment.is_scheduled)
 
 
 def shown(schedule: Schedule, account: Account) -> ScheduleOut:
@@ -264,7 +261,7 @@ def _noted(
 
 
 @router.post(
-    "/schedules/preview",
+    "/preview",
     operation_id="schedules_preview",
     summary="Try out a timetable",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
@@ -281,67 +278,3 @@ async def preview(body: TimetableIn, tx: Reading, caller: Caller) -> PreviewOut:
     return PreviewOut(
         description=table.sentence(), advice=_advice(body.frequency), time_zone=account.time_zone, runs=coming
     )
-
-
-@router.get(
-    "/segments/{segment_id}/schedule",
-    operation_id="segments_schedule",
-    summary="Show a segment's schedule",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
-)
-async def get_one(segment_id: SegmentId, tx: Reading, caller: Caller) -> ScheduleOut:
-    """When its file is fetched, and from where; 404 where it has no schedule."""
-    await of_segment(tx, caller, segment_id)
-    return shown(await schedules.get(tx, caller.account_id, segment_id), await accounts.get(tx, caller.account_id))
-
-
-@router.put(
-    "/segments/{segment_id}/schedule",
-    operation_id="segments_put_schedule",
-    summary="Give a segment a schedule",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
-)
-async def put_one(segment_id: SegmentId, body: ScheduleIn, tx: Tx, caller: Caller, match: IfMatch) -> ScheduleOut:
-    """Make or replace a segment's schedule; it counts from now on, and one that is paused stays so.
-
-    It rests while the segment is not in use or takes manual uploads, and begins anew when the segment is activated.
-    """
-    await accounts.lock(tx, caller.account_id)
-    return await save(tx, caller, await of_segment(tx, caller, segment_id), body, match)
-
-
-@router.delete(
-    "/segments/{segment_id}/schedule",
-    status_code=204,
-    operation_id="segments_drop_schedule",
-    summary="Take a segment's schedule away",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
-)
-async def delete_one(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) -> None:
-    """Fetch nothing for the segment any more; a run that has begun goes on, and its runs stay in the log."""
-    await accounts.lock(tx, caller.account_id)
-    await remove(tx, caller, await of_segment(tx, caller, segment_id), match)
-
-
-@router.post(
-    "/segments/{segment_id}/schedule/pause",
-    operation_id="segments_pause_schedule",
-    summary="Pause a segment's schedule",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
-)
-async def pause_one(segment_id: SegmentId, tx: Tx, caller: Caller) -> ScheduleOut:
-    """Make no runs until it is resumed; one can still be asked for. 409 where it is paused already."""
-    await accounts.lock(tx, caller.account_id)
-    return await pause(tx, caller, await of_segment(tx, caller, segment_id))
-
-
-@router.post(
-    "/segments/{segment_id}/schedule/resume",
-    operation_id="segments_resume_schedule",
-    summary="Resume a segment's schedule",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
-)
-async def resume_one(segment_id: SegmentId, tx: Tx, caller: Caller) -> ScheduleOut:
-    """Run again from now on; what was due meanwhile is not made up for. 409 where it is not paused."""
-    await accounts.lock(tx, caller.account_id)
-    return await resume(tx, caller, await of_segment(tx, caller, segment_id))

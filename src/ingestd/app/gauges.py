@@ -13,7 +13,7 @@ from ingestd.store.figures import Figures, figures
 log = telemetry.logger(__name__)
 
 _NAN = math.nan
-_UNKNOWN = Figures(*[_NAN] * 7)
+_UNKNOWN = Figures(*[_NAN] * 9)
 
 
 def exposition(metrics: Metrics, sql: Engine) -> tuple[bytes, str]:
@@ -28,7 +28,9 @@ def exposition(metrics: Metrics, sql: Engine) -> tuple[bytes, str]:
     metrics.queue_depth.labels("in_progress").set(found.in_progress)
     metrics.queue_depth.labels("deliveries").set(found.deliveries)
     metrics.queue_depth.labels("messages").set(found.messages)
+    metrics.queue_depth.labels("fetches").set(found.fetches)
     metrics.oldest_scheduled_seconds.set(found.oldest_scheduled_seconds)
     metrics.delivery_lag_seconds.set(found.delivery_lag_seconds)
+    metrics.schedule_lag_seconds.set(found.schedule_lag_seconds)
     metrics.stored_bytes.set(found.stored_bytes)
     return metrics.exposition(), MEDIA_TYPE

@@ -21,8 +21,10 @@ from ingestd.app import checks
 from ingestd.app.gauges import exposition
 from ingestd.app.ground import Base
 from ingestd.app.serving import serving
+from ingestd.fetch.remote import Terms
 from ingestd.ingest import work
 from ingestd.ingest.engine import Engine
+from ingestd.ingest.fetching import Fetching
 from ingestd.ingest.flow import Flow
 from ingestd.ingest.intake import Intake
 from ingestd.ingest.pool import Pool
@@ -105,6 +107,7 @@ class _Starting:
     def __post_init__(self) -> None:
         self.settings = self.ground.settings
         self.allow = egress.parse_allow(self.settings.egress_allow)
+        self.terms = Terms(self.settings.fetch, self.allow)
 
     async def prepare(self) -> None:
         """Open the pools, and what every door needs."""
@@ -148,9 +151,19 @@ class _Starting:
             settings=settings,
             metrics=self.metrics,
         )
-        await asyncio.to_thread(self.engine.launch, flow.walk, flow.apply_part, settings, alone=ground.alone)
+        fetching = Fetching(
+            intake=self.intake,
+            terms=self.terms,
+            settings=settings,
+            metrics=self.metrics,
+            loop=asyncio.get_running_loop(),
+        )
+        await asyncio.to_thread(
+            self.engine.launch, flow.walk, flow.apply_part, fetching.fetch, settings, alone=ground.alone
+        )
         self.stack.push_async_callback(asyncio.to_thread, self.engine.stop)
         self.stack.push_async_callback(asyncio.to_thread, flow.stop)
+        self.stack.callback(fetching.stop)
         self.checks["worker"] = checks.of_flag(self.engine.is_alive)
 
     def _posting(self) -> Posting:

@@ -56,12 +56,29 @@ RESULT_OF: Final = {
 """How a run ends whose ingestion ends."""
 
 
+NO_FILE: Final = "no_file"
+"""The code of a failure to find a file."""
+
+FINAL: Final = frozenset(
+    {
+        "certificate_untrusted",
+        "file_too_large",
+        "host_key_changed",
+        "host_key_unknown",
+        "listing_limit",
+        "login_refused",
+        "path_not_found",
+        "permission_denied",
+    }
+)
+"""The codes of failures that another attempt would not mend; a login that is refused again and again may be locked."""
+
 RUN_REASONS: Final = {
     "fetch_failed": (
         "The file could not be fetched",
         "Test the connection: it says step by step what does not work. Then run the schedule at once, or wait.",
     ),
-    "no_file": (
+    NO_FILE: (
         NO_DATA_FILE,
         "Put a file whose name fits into the folder of the schedule; ask the connection which file would be picked.",
     ),
@@ -69,7 +86,7 @@ RUN_REASONS: Final = {
         "The server showed another key than the one it is known by",
         "Ask who runs the server. If the new key is right, pin it at the connection and resume the schedule.",
     ),
-    "segment_not_in_use": (
+    "segment_inactive": (
         "There is nothing to refresh any more",
         "Activate it again, or take its schedule away.",
     ),

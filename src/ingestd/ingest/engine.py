@@ -2,8 +2,11 @@
 
 A workflow's id is the ingestion's id and its only argument; what it does is `flow.walk`. The queue `ingestions` is
 partitioned by account, one at a time and by the account's sequence number; the queue `parts` spreads the parts of one
-file over all replicas. Open-source DBOS does not notice that a remote process has died, so each engine keeps a
-heartbeat and hands the workflows of silent ones back to their queues.
+file over all replicas. The queue `fetches`, of runs, is out of the account's order, since a file gets its number when
+it is there (D31); it is partitioned by connection, so that a slow server keeps only itself waiting.
+
+Open-source DBOS does not notice that a remote process has died, so each engine keeps a heartbeat and hands the
+workflows of silent ones back to their queues.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ _ONE: Final = threading.Lock()
 
 Walk = Callable[[UUID], None]
 ApplyPart = Callable[[UUID, str], None]
+Fetch = Callable[[UUID], None]
 
 
 class Stopping(BaseException):
@@ -82,7 +86,7 @@ class Engine:
             lazy=True,
         )
         self._stopped = threading.Event()
-        self._files, self._parts = self._paces = Pace(), Pace()
+        self._files, self._parts, self._fetches = self._paces = Pace(), Pace(), Pace()
         self._threads: list[threading.Thread] = []
         self._heart: threading.Thread | None = None
         self._beaten_at = 0.0
@@ -120,7 +124,7 @@ class Engine:
         await connection.run_sync(lambda sync: self._client.enqueue_in_transaction(sync, options, str(subject)))
         await connection.run_sync(wakeups.tell)
 
-    def launch(self, walk: Walk, apply_part: ApplyPart, settings: WorkerSettings, *, alone: bool) -> None:
+    def launch(self, walk: Walk, apply_part: ApplyPart, fetch: Fetch, settings: WorkerSettings, *, alone: bool) -> None:
         """Begin to run workflows; `alone` says that no other process can be using this database."""
         config: DBOSConfig = {
             "name": APPLICATION,
@@ -136,7 +140,8 @@ class Engine:
             raise IngestdError("Another engine runs in this process; there can be one.")
         self._beat(alone=alone)  # first: what this replica begins is found should it die at once
         dbos = DBOS(config=config)
-        DBOS.workflow(name="ingest")(_ingest(walk, self._files.hurry))
+        DBOS.workflow(name="ingest")(_of_subject(walk, self._files.hurry))
+        DBOS.workflow(name="fetch")(_of_subject(fetch, self._fetches.hurry))
         DBOS.workflow(name="apply_part")(_apply(apply_part, self._parts.hurry))
         DBOS.listen_queues([])  # its own threads look always as often as while there is work
         DBOS.launch()
@@ -148,7 +153,14 @@ class Engine:
         )
         in_hand = 2 * settings.processes  # while one part is applied the next one waits here, not for the next look
         parts = DBOS.register_queue(PARTS, worker_concurrency=in_hand, polling_interval_sec=PARTS_POLL_SECONDS)
+        fetches = DBOS.register_queue(
+            FETCHES,
+            partition_concurrency=1,
+            worker_concurrency=settings.concurrent_fetches,
+            polling_interval_sec=POLL_SECONDS,
+        )
         self._run(queue_worker_thread, self._files, dbos, files)
+        self._run(queue_worker_thread, self._fetches, dbos, fetches)
         self._run(queue_worker_thread, self._parts, dbos, parts)
         self._run(self._listen)
         self._heart = self._run(self._live)
@@ -233,9 +245,10 @@ class Engine:
             if not replicas.bury(connection, replica):
                 return
             left = self._client.list_workflows(status="PENDING", executor_id=replica, load_input=False)
-            if left and not orderly:
-                ingestions.count_crash(connection, {_ingestion_of(workflow.workflow_id) for workflow in left})
-            for queue in (INGESTIONS, PARTS):
+            crashed = {_ingestion_of(each.workflow_id) for each in left if each.queue_name != FETCHES}
+            if crashed and not orderly:
+                ingestions.count_crash(connection, crashed)
+            for queue in (INGESTIONS, PARTS, FETCHES):
                 ids = [workflow.workflow_id for workflow in left if workflow.queue_name == queue]
                 if ids:
                     self._client.resume_workflows(ids, queue_name=queue)
@@ -243,18 +256,18 @@ class Engine:
 
 
 def _ingestion_of(workflow_id: str) -> UUID:
-    """The ingestion of a workflow of either queue."""
+    """The ingestion of a workflow of the queues `ingestions` and `parts`."""
     return UUID(workflow_id.partition(":")[0])
 
 
-def _ingest(walk: Walk, hurry: Callable[[], None]) -> Callable[[str], None]:
-    def ingest(ingestion_id: str) -> None:
+def _of_subject(walk: Walk | Fetch, hurry: Callable[[], None]) -> Callable[[str], None]:
+    def work(subject: str) -> None:
         try:
-            walk(UUID(ingestion_id))
+            walk(UUID(subject))
         finally:
-            hurry()  # the account's next one may begin
+            hurry()  # the account's next ingestion, or the connection's next fetch, may begin
 
-    return ingest
+    return work
 
 
 def _apply(apply_part: ApplyPart, hurry: Callable[[], None]) -> Callable[[str, str], None]:

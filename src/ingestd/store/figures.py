@@ -17,11 +17,13 @@ class Figures:
     deliveries: float
     messages: float
     delivery_lag_seconds: float
+    fetches: float
+    schedule_lag_seconds: float
     stored_bytes: float
 
 
 _ASK = text("""
-    SELECT i.*, d.*, u.*
+    SELECT i.*, d.*, r.*, s.*, u.*
     FROM (
         SELECT count(*) FILTER (WHERE status = 'scheduled') AS scheduled,
                count(*) FILTER (WHERE status = 'in_progress') AS in_progress,
@@ -38,6 +40,12 @@ _ASK = text("""
             SELECT next_attempt_at, true FROM messages WHERE next_attempt_at IS NOT NULL
         ) o
     ) d, (
+        SELECT count(*) AS fetches FROM runs WHERE state <> 'ended' AND state <> 'ingesting'
+    ) r, (
+        SELECT coalesce(greatest(extract(epoch FROM now() - min(next_due_at)), 0), 0)::float AS schedule_lag_seconds
+        FROM schedules JOIN accounts a ON a.id = account_id AND a.deleted_at IS NULL
+        WHERE next_due_at IS NOT NULL
+    ) s, (
         SELECT coalesce(sum(stored_bytes), 0)::bigint AS stored_bytes FROM usage
     ) u
 """)

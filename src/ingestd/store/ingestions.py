@@ -159,22 +159,6 @@ async def row(session: AsyncSession, account_id: UUID, ingestion_id: UUID) -> In
     return found
 
 
-async def newest_sha256(session: AsyncSession, account_id: UUID, segment_id: UUID) -> str | None:
-    """The hash of the file that a segment has its members of, or will have when what is queued is done; or None."""
-    found: str | None = await session.scalar(
-        select(File.sha256)
-        .join(Ingestion, Ingestion.file_id == File.id)
-        .where(
-            Ingestion.account_id == account_id,
-            Ingestion.segment_id == segment_id,
-            Ingestion.status.not_in((Status.FAILED, Status.CANCELLED)),
-        )
-        .order_by(Ingestion.created_at.desc(), Ingestion.id.desc())
-        .limit(1)
-    )
-    return found
-
-
 async def find_of_manifest(session: AsyncSession, manifest_id: UUID) -> UUID | None:
     """The ingestion that a manifest became, or None; its retries have the same manifest and came later."""
     found: UUID | None = await session.scalar(

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Uuid,
     func,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -31,12 +32,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
-from ingestd.domain.ingestion import Stage
+from ingestd.domain.ingestion import Stage, Status
 from ingestd.domain.run import Outcome, Result, RunState, RunView
 from ingestd.domain.schedule import OwnerKind
 from ingestd.store.base import Base, Key
+from ingestd.store.files import File
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.page import Cut, Sorts
+
+IS_OPEN: Final = text("state <> 'ended'")
 
 
 class Run(Base):
@@ -50,6 +54,7 @@ class Run(Base):
         UniqueConstraint("schedule_id", "slot"),
         Index("ix_runs_account_id_created_at_id", "account_id", "created_at", "id"),
         Index("ix_runs_owner_id_created_at_id", "owner_id", "created_at", "id"),
+        Index("ix_runs_open", "owner_id", postgresql_where=IS_OPEN),
     )
 
     id: Mapped[Key]
@@ -127,7 +132,7 @@ async def add(session: AsyncSession, run: Run) -> bool:
 
 async def is_open(session: AsyncSession, owner_id: UUID) -> bool:
     """Whether a run of a segment or a data source has not ended yet."""
-    found = select(Run.id).where(Run.owner_id == owner_id, Run.state != RunState.ENDED).limit(1)
+    found = select(Run.id).where(Run.owner_id == owner_id, IS_OPEN).limit(1)
     return await session.scalar(found) is not None
 
 
@@ -151,6 +156,34 @@ async def change(session: AsyncSession, run: Run, **values: Any) -> bool:
         .returning(Run.id)
     )
     return changed.first() is not None
+
+
+async def newest_file(session: AsyncSession, run: Run) -> Row[str, int, str, datetime] | None:
+    """The file that the owner of a run has its data of, or will have when what is queued or held is done; or None.
+
+    With its name, size and hash, and its time on the other server, or if it came by hand, that of its arrival.
+    """
+    owner = {OwnerKind.SEGMENT: Ingestion.segment_id, OwnerKind.DATA_SOURCE: Ingestion.data_source_id}
+    statement = (
+        select(
+            File.name,
+            File.size_bytes,
+            File.sha256,
+            func.coalesce(Run.data_as_of, File.received_at).label("modified_at"),
+        )
+        .join(Ingestion, Ingestion.file_id == File.id)
+        .outerjoin(Run, Run.ingestion_id == Ingestion.id)
+        .where(
+            Ingestion.account_id == run.account_id,
+            owner[OwnerKind(run.owner_kind)] == run.owner_id,
+            Ingestion.status.not_in((Status.FAILED, Status.CANCELLED)),
+            Ingestion.dry_run.is_(False),
+        )
+        .order_by(Ingestion.created_at.desc(), Ingestion.id.desc())
+        .limit(1)
+    )
+    found = await session.execute(statement)
+    return found.one_or_none()
 
 
 def end_of_ingestion(

@@ -153,6 +153,13 @@ def add(session: Session, segment: Segment) -> Segment:
     return segment
 
 
+async def note_unchanged(session: AsyncSession, account_id: UUID, segment_id: UUID, *, data_as_of: datetime) -> None:
+    """Keep that the newest file brings nothing new: what waited for a refresh is active without one (S44)."""
+    segment = await get(session, account_id, segment_id, lock=True)
+    if segment.refreshed_at is not None:
+        segment.status, segment.data_as_of = SegmentStatus(segment.status).refreshed(), data_as_of
+
+
 async def get(
     session: AsyncSession, account_id: UUID, segment_id: UUID, *, lock: bool = False, only_active: bool = False
 ) -> Segment:

@@ -1,0 +1,169 @@
+"""A segment that refreshes itself, end to end: clock → run → fetch → submit → flow → members, against real servers."""
+
+from datetime import datetime, timedelta
+
+import asyncssh
+import pytest
+from tests.fetch.servers import FtpServer, SftpServer, put
+from tests.scheduler.world import (
+    Slow,
+    ended,
+    move_clock,
+    new_connection,
+    next_due,
+    runs_of,
+    schedule_of,
+    scheduled,
+)
+
+DAY = timedelta(days=1)
+FIRST = b"user_id,tier\nann,High\nbob,Low\n"
+SECOND = b"user_id,tier\nann,Medium\nbob,Low\ncat,High\n"
+
+
+def server_of(kind, folder):
+    folder.mkdir()
+    return SftpServer(folder) if kind == "sftp" else FtpServer(folder, tls=kind.partition("_")[2] or None)
+
+
+async def connect(tenant, server):
+    """A connection to a server; the certificate of one with TLS, which nobody has signed, is scanned and pinned."""
+    connection = await new_connection(tenant, **server.connection())
+    if connection["kind"].startswith("ftps"):
+        url = f"/v1/connections/{connection['id']}/host-keys"
+        seen = (await tenant.http.post(f"{url}/scan")).raise_for_status().json()
+        (
+            await tenant.http.put(url, json={"host_keys": [each["line"] for each in seen["host_keys"]]})
+        ).raise_for_status()
+    return connection
+
+
+async def run_next(tenant, segment):
+    """Move the clock to the next slot, and give its run when it has ended."""
+    await move_clock(tenant, await next_due(tenant, segment))
+    [run, *_] = await runs_of(tenant, segment)
+    return await ended(tenant, run)
+
+
+async def show(tenant, segment):
+    return (await tenant.http.get(f"/v1/segments/{segment['id']}")).raise_for_status().json()
+
+
+@pytest.mark.rule("S1", "S7", "S20", "S28", "S44", "S46", "S47")
+@pytest.mark.parametrize("kind", ["ftp", "ftps_explicit", "sftp"])
+async def test_a_segment_refreshes_itself_from_the_newest_of_three_files(tenant, receiver, tmp_path, kind):
+    async with server_of(kind, tmp_path / "theirs") as server:
+        folder = server.folder / "demo_path"
+        put(folder, "loyalty__a.csv", b"user_id,tier\nold,High\n", age=3 * 3600)
+        newest = put(folder, "loyalty__b.csv", FIRST, age=3600)
+        put(folder, "loyalty__c.csv", b"user_id,tier\nolder,High\n", age=2 * 3600)
+        put(folder, "loyal__d.csv", b"user_id,tier\nother,High\n", age=60)
+        async with scheduled(tenant, await connect(tenant, server)) as segment:
+            due = await next_due(tenant, segment)
+            run = await run_next(tenant, segment)
+            assert (run["outcome"], run["result"], run["error"]) == ("succeeded", "ingested", None)
+            assert (run["slot"], run["file"]["name"]) == (str(due.date()), "loyalty__b.csv")
+            assert (run["why"].partition(" files")[0], run["counts"]["accepted"]) == ("The newest of 3", 2)
+            assert datetime.fromisoformat(run["data_as_of"]).timestamp() == int(newest.stat().st_mtime)
+            assert run["duration_seconds"] > 0
+            refreshed = await show(tenant, segment)
+            assert (refreshed["status"], refreshed["members"]) == ("active", 2)
+            assert refreshed["data_as_of"] == run["data_as_of"]
+            told = await receiver.until("run.succeeded", run["id"])
+            assert told["ingestion"]["id"] == run["ingestion"]["id"]
+            ingestion = (await tenant.http.get(f"/v1/ingestions/{run['ingestion']['id']}")).json()
+            assert (ingestion["channel"], ingestion["uploaded_by"]["type"]) == ("schedule", "schedule")
+
+            same = await run_next(tenant, segment)  # the same file again (D1)
+            assert (same["outcome"], same["result"], same["ingestion"]) == ("succeeded", "unchanged", None)
+            put(folder, "loyalty__e.csv", FIRST, age=120)  # another file with the same bytes
+            assert (await run_next(tenant, segment))["result"] == "unchanged"
+            assert (await show(tenant, segment))["members"] == 2
+
+            put(folder, "loyalty__f.csv", SECOND, age=90)
+            assert (await run_next(tenant, segment))["result"] == "ingested"
+            assert (await show(tenant, segment))["members"] == 3
+            results = [each["result"] for each in await runs_of(tenant, segment)]
+            assert results == ["ingested", "unchanged", "unchanged", "ingested"]
+
+
+@pytest.mark.rule("S21", "S36", "S46", "S47")
+async def test_no_file_fails_the_run_and_tells_the_recipients(tenant, receiver, tmp_path):
+    recipient = (await tenant.http.post("/v1/recipients", json={"address": "ann@example.org", "name": "Ann"})).json()
+    async with server_of("ftp", tmp_path / "theirs") as server:
+        put(server.folder / "demo_path", "loyal__a.csv", FIRST)
+        connection = await connect(tenant, server)
+        async with scheduled(tenant, connection, recipients=[recipient["id"]]) as segment:
+            run = await run_next(tenant, segment)
+            assert (run["outcome"], run["result"], run["attempts"]) == ("failed", "no_file", 1)
+            assert (run["error"]["code"], run["error"]["message"]) == ("no_file", "No data file found")
+            told = await receiver.until("run.failed", run["id"])
+            assert told["error"] == run["error"]
+            assert "example.org" not in str(told)
+            [mail] = (await tenant.http.get("/v1/messages")).raise_for_status().json()["data"]
+            assert (mail["type"], mail["about"], mail["to"]) == ("run.failed", run["id"], "ann@example.org")
+            assert (await show(tenant, segment))["status"] == "in_progress"
+            [log] = await runs_of(tenant, segment, outcome="failed")
+            assert log == run
+
+
+@pytest.mark.threat("T130")
+async def test_a_changed_host_key_pauses_the_schedule_before_any_password_is_sent(tenant, receiver, tmp_path):
+    async with server_of("sftp", tmp_path / "theirs") as server:
+        put(server.folder / "demo_path", "loyalty__a.csv", FIRST)
+        other_key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
+        connection = await new_connection(tenant, **server.connection(host_keys=[other_key]))
+        async with scheduled(tenant, connection) as segment:
+            run = await run_next(tenant, segment)
+            assert (run["outcome"], run["error"]["code"], run["attempts"]) == ("failed", "host_key_changed", 1)
+            assert server.attempts == 0
+            paused = await schedule_of(tenant, segment)
+            assert (paused["pause_reason"], paused["next_run_at"]) == ("host_key_changed", None)
+            await receiver.until("connection.host_key_changed", connection["id"])
+
+            pinned = {"host_keys": [server.host_key]}
+            (await tenant.http.put(f"/v1/connections/{connection['id']}/host-keys", json=pinned)).raise_for_status()
+            (await tenant.http.post(f"/v1/segments/{segment['id']}/schedule/resume")).raise_for_status()
+            assert (await run_next(tenant, segment))["result"] == "ingested"
+
+
+class Dying(asyncssh.SFTPServer):
+    """Hangs up in the midst of a file, every time."""
+
+    def read(self, file_obj, offset, size):
+        self.channel.get_connection().abort()
+        return super().read(file_obj, offset, size)
+
+
+async def test_a_server_that_dies_in_mid_transfer_leaves_nothing_behind(tenant, tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    async with SftpServer(folder, handler=Dying) as server:
+        put(folder / "demo_path", "loyalty__a.csv", FIRST)
+        async with scheduled(tenant, await connect(tenant, server)) as segment:
+            run = await run_next(tenant, segment)
+            assert (run["outcome"], run["result"], run["attempts"]) == ("failed", "failed", 2)
+            assert run["error"]["code"] in {"connection_lost", "connect_failed"}
+            assert (await tenant.http.get("/v1/files")).json()["data"] == []
+            assert (await tenant.http.get("/v1/ingestions")).json()["data"] == []
+
+
+@pytest.mark.rule("S135")
+async def test_a_slow_server_does_not_hold_up_the_files_that_are_pushed(tenant, tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    slow = Slow.new()
+    async with SftpServer(folder, handler=slow) as server:
+        put(folder / "demo_path", "loyalty__a.csv", FIRST)
+        async with scheduled(tenant, await connect(tenant, server)) as segment:
+            asked = await tenant.http.post(f"/v1/segments/{segment['id']}/runs")
+            run = asked.raise_for_status().json()
+            await slow.asked.wait()
+            again = await tenant.http.post(f"/v1/segments/{segment['id']}/runs")
+            assert (again.status_code, again.json()["code"]) == (409, "run_open")
+            pushed = await tenant.push(b"identity\nann\n")
+            assert pushed["status"] == "completed"
+            still = (await tenant.http.get(f"/v1/runs/{run['id']}")).json()
+            assert (still["state"], still["slot"]) == ("fetching", None)
+            slow.go.set()
+            assert (await ended(tenant, run))["result"] == "ingested"
