@@ -1,0 +1,267 @@
+"""Servers that mean no good, or are merely broken: whatever they answer, a visit ends with a code, in time."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from dataclasses import replace
+
+import asyncssh
+import pytest
+from tests.fetch.hostile import NAME, ScriptedFtp
+from tests.fetch.servers import PASSWORD, USERNAME, FtpServer, SftpServer, put
+
+from ingestd import egress
+from ingestd.domain.connection import Auth, Kind, Login, parse_host_key
+from ingestd.domain.errors import Unavailable
+from ingestd.fetch.remote import HostKeyChanged, Server, Terms
+from ingestd.fetch.visit import scan, visit
+from ingestd.settings import FetchSettings
+
+BRIEF = FetchSettings(silence_seconds=2, listing_entries=500, listing_bytes=64 * 1024, listing_seconds=5)
+TERMS = Terms(BRIEF, egress.parse_allow(["127.0.0.0/8:*"]))
+
+
+def server_of(running, **changes):
+    said = running.connection()
+    keys = tuple(parse_host_key(line, Kind(said["kind"])) for line in said.get("host_keys", []))
+    login = Login(Auth.PASSWORD, PASSWORD)
+    server = Server(Kind(said["kind"]), "127.0.0.1", running.port, USERNAME, login, "", keys)
+    return replace(server, **changes)
+
+
+async def listed(running, terms=TERMS, **changes):
+    async with visit(server_of(running, **changes), terms) as remote:
+        return await remote.list("", lambda _: True)
+
+
+async def refusal(running, **changes):
+    with pytest.raises(Unavailable) as refused:
+        await listed(running, **changes)
+    return refused.value.code
+
+
+class WithoutTls(ScriptedFtp):
+    async def auth(self, session, _):
+        await session.say("502 No TLS here")
+
+
+class WithoutProtection(ScriptedFtp):
+    async def prot(self, session, _):
+        await session.say("534 Not for the data")
+
+
+@pytest.mark.threat("T131")
+async def test_without_tls_nothing_secret_is_said():
+    async with WithoutTls() as running:
+        assert await refusal(running, kind=Kind.FTPS_EXPLICIT) == "tls_refused"
+    assert running.said() == {"AUTH"}
+
+
+@pytest.mark.threat("T131")
+@pytest.mark.parametrize("tls", ["explicit", "implicit"])
+async def test_a_certificate_that_nobody_vouches_for_is_refused_before_the_login(tmp_path, tls):
+    async with FtpServer(tmp_path, tls=tls) as running:
+        assert await refusal(running) == "certificate_untrusted"
+    assert not any(line.startswith(("USER", "PASS")) for line in running.commands)
+
+
+@pytest.mark.threat("T131")
+async def test_a_certificate_of_a_known_authority_is_enough(tmp_path, monkeypatch):
+    put(tmp_path / "in", NAME)
+    async with FtpServer(tmp_path / "in", tls="explicit") as running:
+        running.authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert [file.name for file in (await listed(running)).files] == [NAME]
+        assert "PROT P" in running.commands
+
+
+@pytest.mark.threat("T130")
+async def test_another_certificate_than_the_pinned_one_is_refused_before_the_login(tmp_path):
+    async with FtpServer(tmp_path, tls="explicit") as first, FtpServer(tmp_path, tls="explicit") as second:
+        pinned = tuple(await scan(server_of(first), TERMS))
+        assert await refusal(second, host_keys=pinned) == "host_key_changed"
+        assert (await listed(first, host_keys=pinned)).files is not None
+    assert not any(line.startswith(("USER", "PASS")) for line in second.commands)
+
+
+@pytest.mark.threat("T130")
+@pytest.mark.parametrize("kind", ["ssh-ed25519", "ecdsa-sha2-nistp256"])
+async def test_another_host_key_of_whatever_kind_is_refused_before_the_login(tmp_path, kind):
+    async with SftpServer(tmp_path) as known, SftpServer(tmp_path, kind=kind) as impostor:
+        pinned = server_of(known).host_keys
+        with pytest.raises(HostKeyChanged) as changed:
+            await listed(impostor, host_keys=pinned)
+        assert changed.value.seen.line == impostor.host_key
+        assert await refusal(impostor, host_keys=()) == "host_key_unknown"
+        assert impostor.attempts == 0
+
+
+class Bouncer(ScriptedFtp):
+    """Would have the data connection go to another host."""
+
+    host = "10,0,0,5"
+    port_low: int | None = None
+
+    async def epsv(self, session, _):
+        await session.say("502 No EPSV")
+
+    async def pasv(self, session, _):
+        port = await self.listen(session) if self.port_low is None else self.port_low
+        await session.say(f"227 There ({self.host},{port >> 8},{port & 255})")
+
+
+@pytest.mark.threat("T132")
+@pytest.mark.parametrize("host", ["10,0,0,5", "127,0,0,2", "0,0,0,0", "169,254,169,254"])
+async def test_a_data_connection_goes_to_the_server_itself_whatever_it_claims(host):
+    async with Bouncer() as running:
+        running.host = host
+        assert [file.name for file in (await listed(running)).files] == [NAME]
+
+
+@pytest.mark.threat("T132")
+@pytest.mark.parametrize("reply", ["227 There (10,0,0,5,0,22)", "227 There (1,2)", "227 Nowhere", "227 (a,b,c,d,e,f)"])
+async def test_a_data_port_of_the_system_or_none_at_all_is_refused(reply):
+    class Odd(Bouncer):
+        async def pasv(self, session, _):
+            await session.say(reply)
+
+    async with Odd() as running:
+        assert await refusal(running) == "protocol_error"
+
+
+class Endless(ScriptedFtp):
+    line = b"type=file;size=1;modify=20201001020000; demo__%d.csv\r\n"
+
+    async def mlsd(self, session, _):
+        await session.say("150 Here")
+        while True:
+            await self.pour(session, b"".join(self.line.replace(b"%d", b"%d" % n) for n in range(100)))
+
+
+@pytest.mark.threat("T133")
+@pytest.mark.parametrize("line", [Endless.line, b"x" * 8000 + b"\r\n", b"x" * 100_000])
+async def test_a_listing_that_does_not_end_is_left(line):
+    async with Endless() as running:
+        running.line = line
+        assert await refusal(running) in {"listing_limit", "protocol_error"}
+    assert running.served < 32 * 1024 * 1024
+
+
+@pytest.mark.threat("T133")
+async def test_a_listing_that_never_comes_is_left():
+    class Mute(ScriptedFtp):
+        async def mlsd(self, session, _):
+            await session.say("150 Here")
+
+    async with Mute() as running:
+        brief = Terms(BRIEF.model_copy(update={"listing_seconds": 0.3}), TERMS.allow)
+        with pytest.raises(Unavailable) as refused:
+            await listed(running, brief)
+        assert refused.value.code == "listing_limit"
+
+
+class EndlessFolder(asyncssh.SFTPServer):
+    async def scandir(self, _path):
+        number = 0
+        while True:
+            number += 1
+            attrs = asyncssh.SFTPAttrs(size=1, permissions=0o100644, atime=0, mtime=0)
+            yield asyncssh.SFTPName(b"demo__%d.csv" % number, b"", attrs)
+
+
+@pytest.mark.threat("T133")
+async def test_a_folder_over_sftp_that_does_not_end_is_left(tmp_path):
+    async with SftpServer(tmp_path, handler=EndlessFolder) as running:
+        assert await refusal(running) == "listing_limit"
+
+
+NAMES = ["../../x.csv", "/etc/passwd", "a\rDELE b", "a\0.csv", "C:\\x", "x" * 3000, "a\u202eb.csv", "a\x1b[2J", ""]
+
+
+@pytest.mark.threat("T136")
+async def test_hostile_names_are_skipped_and_counted():
+    class Names(ScriptedFtp):
+        async def mlsd(self, session, _):
+            entries = [f"{self.facts()} {name}" for name in [*NAMES, NAME]]
+            entries.append(f"type=OS.unix=slink:/etc/passwd;size=1;modify={self.modified}; demo__link.csv")
+            entries.append("type=cdir; .\r\ntype=pdir; ..\r\ntype=dir; sub")
+            await self.send(session, "".join(f"{entry}\r\n" for entry in entries).encode() + b"type=file;; \xff\r\n")
+
+    async with Names() as running:
+        found = await listed(running)
+    assert [file.name for file in found.files] == [NAME]
+    assert found.folders == ("sub",)
+    assert found.skipped == len(NAMES) + 2
+    assert running.said() <= {"USER", "PASS", "PWD", "TYPE", "EPSV", "MLSD"}
+
+
+@pytest.mark.threat("T139")
+@pytest.mark.parametrize("piece", ["220-hello\r\n", "x" * 100, "220-" + "x" * 9000 + "\r\n"])
+async def test_a_banner_that_does_not_end_is_left(piece):
+    class Talker(ScriptedFtp):
+        async def greet(self, session):
+            while not session.writer.is_closing():
+                await session.say(piece)
+
+    async with Talker() as running:
+        assert await refusal(running) == "protocol_error"
+
+
+@pytest.mark.threat("T139")
+async def test_a_server_that_asks_for_ever_is_left():
+    class Asker(ScriptedFtp):
+        async def pass_(self, session, _):
+            await session.say("331 And again?")
+
+    setattr(Asker, "pass", Asker.pass_)
+    async with Asker() as running:
+        assert await refusal(running) == "protocol_error"
+    assert len(running.commands) <= 200
+
+
+@pytest.mark.threat("T144")
+async def test_a_packet_of_names_that_lies_about_its_length_is_an_error(tmp_path):
+    async def serve(process):
+        async def answer(kind, number, body):
+            process.stdout.write(struct.pack(">IB", len(body) + (5 if number is not None else 1), kind))
+            process.stdout.write((b"" if number is None else struct.pack(">I", number)) + body)
+
+        while True:
+            size, kind = struct.unpack(">IB", await process.stdin.readexactly(5))
+            packet = await process.stdin.readexactly(size - 1)
+            number = struct.unpack_from(">I", packet)[0]
+            if kind == 1:  # INIT
+                await answer(2, None, struct.pack(">I", 3))
+            elif kind == 16:  # REALPATH
+                await answer(104, number, struct.pack(">II", 1, 1) + b"/" + struct.pack(">II", 0, 0))
+            elif kind == 11:  # OPENDIR
+                await answer(102, number, struct.pack(">I", 1) + b"h")
+            else:
+                await answer(104, number, struct.pack(">I", 2**32 - 1) + b"short")
+
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    listener = await asyncssh.listen(
+        "127.0.0.1",
+        0,
+        server_factory=NoLogin,
+        server_host_keys=[key],
+        process_factory=serve,
+        encoding=None,
+        config=None,
+    )
+    try:
+        pinned = (parse_host_key(key.export_public_key().decode(), Kind.SFTP),)
+        server = Server(Kind.SFTP, "127.0.0.1", listener.get_port(), "ann", Login(Auth.PASSWORD, "x"), "", pinned)
+        with pytest.raises(Unavailable) as refused:
+            async with asyncio.timeout(10), visit(server, TERMS) as remote:
+                await remote.list("", lambda _: True)
+        assert refused.value.code in {"protocol_error", "connection_lost"}
+    finally:
+        listener.close()
+        await listener.wait_closed()
+
+
+class NoLogin(asyncssh.SSHServer):
+    def begin_auth(self, _username):
+        return False
