@@ -4,17 +4,15 @@ import csv
 import hashlib
 import io
 import time
-from datetime import timedelta
 from itertools import pairwise
 
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from ingestd.ingest.upkeep import Upkeep
 from ingestd.ingest.work import UNREPORTED, Checked
 from ingestd.keyring import SealedKeys
-from ingestd.settings import RetentionSettings
-from ingestd.store.engine import engine, utc_now
+from ingestd.store import orphans
+from ingestd.store.engine import engine
 
 SETTLED = 60  # seconds within which everything has come to its end
 
@@ -69,21 +67,26 @@ def _files_are_their_blobs(ground, sql):
             assert len(rows) == row.counts["rejected"] + 1
             named |= {row.error_blob, row.rejects_blob}
     _scratch_is_cleared(ground, named)
-    _sweep(ground)  # of an upload whose row was not written the sweep removes the blob
-    assert {stored.name for stored in ground.blobs.list()} == named
+    _sweep_uploads(ground)
+    stored = {each.name for each in ground.blobs.list()}
+    assert {name for name in stored if not name.startswith("mails/")} == named
+    assert {row.blob for row in sql.execute("SELECT blob FROM messages WHERE blob IS NOT NULL")} <= stored
 
 
 def _scratch_is_cleared(ground, named):
     """Wait until of what ingestions wrote only the error files are left: that is removed after the end was told."""
     deadline = time.monotonic() + SETTLED
-    while left := {stored.name for stored in ground.blobs.list() if not stored.name.startswith("files/")} - named:
+    while left := {stored.name for each in ("parts", "errors") for stored in ground.blobs.list(each)} - named:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
 
 
-def _sweep(ground):
+def _sweep_uploads(ground):
+    """Remove the blobs of uploads whose row was never written, as the service does a day later."""
     sql = engine(ground.database_url)
-    Upkeep(sql, ground.blobs, RetentionSettings()).sweep(utc_now() + timedelta(days=2))
+    with sql.begin() as connection:
+        names = [stored.name for stored in ground.blobs.list(orphans.UPLOADED)]
+        ground.blobs.delete(orphans.without_row(connection, orphans.UPLOADED, names))
     sql.dispose()
 
 

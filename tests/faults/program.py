@@ -54,7 +54,7 @@ WALK = (
     "ingestd.store.ingestions:finish",
     "ingestd.ingest.tell:tell_ingestion",
 )
-TELLING = ("ingestd.store.deliveries:claim", "ingestd.store.deliveries:mark")
+TELLING = ("ingestd.store.deliveries:claim", "ingestd.store.outgoing:mark")
 ARMED = {*POINTS.values(), HEARTBEAT, NEW_ERROR_FILE, OPENING, *DATABASE_CALLS, *STORAGE_CALLS, *DOORS, *WALK, *TELLING}
 LOST = (asyncssh.Error, OSError, httpx.TransportError)  # what a client sees of a service that fails
 

@@ -1,15 +1,23 @@
 """`kill -9` of the service anywhere: counts and effects are exact, the order is kept, one completion is told."""
 
 import asyncio
+import functools
+import importlib
 import os
 import signal
 
 import psutil
 import pytest
-from tests.faults.program import ATTEMPTS, PATIENCE, POINTS
+from tests.faults.program import ARMED, ATTEMPTS, PATIENCE, POINTS
 from tests.faults.world import PARTS, adding, crashes, exact
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize("point", sorted(ARMED))
+def test_every_call_that_can_be_broken_is_there(point):
+    module, _, name = point.partition(":")
+    assert callable(functools.reduce(getattr, name.split("."), importlib.import_module(module)))
 
 
 @pytest.mark.parametrize(("point", "call"), [(point, 1 + (" part" in point) * PARTS // 4) for point in POINTS])
