@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import latency, lists, profiles, small
+from benchmarks import latency, lists, profiles, small, webhooks
 from benchmarks.machine import Measured
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -35,6 +35,8 @@ M = TypeVar("M", bound=Measured)
 
 LISTS: Final = ("ingestions", "profiles", "fill_seconds", "seconds", "requests", "p50_ms", "p99_ms", "slowest",
                 "slowest_p99_ms", "rows_read_without_index")  # fmt: skip
+WEBHOOKS: Final = ("deliveries", "seconds", "deliveries_per_s", "bare_per_s", "p50_ms", "p99_ms", "repeats",
+                   "unexplained_repeats", "lost")  # fmt: skip
 SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
 
 
@@ -86,6 +88,19 @@ def measure_lists(
     for question, (half, most) in found.questions.items():
         console.print(f"{most:>8} {half:>8}  {question}", soft_wrap=True)
     _write([found], out)
+
+
+@app.command("webhooks")
+def measure_webhooks(
+    deliveries: Annotated[int, typer.Option(min=webhooks.ENDPOINTS, help="How many, to 20 endpoints.")] = 10_000,
+    out: Json = None,
+    folder: Folder = None,
+) -> None:
+    """Tell 20 endpoints, sound ones first, then with one that never answers and one that takes five seconds."""
+    measured = _shown(webhooks.measure(deliveries=deliveries, parent=folder), WEBHOOKS)
+    _write(measured, out)
+    if any(telling.lost or telling.unexplained_repeats for telling in measured):
+        raise SystemExit("Events were lost, or came again without a reason.")
 
 
 def _shown(measured: Iterable[M], names: Sequence[str]) -> list[M]:

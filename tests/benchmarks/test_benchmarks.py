@@ -56,6 +56,15 @@ async def test_small_files_are_timed_one_after_the_other(tmp_path):
         assert small["seconds"] > 0
 
 
+async def test_webhooks_are_told_though_two_endpoints_are_out_of_order(tmp_path):
+    sound, disturbed = await measured(tmp_path / "out.json", "webhooks", "--deliveries", "40")
+    assert (sound["variant"], disturbed["variant"]) == ("sound", "two out of order")
+    for telling in (sound, disturbed):
+        assert (telling["deliveries"], telling["lost"], telling["unexplained_repeats"]) == (40, 0, 0)
+        assert 0 < telling["p50_ms"] <= telling["p99_ms"]
+        assert min(telling["deliveries_per_s"], telling["bare_per_s"]) > 0
+
+
 async def test_every_list_is_asked_in_every_order_and_with_every_filter(tmp_path):
     sizes = ("--ingestions", "1000", "--profiles", "1000", "--times", "1", "--deep", "3")
     [lists] = await measured(tmp_path / "out.json", "lists", *sizes)

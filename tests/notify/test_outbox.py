@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +29,7 @@ from ingestd.notify import webhooks as sending
 from ingestd.notify.outbox import SPREAD, WAITS, Outbox, next_attempt_at
 from ingestd.notify.webhooks import Sender
 from ingestd.store import deliveries
+from ingestd.store import webhooks as endpoints
 from ingestd.store.engine import transaction
 from ingestd.store.webhooks import Webhook
 
@@ -194,6 +197,48 @@ async def test_five_days_without_success_disable_the_webhook(world: World, recei
 
 
 @pytest.mark.fault
+@pytest.mark.rule("S136")
+async def test_five_days_of_refusal_are_borne_within_their_bounds_then_disabled_then_recovered(
+    world: World, receivers: Receivers
+):
+    """Two events a day, each tried within the bounds of its waits; then nothing until the webhook is enabled."""
+    receiver, account, chance = await receivers(reply(503)), await world.account(), random.Random(7)
+    webhook = await world.webhook(account, receiver.url)
+    began, half_a_day = world.clock(), timedelta(hours=12)
+    while (await world.again(webhook)).enabled:
+        await world.tell(account)
+        until = world.clock() + half_a_day
+        while world.clock() < until:
+            world.jitter = chance.random()
+            while await world.send_due():
+                world.jitter = chance.random()
+            due = min(
+                (each.next_attempt_at for each in await world.deliveries() if each.next_attempt_at), default=until
+            )
+            world.clock.move(max(TICK, min(due, until) - world.clock()))
+    assert timedelta(days=5) <= world.clock() - began <= timedelta(days=5) + half_a_day
+    for delivery in await world.deliveries():
+        times = [datetime.fromisoformat(each["at"]) for each in delivery.attempts if each["code"] == "http_5xx"]
+        for number, (earlier, later) in enumerate(pairwise(times), start=1):
+            assert WAITS[number] <= later - earlier <= WAITS[number] * (1 + SPREAD) + TICK
+    attempts = len(receiver.requests)
+    receiver.answer = reply(204)
+    assert (await world.again(webhook)).disabled_reason == "failing"
+    world.clock.move(timedelta(days=3))
+    while await world.send_due():
+        pass
+    assert len(receiver.requests) == attempts
+    async with transaction(world.sessions) as session:
+        enabled = await endpoints.get(session, account, webhook.id, lock=True)
+        enabled.enable()
+        await session.flush()
+        count = await deliveries.recover(session, enabled, since=began, now=world.clock())
+    while await world.send_due():
+        pass
+    assert count == len(await world.deliveries()) >= 10
+    assert {each.state for each in await world.deliveries()} == {"delivered"}
+
+
 async def test_a_crash_after_the_post_sends_it_again_under_the_same_id(world: World, receivers: Receivers):
     receiver, account = await receivers(), await world.account()
     await world.webhook(account, receiver.url)

@@ -40,6 +40,9 @@ SPREAD: Final = 0.1
 LOOK_SECONDS: Final = 60.0
 """How often to look although nothing woke us: a wake-up can be lost with its connection."""
 
+GATHER_SECONDS: Final = 0.01
+"""How long to wait for others that end before claiming anew: one claim then makes up for all of them."""
+
 CALM_SECONDS: Final = 1.0
 """The wait after the database failed us."""
 
@@ -94,6 +97,7 @@ class Outbox:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
+                await asyncio.sleep(GATHER_SECONDS)
             for watch in watches:
                 watch.cancel()
 
