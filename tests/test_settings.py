@@ -10,9 +10,11 @@ SECRET = "postgresql://ingestd:hidden@database/ingestd"
 @pytest.mark.threat("T154")
 def test_a_secret_may_stand_in_a_file_and_is_never_shown(tmp_path, monkeypatch):
     (tmp_path / "ingestd_database_url").write_text(SECRET + "\n")
+    (tmp_path / "ingestd_mail__password").write_text("hidden too\n")
     monkeypatch.setenv("INGESTD_SECRETS_DIR", str(tmp_path))
     settings = Settings()
     assert settings.database_url.get_secret_value() == SECRET
+    assert settings.mail.password.get_secret_value() == "hidden too"
     assert "hidden" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 

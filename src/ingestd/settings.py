@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
-    SecretsSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
@@ -137,7 +137,7 @@ class Settings(BaseSettings):
     """All settings. `INGESTD_SFTP__PORT=2022` sets `sftp.port`.
 
     A secret need not stand in the environment (T154): a file of the variable's name in the folder INGESTD_SECRETS_DIR
-    has it, in small letters, such as `ingestd_master_key`.
+    has it, in small letters, such as `ingestd_mail__password`.
     """
 
     model_config = SettingsConfigDict(env_prefix="INGESTD_", env_nested_delimiter="__", frozen=True, extra="ignore")
@@ -184,8 +184,10 @@ class Settings(BaseSettings):
         """Arguments, then variables, then files of secrets."""
         del dotenv_settings, file_secret_settings
         folder = os.environ.get("INGESTD_SECRETS_DIR")
-        files = [SecretsSettingsSource(settings_cls, secrets_dir=folder)] if folder else []
-        return (init_settings, env_settings, *files)
+        if not folder:
+            return (init_settings, env_settings)
+        files = NestedSecretsSettingsSource(settings_cls, secrets_dir=folder, secrets_nested_delimiter="__")
+        return (init_settings, env_settings, files)
 
 
 def _variable(place: tuple[int | str, ...]) -> str:

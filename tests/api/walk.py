@@ -120,6 +120,15 @@ def prefix_of(schema: dict[str, Any]) -> str:
     return next((match[1] for match in found if match), "")
 
 
+def ids_in(operation: Operation) -> dict[str, tuple[str, bool]]:
+    """The fields of a JSON body that hold ids: the prefix of each, and whether it holds a list of them."""
+    kinds = operation.declared.get("requestBody", {}).get("content", {})
+    declared = resolve(kinds.get("application/json", {}).get("schema", {})).get("properties", {})
+    lists = {name: prefix_of(resolve(schema.get("items", {}))) for name, schema in declared.items()}
+    single = {name: prefix_of(resolve(schema)) for name, schema in declared.items()}
+    return {name: (single[name] or lists[name], not single[name]) for name in declared if single[name] or lists[name]}
+
+
 def resolve(schema: dict[str, Any]) -> dict[str, Any]:
     name = schema.get("$ref", "").removeprefix("#/components/schemas/")
     return DOCUMENT["components"]["schemas"][name] if name else schema
@@ -158,13 +167,14 @@ async def owned(tenant: Tenant) -> dict[str, str]:
     await tenant.http.put(f"/v1/data-sources/{source['id']}/mapping", json=BODIES["data_sources_mapping_put"])
     attribute = await tenant.http.post("/v1/attributes", json={"name": "tier"})
     connection = await tenant.http.post("/v1/connections", json=own_door(tenant))
+    waiting = await tenant.http.put("/v1/files/walk.tsv", content=b"id\nann\n")
     found = {
         "acc": tenant.id,
         "key": key.raise_for_status().json()["id"],
         "con": connection.raise_for_status().json()["id"],
         "whk": webhook.raise_for_status().json()["id"],
         "ing": ended["id"],
-        "fil": ended["file"]["id"],
+        "fil": waiting.raise_for_status().json()["id"],
         "mft": ended["manifest"]["id"],
         "prf": profile["id"],
         "src": source["id"],

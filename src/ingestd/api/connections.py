@@ -142,7 +142,7 @@ async def list_all(
 
 
 @router.get(
-    "/{connection_id}",
+    "/{connection_id:id}",
     operation_id="connections_get",
     summary="Show a connection",
     dependencies=[needs(Scope.CONNECTIONS_READ)],
@@ -153,7 +153,7 @@ async def get_one(connection_id: ConnectionId, tx: Reading, caller: Caller) -> C
 
 
 @router.patch(
-    "/{connection_id}",
+    "/{connection_id:id}",
     operation_id="connections_change",
     summary="Change a connection",
     dependencies=[needs(Scope.CONNECTIONS_WRITE)],
@@ -194,7 +194,7 @@ async def pin(connection_id: ConnectionId, body: HostKeysIn, tx: Tx, caller: Cal
 
 
 @router.delete(
-    "/{connection_id}",
+    "/{connection_id:id}",
     status_code=204,
     operation_id="connections_delete",
     summary="Delete a connection",

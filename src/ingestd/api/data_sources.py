@@ -298,8 +298,7 @@ async def put_mapping(
     source = await data_sources.get(tx, caller.account_id, data_source_id, lock=True)
     present = await data_sources.mapping(tx, source)
     before = None if present is None else await shown_mapping(tx, caller.account_id, present)
-    if before is not None:
-        match.check(before)
+    match.check(before)
     columns = [each.wanted() for each in body.columns or ()]
     if body.copy_of is not None:
         columns = await _copied(tx, caller.account_id, body.copy_of)

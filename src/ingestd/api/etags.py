@@ -31,9 +31,11 @@ class Match:
 
     tags: frozenset[str] | None
 
-    def check(self, current: BaseModel) -> None:
-        """Raise 412 unless the resource, as GET shows it now, is what the caller takes it for."""
-        if self.tags is not None and "*" not in self.tags and of(_written(current)) not in self.tags:
+    def check(self, current: BaseModel | None) -> None:
+        """Raise 412 unless the resource, as GET shows it now, is what the caller takes it for; None is not there."""
+        if self.tags is None:
+            return
+        if current is None or not self.tags & {"*", of(_written(current))}:
             raise Refused("changed_meanwhile")
 
 

@@ -8,7 +8,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel
 
 from ingestd.api import audit
-from ingestd.api.context import Caller, Reading, Scope, Tx, needs
+from ingestd.api.context import NO_STORE, Caller, Reading, Scope, Tx, needs
 from ingestd.api.ids import IngestionId, MessageId
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
@@ -22,7 +22,7 @@ from ingestd.store.engine import utc_now
 from ingestd.store.messages import Shown
 from ingestd.store.outgoing import DeliveryState
 
-router = Router(prefix="/v1/messages", tags=["Recipients"])
+router = Router(prefix="/v1/messages", tags=["Recipients"], dependencies=[NO_STORE])
 
 
 class MailAttemptOut(BaseModel):

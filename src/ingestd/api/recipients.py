@@ -10,7 +10,7 @@ from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
-from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api.context import NO_STORE, Caller, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import RecipientId
 from ingestd.api.model import STRICT, In, Name, Out
@@ -27,7 +27,7 @@ from ingestd.store.engine import new_id, utc_now
 from ingestd.store.notices import Notice
 from ingestd.store.recipients import Recipient
 
-router = Router(prefix="/v1/recipients", tags=["Recipients"])
+router = Router(prefix="/v1/recipients", tags=["Recipients"], dependencies=[NO_STORE])
 
 _ALL: Final = list(Milestone)
 

@@ -181,8 +181,7 @@ async def save(tx: AsyncSession, caller: Principal, owner: Owner, body: Schedule
     await _check_names(tx, caller, body)
     schedule = await schedules.find(tx, account.id, owner.id, lock=True)
     before = None if schedule is None else shown(schedule, account)
-    if before is not None:
-        match.check(before)
+    match.check(before)
     if schedule is None:
         schedule = Schedule(
             id=new_id(), account_id=account.id, owner_kind=owner.kind, owner_id=owner.id, created_at=now

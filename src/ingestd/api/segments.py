@@ -290,12 +290,13 @@ async def get_draft(segment_id: SegmentId, tx: Reading, caller: Caller) -> Draft
     summary="Edit a segment by a draft",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
-async def put_draft(segment_id: SegmentId, body: DraftIn, tx: Tx, caller: Caller) -> DraftOut:
+async def put_draft(segment_id: SegmentId, body: DraftIn, tx: Tx, caller: Caller, match: IfMatch) -> DraftOut:
     """Save edits, in place of those saved before, without any effect until they are published by `activate` (S11)."""
     segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
     for edit in body.partitions:
         await segments.get_partition(tx, segment, edit.id)
     before = shown(segment)
+    match.check(before.draft)
     segment.draft = Draft.model_validate(body.model_dump()).model_dump(mode="json")
     audit.note(tx, caller, "segment.edited", before.id, before=before, after=shown(segment))
     draft = _draft(segment)
@@ -310,12 +311,13 @@ async def put_draft(segment_id: SegmentId, body: DraftIn, tx: Tx, caller: Caller
     summary="Drop a segment's draft",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
-async def drop_draft(segment_id: SegmentId, tx: Tx, caller: Caller) -> None:
+async def drop_draft(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Forget the edits; 404 where there are none."""
     segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
     if segment.draft is None:
         raise NotFound("The segment has no draft.")
     before = shown(segment)
+    match.check(before.draft)
     segment.draft = None
     audit.note(tx, caller, "segment.draft_dropped", before.id, before=before, after=shown(segment))
 
