@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 HEADER_BYTES: Final = 64 * 1024
 """Bytes of headers after which nothing more is read; the API refuses far fewer, with a problem document."""

@@ -11,7 +11,6 @@ from datetime import datetime
 from functools import cached_property
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.blobs.store import BlobInfo, BlobStore
@@ -27,7 +26,7 @@ from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.settings import DataSourceSettings, QuotaSettings, SegmentSettings
 from ingestd.store import accounts, ingestions
 from ingestd.store.engine import Sessions, new_id
-from ingestd.store.files import File, FileState
+from ingestd.store.files import File, FileState, name_of
 from ingestd.store.ingestions import Ingestion
 
 
@@ -127,7 +126,7 @@ def new_ingestion(submission: Submission, *, now: datetime) -> Ingestion:
         mode=submission.plan.mode if submission.plan else "append",
         plan=submission.plan.model_dump(mode="json") if submission.plan else None,
         file_id=submission.file_id,
-        file_name=select(File.name).where(File.id == submission.file_id).scalar_subquery(),
+        file_name=name_of(submission.file_id),
         manifest_id=submission.manifest_id,
         data_source_id=submission.data_source_id,
         dry_run=submission.dry_run,

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from sqlalchemy import Connection, ForeignKey, Index, select, text, update
+from sqlalchemy import Connection, ForeignKey, Index, ScalarSelect, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -108,6 +108,11 @@ async def find_shown(session: AsyncSession, account_id: UUID, name: str, *, sinc
         .limit(1)
     )
     return found
+
+
+def name_of(file_id: UUID | None) -> ScalarSelect[str]:
+    """The name of a file, looked up by the statement that writes it down."""
+    return select(File.name).where(File.id == file_id).scalar_subquery()
 
 
 async def take(session: AsyncSession, file: File) -> None:
