@@ -182,11 +182,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then variables, then files of secrets."""
-        del dotenv_settings, file_secret_settings
+        del settings_cls, dotenv_settings
         folder = os.environ.get("INGESTD_SECRETS_DIR")
         if not folder:
             return (init_settings, env_settings)
-        files = NestedSecretsSettingsSource(settings_cls, secrets_dir=folder, secrets_nested_delimiter="__")
+        files = NestedSecretsSettingsSource(file_secret_settings, secrets_dir=folder, secrets_nested_delimiter="__")
         return (init_settings, env_settings, files)
 
 

@@ -150,7 +150,7 @@ async def test_somebody_who_turns_out_to_be_another_is_in_the_source_once(tenant
     assert len(await members(crm)) == 2
 
 
-@pytest.mark.rule("P10")
+@pytest.mark.threat("T114")
 async def test_an_erased_person_is_in_no_source(tenant):
     crm = await source(tenant, crmid=CRMID, tier=TIER)
     await crm.ingest(tsv("crmid tier", "c-1 a", "c-2 b"))
