@@ -46,7 +46,7 @@ run: $(STAMP) ## start the service for real use: state in ./data, HTTP on 8080, 
 	@$(BIN)/ingestd serve $(ARGS)
 
 .PHONY: demo
-demo: $(STAMP) ## show the whole way on a throw-away service: SFTP push, profiles, error file, webhooks
+demo: $(STAMP) ## show the whole way on a throw-away service: SFTP push, profiles, error file, a segment that refreshes itself, webhooks
 	@$(BIN)/ingestd demo $(ARGS)
 
 .PHONY: test

@@ -11,7 +11,7 @@ import grimp
 import pytest
 
 HOMES = {
-    "aioftp": {"fetch"},
+    "aioftp": {"fetch", "cli"},
     "aiosmtplib": {"notify"},
     "alembic": {"store"},
     "apscheduler": {"scheduler"},

@@ -23,6 +23,7 @@ from rich.table import Table
 from ingestd import telemetry
 from ingestd.app import App, base, running
 from ingestd.cli import accounts, generated
+from ingestd.cli.demo_segment import show_segment
 from ingestd.cli.receiver import Receiver
 from ingestd.settings import HttpSettings, MetricsSettings, Settings, SftpSettings
 from ingestd.store import embedded
@@ -52,7 +53,7 @@ class Pushed:
 
 
 def demo() -> None:
-    """Start the real service in a temporary folder, push files over SFTP and show what becomes of them."""
+    """Start the real service in a temporary folder, push files, refresh a segment, and show what becomes of them."""
     telemetry.configure(level="ERROR")
     with _folder() as folder:
         settings = Settings(
@@ -100,11 +101,14 @@ async def _show(ground: Any, folder: Path, account: str, key: str) -> None:
         console.print("… and after it:")
         console.print(JSON.from_data(await _profile(client)))
         await _show_error_file(client, pushed[2])
+        await show_segment(client, receiver, folder / "theirs", console)
         _show_notices(receiver)
 
 
 def _client(app: App, key: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=app.http_url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+    return httpx.AsyncClient(
+        base_url=app.http_url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=60
+    )
 
 
 def _sftp(app: App, account: str, key: Path) -> Any:

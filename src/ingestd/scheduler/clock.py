@@ -8,6 +8,7 @@ looks, how often, or what a system clock that is put back or forward does to the
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Final
@@ -34,6 +35,7 @@ class Clock:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look now and then every few seconds, one look at a time, until `stop` is set."""
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)  # that a look is skipped while one goes on is meant
         alarm = AsyncIOScheduler(timezone=UTC)
         alarm.add_job(
             self.look,
