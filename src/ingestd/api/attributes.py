@@ -9,7 +9,7 @@ from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
-from ingestd.api.context import Caller, Reading, Scope, Tx, needs
+from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import AttributeId
 from ingestd.api.model import STRICT, In, Name, Out
@@ -22,6 +22,7 @@ from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.ingest.attributes import make, mark_pii, use
+from ingestd.ingest.sealing import seal_what_is_marked
 from ingestd.store import accounts, attributes, data_sources
 from ingestd.store.attributes import Attribute
 from ingestd.store.engine import utc_now
@@ -69,13 +70,14 @@ class AttributePatch(TypedDict, total=False):
 
 
 class AttributeOut(Out):
-    """An attribute of people."""
+    """An attribute of people; `sealed_at` is when all values of a personal one were sealed, null before."""
 
     name: str
     display_name: str
     format: DataType
     identifier: bool
     pii: bool
+    sealed_at: Moment | None
     use_in_segments: bool
     use_as_macro: bool
     segment_name: str | None
@@ -95,6 +97,7 @@ def _shown(attribute: Attribute) -> AttributeOut:
         format=DataType(attribute.format),
         identifier=attribute.kind is not None,
         pii=attribute.pii,
+        sealed_at=attribute.sealed_at,
         use_in_segments=attribute.use_in_segments,
         use_as_macro=attribute.use_as_macro,
         segment_name=attribute.segment_name,
@@ -110,10 +113,11 @@ def _shown(attribute: Attribute) -> AttributeOut:
     summary="Make an attribute",
     dependencies=[needs(Scope.DATA_SOURCES_WRITE)],
 )
-async def create(body: AttributeIn, tx: Tx, caller: Caller, response: Response) -> AttributeOut:
+async def create(body: AttributeIn, tx: Tx, service: Service, caller: Caller, response: Response) -> AttributeOut:
     """Make an attribute; a name for segments or macros that is not UPPER_SNAKE is refused with one that is."""
     await accounts.lock(tx, caller.account_id)
     shown = _shown(await make(tx, caller.account_id, body.new(), at="/body", now=utc_now()))
+    await seal_what_is_marked(tx, service.intake.engine, caller.account_id)
     audit.note(tx, caller, "attribute.created", shown.id, after=shown)
     response.headers["Location"] = f"{router.prefix}/{shown.id}"
     return shown
@@ -151,9 +155,13 @@ async def get_one(attribute_id: AttributeId, tx: Reading, caller: Caller) -> Att
     dependencies=[needs(Scope.DATA_SOURCES_WRITE)],
 )
 async def change(
-    attribute_id: AttributeId, body: AttributePatch, tx: Tx, caller: Caller, match: IfMatch
+    attribute_id: AttributeId, body: AttributePatch, tx: Tx, service: Service, caller: Caller, match: IfMatch
 ) -> AttributeOut:
-    """Change how an attribute is shown and what it is used for, or mark it as personal for good."""
+    """Change how an attribute is shown and what it is used for, or mark it as personal for good.
+
+    Values that are stored when it is marked are masked at once, and sealed when the ingestions that were submitted
+    before have ended: `sealed_at` says when that was done (D13).
+    """
     await accounts.lock(tx, caller.account_id)
     attribute = await attributes.get(tx, caller.account_id, attribute_id, lock=True)
     before = _shown(attribute)
@@ -161,6 +169,7 @@ async def change(
     attribute.display_name = body.get("display_name", attribute.display_name)
     if "pii" in body:
         mark_pii(attribute)
+        await seal_what_is_marked(tx, service.intake.engine, caller.account_id)
     attribute.use_in_segments = body.get("use_in_segments", attribute.use_in_segments)
     attribute.use_as_macro = body.get("use_as_macro", attribute.use_as_macro)
     await use(

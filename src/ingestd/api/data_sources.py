@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from ingestd.api import audit
 from ingestd.api.attributes import AttributeIn
-from ingestd.api.context import Caller, Reading, Scope, Tx, needs
+from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import DataSourceId, IngestionId
 from ingestd.api.model import STRICT, In, Name, Out
@@ -288,7 +288,7 @@ async def get_mapping(data_source_id: DataSourceId, tx: Reading, caller: Caller)
     dependencies=[needs(Scope.DATA_SOURCES_WRITE)],
 )
 async def put_mapping(
-    data_source_id: DataSourceId, body: MappingIn, tx: Tx, caller: Caller, match: IfMatch
+    data_source_id: DataSourceId, body: MappingIn, tx: Tx, service: Service, caller: Caller, match: IfMatch
 ) -> MappingOut:
     """Map columns to attributes, as a new version; attributes can be made on the way.
 
@@ -302,7 +302,9 @@ async def put_mapping(
     columns = [each.wanted() for each in body.columns or ()]
     if body.copy_of is not None:
         columns = await _copied(tx, caller.account_id, body.copy_of)
-    mapping = await write(tx, source, columns, at="/body/columns", actor=caller.actor, now=utc_now())
+    mapping = await write(
+        tx, service.intake.engine, source, columns, at="/body/columns", actor=caller.actor, now=utc_now()
+    )
     after = await shown_mapping(tx, caller.account_id, mapping)
     audit.note(tx, caller, "mapping.written", after.data_source_id, before=before, after=after)
     return after

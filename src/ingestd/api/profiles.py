@@ -17,15 +17,15 @@ from ingestd.api.ids import ProfileId
 from ingestd.api.model import In
 from ingestd.api.pages import Asked, listing
 from ingestd.api.partitions import PartitionRef, ref
+from ingestd.api.personal import Sight, sight
 from ingestd.api.routes import Router
-from ingestd.api.values import value
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.identity import KIND_OF_WORD, normalise
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import DataSourceView
 from ingestd.domain.moment import Moment
-from ingestd.store import attributes, data_sources, erasure, events, ingestions, members, profiles
+from ingestd.store import data_sources, erasure, events, ingestions, members, profiles
 from ingestd.store.engine import utc_now
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.profiles import Profile, hashes_of, identifier_hash
@@ -49,7 +49,10 @@ class LookupIn(In):
 
 
 class ProfileOut(BaseModel):
-    """A person: attributes by name (dates in RFC 3339), preferences, and all identifiers by kind."""
+    """A person: attributes by name (dates in RFC 3339), preferences, and all identifiers by kind.
+
+    Personal values are shown to a key with the scope `profiles:read_pii`, which the audit trail notes, else as `***`.
+    """
 
     id: str
     attributes: dict[str, Any]
@@ -117,14 +120,14 @@ class LookupOut(BaseModel):
 )
 async def lookup(body: LookupIn, tx: Reading, service: Service, caller: Caller) -> LookupOut:
     """Find people by up to 1,000 identifiers; one that names nobody has the profile null."""
-    keys = await service.intake.keys(caller.account_id)
-    kinds = await attributes.kinds(tx, caller.account_id)
-    hashes = [_hash(keys.index_key, identifier, kinds) for identifier in body.identifiers]
+    seen = await sight(tx, service, caller)
+    hashes = [_hash(seen.keys.index_key, identifier, seen.kinds) for identifier in body.identifiers]
     found = await profiles.find_many(tx, caller.account_id, {each for each in hashes if each})
+    shown = {profile.profile_id: ProfileOut(**_fields(profile, seen)) for profile in found.values()}
     answers = [found.get(each) if each else None for each in hashes]
     return LookupOut(
         data=[
-            Found(kind=asked.kind, value=asked.value, profile=profile and ProfileOut(**_fields(profile, kinds)))
+            Found(kind=asked.kind, value=asked.value, profile=profile and shown[profile.profile_id])
             for asked, profile in zip(body.identifiers, answers, strict=True)
         ]
     )
@@ -142,9 +145,8 @@ async def get_one(profile_id: ProfileId, tx: Reading, service: Service, caller: 
     seqs = {name: (profile.origins or {}).get(name, profile.origin) for name in profile.attributes}
     made = await ingestions.of_seqs(tx, caller.account_id, set(seqs.values()))
     sources = await data_sources.names(tx, {each.data_source_id for each in made.values() if each.data_source_id})
-    kinds = await attributes.kinds(tx, caller.account_id)
     return ProfileDetail(
-        **_fields(profile, kinds),
+        **_fields(profile, await sight(tx, service, caller)),
         provenance={name: _origin(made[seq], sources) for name, seq in seqs.items()},
         segments=await _segments(tx, service, profile),
     )
@@ -171,7 +173,7 @@ async def list_segments(profile_id: ProfileId, tx: Reading, service: Service, ca
 
 async def _segments(tx: AsyncSession, service: Parts, profile: Profile) -> list[MembershipOut]:
     keys = await service.intake.keys(profile.account_id)
-    found = await members.of_person(tx, profile.account_id, [hash_ for _, hash_ in hashes_of(profile, keys.index_key)])
+    found = await members.of_person(tx, profile.account_id, [hash_ for _, hash_ in hashes_of(profile, keys)])
     return [
         MembershipOut(
             segment=SegmentRef(id=ids.show(Prefix.SEGMENT, segment.id), name=segment.name),
@@ -215,7 +217,7 @@ async def erase(profile_id: ProfileId, tx: Tx, service: Service, caller: Caller)
     themselves.
     """
     keys = await service.intake.keys(caller.account_id)
-    await erasure.erase(tx, caller.account_id, profile_id, index_key=keys.index_key, now=utc_now())
+    await erasure.erase(tx, caller.account_id, profile_id, keys=keys, now=utc_now())
     audit.note(tx, caller, "profile.erased", ids.show(Prefix.PROFILE, profile_id))
 
 
@@ -233,13 +235,11 @@ def _hash(index_key: str, identifier: Identifier, kinds: Mapping[str, int]) -> t
     return (int(kind), identifier_hash(index_key, kind, normal)) if kind and normal else None
 
 
-def _fields(profile: Profile, kinds: Mapping[str, int]) -> dict[str, Any]:
-    own = {str(kind): name for name, kind in kinds.items()}
+def _fields(profile: Profile, seen: Sight) -> dict[str, Any]:
     return {
         "id": ids.show(Prefix.PROFILE, profile.profile_id),
-        "attributes": {name: value(stored) for name, stored in profile.attributes.items()},
+        **seen.of(profile),
         "preferences": profile.preferences,
-        "identifiers": {own.get(word, word): values for word, values in profile.identifiers.items()},
         "created_at": profile.created_at,
         "updated_at": profile.updated_at,
     }

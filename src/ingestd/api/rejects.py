@@ -13,16 +13,21 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
-from ingestd.api.context import Caller, Parts, Scope, Service, needs
+from ingestd.api import audit
+from ingestd.api.context import Caller, Parts, Principal, Scope, Service, needs
 from ingestd.api.downloads import Download, download
 from ingestd.api.exports import CSV
 from ingestd.api.ids import IngestionId
 from ingestd.api.pages import Asked, Page, listing
+from ingestd.api.personal import READ
 from ingestd.api.routes import Router
-from ingestd.domain.errors import NotFound
+from ingestd.domain import ids
+from ingestd.domain.errors import Forbidden, NotFound
+from ingestd.domain.ids import Prefix
 from ingestd.domain.rejection import ROW_REASONS
 from ingestd.pipeline import report
-from ingestd.store import ingestions
+from ingestd.store import attributes, ingestions
+from ingestd.store.engine import transaction
 from ingestd.store.page import numbered
 
 router = Router(prefix="/v1/ingestions", tags=["Ingestions"])
@@ -111,11 +116,14 @@ async def summary(ingestion_id: IngestionId, service: Service, caller: Caller) -
 async def error_file(ingestion_id: IngestionId, request: Request, service: Service, caller: Caller) -> Response:
     """The rejected rows: the file's own columns, then `Failure Description` (S128). 404 where no row was rejected.
 
-    One `Range` can be asked for.
+    It holds the cells as they came, so where a column is of a personal attribute it needs `profiles:read_pii`, too, and
+    the audit trail notes who had it; the list of rejected rows is without what stood in them. One `Range` can be asked
+    for.
     """
     row = await _ingestion(service, caller.account_id, ingestion_id)
     if row.error_blob is None:
         raise NotFound("The ingestion has no error file: no row was rejected.")
+    await _read_personal(service, caller, row)
     keys, blob = await service.intake.keys(caller.account_id), row.error_blob
     stem = (row.name or "file").rsplit(".", 1)[0]
     return await download(
@@ -128,6 +136,19 @@ async def error_file(ingestion_id: IngestionId, request: Request, service: Servi
             open=lambda start: service.intake.blobs.open(blob, keys, start=start),
         ),
     )
+
+
+async def _read_personal(service: Parts, caller: Principal, row: Row[Any]) -> None:
+    """Note that the error file was read where it has personal values, or refuse a caller who may not read them."""
+    async with transaction(service.intake.sessions) as session:
+        if not await ingestions.has_any_of(
+            session, row.id, await attributes.personal_names(session, caller.account_id)
+        ):
+            return
+        if not caller.may(Scope.PROFILES_READ_PII):
+            detail = f"The error file has personal values: this needs the scope {Scope.PROFILES_READ_PII}, too."
+            raise Forbidden(detail, code="scope_missing")
+        audit.note(session, caller, READ, ids.show(Prefix.INGESTION, row.id))
 
 
 async def some_rejects(service: Parts, row: Row[Any], limit: int) -> list[RejectOut]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from ingestd.domain.personal import MASK, is_sealed
+
 
 def value(stored: Any) -> Any:
-    """A stored value as it is shown: a date in RFC 3339."""
+    """A stored value as it is shown: a date in RFC 3339, a sealed value as the mask."""
     if isinstance(stored, dict) and stored.keys() == {"$D"}:
         return moment(stored["$D"]).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if is_sealed(stored):
+        return MASK
     if isinstance(stored, list):
         return [value(each) for each in stored]
     return stored

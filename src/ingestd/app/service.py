@@ -23,7 +23,7 @@ from ingestd.app.ground import Base
 from ingestd.app.serving import serving
 from ingestd.fetch.remote import Terms
 from ingestd.ingest import work
-from ingestd.ingest.engine import Engine
+from ingestd.ingest.engine import Engine, Workflows
 from ingestd.ingest.fetching import Fetching
 from ingestd.ingest.flow import Flow
 from ingestd.ingest.intake import Intake
@@ -158,9 +158,8 @@ class _Starting:
             metrics=self.metrics,
             loop=asyncio.get_running_loop(),
         )
-        await asyncio.to_thread(
-            self.engine.launch, flow.walk, flow.apply_part, fetching.fetch, settings, alone=ground.alone
-        )
+        workflows = Workflows(walk=flow.walk, apply_part=flow.apply_part, seal=flow.seal, fetch=fetching.fetch)
+        await asyncio.to_thread(self.engine.launch, workflows, settings, alone=ground.alone)
         self.stack.push_async_callback(asyncio.to_thread, self.engine.stop)
         self.stack.push_async_callback(asyncio.to_thread, flow.stop)
         self.stack.callback(fetching.stop)

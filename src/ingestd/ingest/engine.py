@@ -1,9 +1,10 @@
 """The job engine: DBOS, and nothing else knows it.
 
 A workflow's id is the ingestion's id and its only argument; what it does is `flow.walk`. The queue `ingestions` is
-partitioned by account, one at a time and by the account's sequence number; the queue `parts` spreads the parts of one
-file over all replicas. The queue `fetches`, of runs, is out of the account's order, since a file gets its number when
-it is there (D31); it is partitioned by connection, so that a slow server keeps only itself waiting.
+partitioned by account, one at a time and by the account's sequence number; sealing what is stored of an account waits
+there for its turn, too. The queue `parts` spreads the parts of one file over all replicas. The queue `fetches`, of
+runs, is out of the account's order, since a file gets its number when it is there (D31); it is partitioned by
+connection, so that a slow server keeps only itself waiting.
 
 Open-source DBOS does not notice that a remote process has died, so each engine keeps a heartbeat and hands the
 workflows of silent ones back to their queues.
@@ -15,6 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -56,9 +58,18 @@ SILENT_SECONDS: Final = 4 * HEARTBEAT_SECONDS
 _ONE: Final = threading.Lock()
 """DBOS knows its workflows by process: a second engine would be handed the first one's."""
 
-Walk = Callable[[UUID], None]
+Subject = Callable[[UUID], None]
 ApplyPart = Callable[[UUID, str], None]
-Fetch = Callable[[UUID], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflows:
+    """What is to be done for an ingestion, a part of one, an account whose people are to be sealed, and a run."""
+
+    walk: Subject
+    apply_part: ApplyPart
+    seal: Subject
+    fetch: Subject
 
 
 class Stopping(BaseException):
@@ -119,12 +130,24 @@ class Engine:
         }
         await self._enqueue(session, options, run_id)
 
+    async def enqueue_sealing(self, session: AsyncSession, *, account_id: UUID, seq: int) -> None:
+        """Queue the sealing of what is stored, in the caller's transaction, as number `seq` of the account's order."""
+        options: EnqueueOptions = {
+            "workflow_name": "seal",
+            "queue_name": INGESTIONS,
+            "workflow_id": f"{account_id}:seal:{seq}",
+            "queue_partition_key": str(account_id),
+            "priority": seq,
+            "app_version": VERSION,
+        }
+        await self._enqueue(session, options, account_id)
+
     async def _enqueue(self, session: AsyncSession, options: EnqueueOptions, subject: UUID) -> None:
         connection = await session.connection()
         await connection.run_sync(lambda sync: self._client.enqueue_in_transaction(sync, options, str(subject)))
         await connection.run_sync(wakeups.tell)
 
-    def launch(self, walk: Walk, apply_part: ApplyPart, fetch: Fetch, settings: WorkerSettings, *, alone: bool) -> None:
+    def launch(self, work: Workflows, settings: WorkerSettings, *, alone: bool) -> None:
         """Begin to run workflows; `alone` says that no other process can be using this database."""
         config: DBOSConfig = {
             "name": APPLICATION,
@@ -140,9 +163,10 @@ class Engine:
             raise IngestdError("Another engine runs in this process; there can be one.")
         self._beat(alone=alone)  # first: what this replica begins is found should it die at once
         dbos = DBOS(config=config)
-        DBOS.workflow(name="ingest")(_of_subject(walk, self._files.hurry))
-        DBOS.workflow(name="fetch")(_of_subject(fetch, self._fetches.hurry))
-        DBOS.workflow(name="apply_part")(_apply(apply_part, self._parts.hurry))
+        DBOS.workflow(name="ingest")(_of_subject(work.walk, self._files.hurry))
+        DBOS.workflow(name="seal")(_of_subject(work.seal, self._files.hurry))
+        DBOS.workflow(name="fetch")(_of_subject(work.fetch, self._fetches.hurry))
+        DBOS.workflow(name="apply_part")(_apply(work.apply_part, self._parts.hurry))
         DBOS.listen_queues([])  # its own threads look always as often as while there is work
         DBOS.launch()
         files = DBOS.register_queue(
@@ -256,11 +280,11 @@ class Engine:
 
 
 def _ingestion_of(workflow_id: str) -> UUID:
-    """The ingestion of a workflow of the queues `ingestions` and `parts`."""
+    """The ingestion of a workflow of `ingestions` and `parts`; of one that seals the account, which is none."""
     return UUID(workflow_id.partition(":")[0])
 
 
-def _of_subject(walk: Walk | Fetch, hurry: Callable[[], None]) -> Callable[[str], None]:
+def _of_subject(walk: Subject, hurry: Callable[[], None]) -> Callable[[str], None]:
     def work(subject: str) -> None:
         try:
             walk(UUID(subject))

@@ -28,6 +28,7 @@ from ingestd.ingest.engine import Engine as Jobs
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.pool import Pool, PoolClosed
 from ingestd.ingest.refusal import error, error_of, nothing_applied
+from ingestd.ingest.sealing import seal_account
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import Checked, Job, Place
 from ingestd.keyring import Keyring, SealedKeys
@@ -77,6 +78,20 @@ class Flow:
             except Exception as fault:
                 crashed = not (isinstance(fault, Unavailable) or is_transient(fault))
                 log.warning("ingestion_interrupted", crashed=crashed, exc_info=fault)
+                if self._stopping.wait(pause):
+                    raise Stopping from None
+                continue
+            return
+
+    def seal(self, account_id: UUID) -> None:
+        """Seal what is stored of an account's personal attributes; raise Stopping where the process goes down first."""
+        for pause in self._pauses():
+            try:
+                seal_account(self.sql, self.pool, self.place, self.keyring, account_id)
+            except PoolClosed:
+                raise Stopping from None
+            except Exception as fault:
+                log.warning("sealing_interrupted", account=str(account_id), exc_info=fault)
                 if self._stopping.wait(pause):
                     raise Stopping from None
                 continue

@@ -42,15 +42,22 @@ class Intake:
     quota: QuotaSettings
     hold_above: float = SegmentSettings().hold_above
     source_file_bytes: int = DataSourceSettings().file_bytes
-    _keys: dict[UUID, AccountKeys] = field(default_factory=dict, repr=False)
+    _keys: dict[UUID, tuple[SealedKeys, AccountKeys]] = field(default_factory=dict, repr=False)
 
     async def keys(self, account_id: UUID) -> AccountKeys:
-        """The keys of an account, opened once; NotFound where there is no such account."""
-        if account_id not in self._keys:
-            async with self.sessions() as session:
-                account = await accounts.get(session, account_id)
-            self._keys[account_id] = self.keyring.open(account_id, SealedKeys(account.data_keys, account.index_key))
-        return self._keys[account_id]
+        """The keys of an account, or NotFound where there is no such account.
+
+        They are opened once, and again when the account has other ones: after a rotation old ones open nothing new,
+        and those of an account that was erased open nothing at all.
+        """
+        async with self.sessions() as session:
+            account = await accounts.get(session, account_id)
+        sealed = SealedKeys(account.data_keys, account.index_key)
+        known, keys = self._keys.get(account_id, (None, None))
+        if keys is None or known != sealed:
+            keys = self.keyring.open(account_id, sealed)
+            self._keys[account_id] = sealed, keys
+        return keys
 
     @property
     def source_limits(self) -> Limits:

@@ -13,6 +13,8 @@ from ingestd.domain.data_source import Goal, Pair, goal_of, mapping_problems
 from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.submission import Actor
 from ingestd.ingest.attributes import goals, make, mark_pii
+from ingestd.ingest.engine import Engine
+from ingestd.ingest.sealing import seal_what_is_marked
 from ingestd.store import attributes, data_sources
 from ingestd.store.data_sources import DataSource
 from ingestd.store.data_sources import Mapping as Version
@@ -28,8 +30,15 @@ class Column:
     pii: bool = False
 
 
-async def write(
-    session: AsyncSession, source: DataSource, columns: Sequence[Column], *, at: str, actor: Actor, now: datetime
+async def write(  # noqa: PLR0913 -- a mapping, by whom and when
+    session: AsyncSession,
+    engine: Engine,
+    source: DataSource,
+    columns: Sequence[Column],
+    *,
+    at: str,
+    actor: Actor,
+    now: datetime,
 ) -> Version:
     """Give a data source a new version of its mapping, or raise Invalid with every problem, pointers beginning at `at`.
 
@@ -49,6 +58,7 @@ async def write(
     if problems:
         placed = tuple(replace(problem, pointer=at + problem.pointer) for problem in problems)
         raise Invalid("The mapping does not fit.", code="mapping_incorrect", problems=placed)
+    await seal_what_is_marked(session, engine, source.account_id)
     return await _keep(session, source, [_settled(pair, known) for pair in pairs], actor=actor, now=now)
 
 

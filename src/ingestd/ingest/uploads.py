@@ -86,7 +86,7 @@ async def submit_upload(  # noqa: PLR0913 -- an upload, its header, by whom and 
     if file.state != FileState.AVAILABLE:
         raise Conflict("The file does not wait any more. Upload it again.", code="file_taken")
     if upload.columns is not None:
-        await mappings.write(session, source, upload.columns, at=AT_COLUMNS, actor=actor, now=now)
+        await mappings.write(session, intake.engine, source, upload.columns, at=AT_COLUMNS, actor=actor, now=now)
     its_plan = await plan_for(session, intake, source, mode=upload.mode)
     bind(its_plan, header)
     told = await _told(session, account, upload.notify)

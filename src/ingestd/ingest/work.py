@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, cast
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from ingestd.blobs.store import BlobStore, BlobWriter, open_store
 from ingestd.domain.ingestion import Counts, Progress
@@ -33,7 +33,8 @@ from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for
 from ingestd.pipeline.resolve import AT_ONCE, Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
 from ingestd.pipeline.scan import Scan, open_scan
-from ingestd.store import dump, ingestions
+from ingestd.pipeline.seal import seal
+from ingestd.store import attributes, dump, ingestions
 from ingestd.store import engine as store
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
@@ -123,11 +124,13 @@ class Checked(BaseModel):
     `header` names the columns (`_header_name`), and of an error file that has `returned` those of the file it stems
     from. `folder` holds the parts, `parts` gives their names and rows, those of `buckets` ranges that are not empty;
     where the file is applied as a `whole` that is one unit. `merges` is the name of the part that says which
-    stored people become one. `reasons` counts the rejected rows by code.
+    stored people become one. `reasons` counts the rejected rows by code. `names` are the attributes and identifiers
+    that the file has columns for.
     """
 
     header: str = ""
     returned: bool = False
+    names: list[str] = []
     folder: str
     parts: dict[str, int]
     buckets: int = 1
@@ -290,6 +293,7 @@ def check(job: Job) -> Checked:
         **_leavers(job, Scratch(blobs, keys, folder), parts.rows),
         header=_header_name(scan.header),
         returned=scan.returned,
+        names=[column.name for role in (Role.IDENTIFIER, Role.ATTRIBUTE) for column in layout.of(role)],
         folder=folder,
         parts=parts.rows,
         buckets=parts.buckets,
@@ -310,7 +314,7 @@ def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> bool:
     with suppress(TooManyLeave), _engine(job.place.database_url).begin() as connection:
         if ingestions.open_part(connection, job.ingestion_id, part):
             rows = sum(checked.parts[each] for each in checked.units().get(part, ()))
-            figures = {"lost": rows} if lost else _apply(job, checked, part, store.raw(connection))
+            figures = {"lost": rows} if lost else _apply(job, checked, part, connection)
             ingestions.close_part(connection, job.ingestion_id, part, figures)
             ingestions.guard(connection, job.ingestion_id, job.fence)
         return True
@@ -327,9 +331,8 @@ class Rehearsed(BaseModel):
 def rehearse(job: Job, checked: Checked, part: str) -> Rehearsed:
     """Apply one part and take it back: a dry run does what an ingestion does, to the point of committing it."""
     with _engine(job.place.database_url).connect() as connection, connection.begin() as transaction:
-        raw = store.raw(connection)
-        counts = _apply(job, checked, part, raw)
-        done = touched(raw, load=_load(job)) if part in checked.parts else None
+        counts = _apply(job, checked, part, connection)
+        done = touched(store.raw(connection), load=_load(job)) if part in checked.parts else None
         transaction.rollback()
     if done is None:
         return Rehearsed(counts=counts)
@@ -365,8 +368,9 @@ def discard(job: Job) -> None:
         blobs.delete({stored.name for stored in left} - {row.error_blob, row.rejects_blob})
 
 
-def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:
+def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dict[str, int]:
     blobs, keys = _means(job)
+    raw = store.raw(connection)
     load = _load(job)
     if part == LEAVE:
         assert job.source is not None
@@ -383,7 +387,8 @@ def _apply(job: Job, checked: Checked, part: str, raw: Any) -> dict[str, int]:
         applied = apply_events(raw, events, people, named, load=load)
     else:
         names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
-        changes = fold(rows, started)
+        sealed, kinds = seal(rows, attributes.personal(connection, job.account_id), keys)
+        changes = fold(sealed, started, sealed=kinds)
         applied = apply_profiles(raw, changes, named, names=names, load=load)
         if job.source is not None:
             more = enter(raw, changes["id"], named, kept=names.attributes, source=job.source, load=load)

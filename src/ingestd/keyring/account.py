@@ -6,15 +6,17 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import tink
 from tink import aead, daead, secret_key_access, streaming_aead
+from tink.proto import tink_pb2
 
 from ingestd.keyring.stream import SealBroken, Sealer, open_stream
 
 if TYPE_CHECKING:
-    from tink.proto import tink_pb2
+    from tink.proto.tink_pb2 import KeyTemplate
 
 aead.register()
 daead.register()
@@ -31,10 +33,12 @@ class AccountKeys:
     """An account's keys, open. Thread-safe; cannot be pickled, never printed."""
 
     def __init__(self, data: bytes, index: bytes) -> None:
-        keysets = {name: parse_keyset(base64.b64decode(keyset)) for name, keyset in json.loads(data).items()}
+        keysets = {name: parse_keyset(keyset) for name, keyset in _keysets(data).items()}
         self._data = data
         self._index = index
         self._values = keysets["values"].primitive(daead.DeterministicAead)
+        newest = keysets["values"].keyset_info().primary_key_id
+        self._mark = b"\x01" + newest.to_bytes(4, "big")  # how Tink marks the key that sealed
         self._blobs = keysets["blobs"].primitive(streaming_aead.StreamingAead)
         self._secrets = keysets["secrets"].primitive(aead.Aead)
 
@@ -57,8 +61,16 @@ class AccountKeys:
 
     def seal_value(self, attribute: str, text: str) -> str:
         """Return the value's token (base64), equal for equal values of one attribute: searchable (D13, T113)."""
-        sealed = self._values.encrypt_deterministically(text.encode(), attribute.encode())
-        return base64.urlsafe_b64encode(sealed).decode()
+        return self.seal_values(attribute, [text])[0]
+
+    def seal_values(self, attribute: str, texts: Iterable[str]) -> list[str]:
+        """Return the tokens of many values, in their order."""
+        place, encrypt = attribute.encode(), self._values.encrypt_deterministically
+        return [base64.urlsafe_b64encode(encrypt(text.encode(), place)).decode() for text in texts]
+
+    def is_newest(self, token: str) -> bool:
+        """Whether a token was made with the key that seals now."""
+        return base64.urlsafe_b64decode(token[:8]).startswith(self._mark)
 
     def open_value(self, attribute: str, token: str) -> str:
         """Return the value behind a token of the attribute."""
@@ -95,10 +107,47 @@ class AccountKeys:
 
 def new_data_keys() -> bytes:
     """Return fresh data keys in the clear: the three keysets as JSON."""
-    return json.dumps({name: base64.b64encode(new_keyset(kind)).decode() for name, kind in _TEMPLATES.items()}).encode()
+    return _packed({name: new_keyset(template) for name, template in _TEMPLATES.items()})
 
 
-def new_keyset(template: tink_pb2.KeyTemplate) -> bytes:
+def add_data_keys(data: bytes) -> bytes:
+    """Return data keys of which each keyset has one more key, which seals from now on; the older ones still open."""
+    return _packed({name: add_key(keyset, _TEMPLATES[name]) for name, keyset in _keysets(data).items()})
+
+
+def drop_old_value_keys(data: bytes) -> bytes:
+    """Return data keys with the newest key for values only, for when all of them have been sealed again.
+
+    Streams and secrets are not sealed again, so their older keys stay.
+    """
+    keysets = _keysets(data)
+    return _packed(keysets | {"values": drop_old_keys(keysets["values"])})
+
+
+def add_key(keyset: bytes, template: KeyTemplate) -> bytes:
+    """Return a keyset with one more key, its primary."""
+    old, new = tink_pb2.Keyset.FromString(keyset), tink_pb2.Keyset.FromString(new_keyset(template))
+    new.key.extend(old.key)
+    return cast("bytes", new.SerializeToString())
+
+
+def drop_old_keys(keyset: bytes) -> bytes:
+    """Return a keyset with its primary key only."""
+    old = tink_pb2.Keyset.FromString(keyset)
+    newest = tink_pb2.Keyset(primary_key_id=old.primary_key_id)
+    newest.key.extend(key for key in old.key if key.key_id == old.primary_key_id)
+    return cast("bytes", newest.SerializeToString())
+
+
+def _keysets(data: bytes) -> dict[str, bytes]:
+    return {name: base64.b64decode(keyset) for name, keyset in json.loads(data).items()}
+
+
+def _packed(keysets: dict[str, bytes]) -> bytes:
+    return json.dumps({name: base64.b64encode(keyset).decode() for name, keyset in keysets.items()}).encode()
+
+
+def new_keyset(template: KeyTemplate) -> bytes:
     """Return a fresh keyset in the clear."""
     handle = tink.new_keyset_handle(template)
     return cast("bytes", tink.proto_keyset_format.serialize(handle, secret_key_access.TOKEN))

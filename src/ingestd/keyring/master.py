@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, cast
 
 import tink
 from tink import aead, prf
-from tink.proto import tink_pb2
 
 from ingestd.domain.errors import Forbidden, Invalid
-from ingestd.keyring.account import INDEX_BYTES, AccountKeys, new_data_keys, new_keyset, parse_keyset
+from ingestd.keyring.account import (
+    INDEX_BYTES,
+    AccountKeys,
+    add_data_keys,
+    add_key,
+    drop_old_keys,
+    drop_old_value_keys,
+    new_data_keys,
+    new_keyset,
+    parse_keyset,
+)
 from ingestd.keyring.stream import SealBroken
 
 if TYPE_CHECKING:
@@ -76,6 +85,16 @@ class Keyring:
             return sealed
         return self._seal(account_id, *self._unseal(account_id, sealed))
 
+    def add_keys(self, account_id: UUID, sealed: SealedKeys) -> SealedKeys:
+        """Return the account's keys with new ones that seal from now on; the older ones still open (T111)."""
+        data, index = self._unseal(account_id, sealed)
+        return self._seal(account_id, add_data_keys(data), index)
+
+    def drop_old_keys(self, account_id: UUID, sealed: SealedKeys) -> SealedKeys:
+        """Return the account's keys without the older ones for values, when none is sealed by them any more (T111)."""
+        data, index = self._unseal(account_id, sealed)
+        return self._seal(account_id, drop_old_value_keys(data), index)
+
     def derive(self, purpose: str) -> bytes:
         """Return the service's 32-byte key for a purpose, such as signing cursors.
 
@@ -109,19 +128,14 @@ def add_master_key(master: str) -> str:
     """Return the master key with one more key, which seals from now on; the older ones still open."""
     Keyring.load(master)  # refuses what is none
     keyset, service = _split_master(master)
-    old, new = tink_pb2.Keyset.FromString(keyset), tink_pb2.Keyset.FromString(new_keyset(_MASTER))
-    new.key.extend(old.key)
-    return _join_master(new.SerializeToString(), service)
+    return _join_master(add_key(keyset, _MASTER), service)
 
 
 def drop_old_master_keys(master: str) -> str:
     """Return the master key with its newest key only, for when every account's keys have been sealed again."""
     Keyring.load(master)  # refuses what is none
     keyset, service = _split_master(master)
-    old = tink_pb2.Keyset.FromString(keyset)
-    newest = tink_pb2.Keyset(primary_key_id=old.primary_key_id)
-    newest.key.extend(key for key in old.key if key.key_id == old.primary_key_id)
-    return _join_master(newest.SerializeToString(), service)
+    return _join_master(drop_old_keys(keyset), service)
 
 
 def master_from_file(path: Path) -> str:

@@ -8,7 +8,7 @@ is linear in the rows, however many belong to one person.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -41,19 +41,23 @@ _NOTHING: Final = pl.Series([None], dtype=pl.String)
 _NOWHERE: Final = pl.Series([None], dtype=pl.UInt32)
 
 
-def fold(rows: pl.DataFrame, started: int | None = None) -> pl.DataFrame:
+def fold(rows: pl.DataFrame, started: int | None = None, *, sealed: Collection[int] = ()) -> pl.DataFrame:
     """Fold the accepted rows of a part into one change per person, sorted by id; see CHANGE_SCHEMA.
 
     `rows` has "id", "row_no", "ts", "k<kind>", "p:<name>" (Boolean), "a:<name>" (JSON text) and "o:<name>"
     (OPERATION_CODES). Later is what has the greater `row_no`; `ts` decides nothing (D48), and where it is missing it is
-    `started`, the time in epoch seconds when the ingestion started (D55).
+    `started`, the time in epoch seconds when the ingestion started (D55). Identifiers of the kinds `sealed` are JSON
+    text (`pipeline.seal`).
     """
     rows = rows.sort("id", "row_no")
     people = _People(rows["id"])
     ts = people.last(rows["ts"])
     attributes = {name: _attribute(people, rows, name) for name in _names(rows, "a:")}
     preferences = {name: people.last(rows[f"p:{name}"]).cast(pl.String) for name in _names(rows, "p:")}
-    identifiers = {kind_word(int(kind)): _list_of_all(people, rows[f"k{kind}"]) for kind in _names(rows, "k")}
+    identifiers = {
+        kind_word(int(kind)): _list_of_all(people, rows[f"k{kind}"], quote="" if int(kind) in sealed else '"')
+        for kind in _names(rows, "k")
+    }
     return pl.DataFrame(
         {
             "id": rows["id"].gather(people.ends),
@@ -199,9 +203,9 @@ def _joined(single: pl.DataFrame, several: pl.DataFrame, column: str, height: in
     return pl.repeat(None, height, dtype=pl.String, eager=True).scatter(lists["number"], text)
 
 
-def _list_of_all(people: _People, values: pl.Series) -> pl.Series:
+def _list_of_all(people: _People, values: pl.Series, *, quote: str) -> pl.Series:
     """Each person's different identifiers of one kind as a JSON list, or null; nearly everybody has one at most."""
-    if values.str.contains_any(['"', "\\"]).any():
+    if quote and values.str.contains_any(['"', "\\"]).any():
         values = values.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
     last = people.last(values)
     several = people.number.filter((values != last.gather(people.number)).fill_null(value=False)).unique()
@@ -212,10 +216,10 @@ def _list_of_all(people: _People, values: pl.Series) -> pl.Series:
             .drop_nulls()
             .unique(maintain_order=True)
             .group_by("number", maintain_order=True)
-            .agg(pl.col("value").str.join('","'))
+            .agg(pl.col("value").str.join(f"{quote},{quote}"))
         )
         last = last.scatter(text["number"], text["value"])
-    return pl.select(pl.concat_str(pl.lit('["'), last, pl.lit('"]'))).to_series()
+    return pl.select(pl.concat_str(pl.lit(f"[{quote}"), last, pl.lit(f"{quote}]"))).to_series()
 
 
 def _names(rows: pl.DataFrame, prefix: str) -> list[str]:

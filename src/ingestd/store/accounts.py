@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from datetime import datetime, time
+from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import LargeBinary, Time, false, select, update
+from sqlalchemy import Connection, LargeBinary, Time, false, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from ingestd.domain.errors import NotFound
+from ingestd.keyring import SealedKeys
 from ingestd.store.base import Base, Key
 from ingestd.store.page import Cut, Sorts
+
+
+class Rotation(StrEnum):
+    """How far a rotation of an account's data keys is; null: there is none."""
+
+    ASKED = "asked"
+    SEALING = "sealing"
 
 
 class Account(Base):
@@ -33,6 +42,7 @@ class Account(Base):
     next_seq: Mapped[int]
     data_keys: Mapped[bytes] = mapped_column(LargeBinary)
     index_key: Mapped[bytes] = mapped_column(LargeBinary)
+    rotation: Mapped[str | None]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
 
@@ -84,3 +94,23 @@ async def take_seq(session: AsyncSession, account_id: UUID) -> int:
 def all_of(session: Session) -> list[Account]:
     """All accounts, oldest first, for a command."""
     return list(session.scalars(select(Account).where(_IS_THERE).order_by(Account.id)))
+
+
+def keys_for_sealing(connection: Connection, account_id: UUID) -> SealedKeys | None:
+    """The keys of an account, whose row this transaction then holds; None where there is no such account."""
+    mine = (Account.id == account_id, _IS_THERE)
+    found = select(Account.data_keys, Account.index_key).where(*mine).with_for_update()
+    row = connection.execute(found).one_or_none()
+    return SealedKeys(row.data_keys, row.index_key) if row else None
+
+
+def keep_keys(connection: Connection, account_id: UUID, keys: SealedKeys) -> None:
+    """Give an account other keys."""
+    values = {"data_keys": keys.data, "index_key": keys.index}
+    connection.execute(update(Account).where(Account.id == account_id).values(values))
+
+
+def move_on(connection: Connection, account_id: UUID, before: Rotation, after: Rotation | None) -> bool:
+    """Take a rotation a step further; False where it is not at the step before."""
+    at = update(Account).where(Account.id == account_id, Account.rotation == before)
+    return connection.execute(at.values(rotation=after)).rowcount > 0

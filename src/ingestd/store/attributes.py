@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, SmallInteger, UniqueConstraint, func, select
+from sqlalchemy import ColumnElement, Connection, ForeignKey, SmallInteger, UniqueConstraint, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -20,7 +20,8 @@ from ingestd.store.page import Cut, Sorts
 class Attribute(Base):
     """An attribute; `kind` is set where its values identify people, and then stands for it in all hashes (D54).
 
-    `segment_name` and `macro_name` are UPPER_SNAKE (S64), and set where it may be used there.
+    `segment_name` and `macro_name` are UPPER_SNAKE (S64), and set where it may be used there. `sealed_at` is when all
+    values of an attribute that is marked `pii` were sealed, also those stored before (D13).
     """
 
     __tablename__ = "attributes"
@@ -38,6 +39,7 @@ class Attribute(Base):
     format: Mapped[str]
     kind: Mapped[int | None] = mapped_column(SmallInteger)
     pii: Mapped[bool]
+    sealed_at: Mapped[datetime | None]
     use_in_segments: Mapped[bool]
     use_as_macro: Mapped[bool]
     segment_name: Mapped[str | None]
@@ -84,3 +86,30 @@ async def kinds(session: AsyncSession, account_id: UUID) -> dict[str, int]:
     identifying = (Attribute.account_id == account_id, Attribute.kind.is_not(None))
     found = await session.execute(select(Attribute.name, Attribute.kind).where(*identifying))
     return {name: kind for name, kind in found if kind is not None}
+
+
+def personal(connection: Connection, account_id: UUID) -> dict[str, int | None]:
+    """The attributes that are marked as personal, by name, with their kinds."""
+    found = connection.execute(select(Attribute.name, Attribute.kind).where(*_personal(account_id)))
+    return {name: kind for name, kind in found}  # noqa: C416 -- rows are no pairs for dict()
+
+
+async def personal_names(session: AsyncSession, account_id: UUID) -> set[str]:
+    """The names of the attributes that are marked as personal."""
+    return set(await session.scalars(select(Attribute.name).where(*_personal(account_id))))
+
+
+async def any_unsealed(session: AsyncSession, account_id: UUID) -> bool:
+    """Whether values of an attribute that is marked as personal may be stored unsealed."""
+    waiting = select(Attribute.id).where(*_personal(account_id), Attribute.sealed_at.is_(None))
+    return bool(await session.scalar(select(waiting.exists())))
+
+
+def set_sealed(connection: Connection, account_id: UUID, names: Collection[str], *, now: datetime) -> None:
+    """Say that all values of these attributes are sealed."""
+    waiting = (*_personal(account_id), Attribute.name.in_(names), Attribute.sealed_at.is_(None))
+    connection.execute(update(Attribute).where(*waiting).values(sealed_at=now))
+
+
+def _personal(account_id: UUID) -> tuple[ColumnElement[bool], ...]:
+    return Attribute.account_id == account_id, Attribute.pii.is_(True)

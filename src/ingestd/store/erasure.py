@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.errors import NotFound
+from ingestd.keyring import AccountKeys
 from ingestd.store.base import SLICES
 from ingestd.store.data_sources import DataSourceChange, DataSourceMember
 from ingestd.store.events import Event
@@ -32,7 +33,7 @@ _LOCK: Final = text(
 )
 
 
-async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, index_key: str, now: datetime) -> None:
+async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, keys: AccountKeys, now: datetime) -> None:
     """Remove a person's profile, identifiers, events and memberships in the caller's transaction, or raise NotFound.
 
     Waits for the parts that are being applied; those that come later find the tombstones of all identifiers.
@@ -42,7 +43,7 @@ async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, in
     if profile is None:
         raise NotFound("There is no such profile.")
     ids = [profile.profile_id, *await merged_into(session, account_id, profile.profile_id)]
-    hashes = list(hashes_of(profile, index_key))
+    hashes = list(hashes_of(profile, keys))
     of_account = {"account_id": account_id, "erased_at": now}
     stones = insert(Tombstone).values([of_account | {"kind": kind, "hash": hash_} for kind, hash_ in hashes])
     key = [Tombstone.account_id, Tombstone.kind, Tombstone.hash]

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Index,
     Row,
     Select,
+    Text,
     UniqueConstraint,
     Uuid,
     cast,
@@ -287,6 +288,12 @@ async def rehearsal(session: AsyncSession, ingestion_id: UUID) -> dict[str, Any]
     """What a dry run found (`ingest.flow`), or None."""
     found: dict[str, Any] | None = await session.scalar(select(Ingestion.rehearsal).where(Ingestion.id == ingestion_id))
     return found
+
+
+async def has_any_of(session: AsyncSession, ingestion_id: UUID, names: Collection[str]) -> bool:
+    """Whether the file of an ingestion that was checked has a column for any of these attributes."""
+    has = Ingestion.checked["names"].has_any(cast(list(names), ARRAY(Text)))
+    return bool(await session.scalar(select(has).where(Ingestion.id == ingestion_id)))
 
 
 async def of_seqs(session: AsyncSession, account_id: UUID, seqs: Collection[int]) -> dict[int, Ingestion]:

@@ -10,6 +10,7 @@ Whoever writes profiles holds their slices (`store.load.stage.lock_slices`) to t
 from __future__ import annotations
 
 import hmac
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -20,6 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.domain.identity import kind_of
+from ingestd.domain.personal import SEALED, identifier_place, is_sealed
+from ingestd.keyring import AccountKeys
 from ingestd.store.base import SLICES, Base
 
 FILL: Final = 45
@@ -156,12 +159,13 @@ def identifier_hash(index_key: str, kind: int, value: str) -> UUID:
     return UUID(bytes=hmac.digest(index_key.encode(), f"{kind}\0{value}".encode(), "sha256")[:16])
 
 
-def hashes_of(profile: Profile, index_key: str) -> Iterator[tuple[int, UUID]]:
-    """The identifiers of a person as (kind, hash)."""
+def hashes_of(profile: Profile, keys: AccountKeys) -> Iterator[tuple[int, UUID]]:
+    """The identifiers of a person as (kind, hash), those that are sealed opened for it."""
     for word, values in profile.identifiers.items():
         kind = kind_of(word)
         for value in values:
-            yield kind, identifier_hash(index_key, kind, value)
+            text = json.loads(keys.open_value(identifier_place(word), value[SEALED])) if is_sealed(value) else value
+            yield kind, identifier_hash(keys.index_key, kind, text)
 
 
 async def get_many(session: AsyncSession, account_id: UUID, profile_ids: Collection[UUID]) -> dict[UUID, Profile]:

@@ -1,0 +1,164 @@
+"""Personal values: sealed where they are stored, masked where they are shown, read by who may (S61, D13)."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from sqlalchemy import text
+from tests.api.sources import attribute, source, tsv
+from tests.api.world import account_of, nothing_is_applied
+
+from ingestd.domain.personal import MASK
+from ingestd.store.engine import transaction
+
+HM = {"name": "hm", "format": "PHONE", "identifier": True, "pii": True}
+CITY = {"name": "city", "pii": True}
+AGE = {"name": "age", "format": "INTEGER", "pii": True}
+PHONE = "+919876543210"
+ROWS = ("crmid phone town years", "c-1 919876543210 Ulm 30", "c-2 919876543211 Ulm 31")
+
+
+async def people(tenant, **more):
+    """A data source with people of whom the phone number, the town and the age are personal."""
+    crm = await source(tenant, crmid={"name": "crmid", "identifier": True}, phone=HM, town=CITY, years=AGE | more)
+    done = await crm.ingest(tsv(*ROWS))
+    assert (done["status"], done["counts"]["accepted"]) == ("completed", 2), done
+    return crm
+
+
+@asynccontextmanager
+async def key_of(tenant, *scopes):
+    """A client with a key that has only these scopes."""
+    made = await tenant.http.post("/v1/api-keys", json={"name": "narrow", "scopes": scopes})
+    headers = {"Authorization": f"Bearer {made.raise_for_status().json()['key']}"}
+    async with httpx.AsyncClient(base_url=tenant.app.http_url, headers=headers, trust_env=False) as http:
+        yield http
+
+
+async def rows(tenant, query="SELECT attributes, identifiers, origins FROM profiles WHERE account_id = :account"):
+    async with transaction(tenant.app.intake.sessions) as session:
+        return list(await session.execute(text(query), {"account": account_of(tenant)}))
+
+
+async def sealed(tenant, name):
+    """Wait until an attribute's stored values are sealed; the test's time limit ends a wait in vain."""
+    while True:
+        page = (await tenant.http.get("/v1/attributes")).raise_for_status().json()
+        if any(each["name"] == name and each["sealed_at"] for each in page["data"]):
+            return
+
+
+async def audited(tenant, action):
+    page = (await tenant.http.get("/v1/audit", params={"action": action})).raise_for_status().json()
+    return [each["target"] for each in page["data"]]
+
+
+async def look_up(http, value, kind="crmid"):
+    body = {"identifiers": [{"kind": kind, "value": value}]}
+    return (await http.post("/v1/profiles/lookup", json=body)).raise_for_status().json()["data"][0]["profile"]
+
+
+@pytest.mark.rule("S61", "D13")
+@pytest.mark.threat("T113")
+async def test_personal_values_are_sealed_stay_searchable_and_are_seen_by_who_may(tenant):
+    await people(tenant)
+    stored = str(await rows(tenant))
+    assert not any(value in stored for value in (PHONE, "919876543210", "Ulm", "30"))
+    async with key_of(tenant, "profiles:read") as stranger:
+        masked = await look_up(stranger, PHONE, "hm")
+        assert masked["attributes"] == {"city": MASK, "age": MASK}
+        assert masked["identifiers"] == {"crmid": ["c-1"], "hm": [MASK]}
+        alone = (await stranger.get(f"/v1/profiles/{masked['id']}")).raise_for_status().json()
+        assert (alone["attributes"], alone["identifiers"]) == (masked["attributes"], masked["identifiers"])
+    assert await audited(tenant, "personal_data.read") == []
+    seen = await look_up(tenant.http, PHONE, "hm")
+    assert seen["attributes"] == {"city": "Ulm", "age": 30}
+    assert seen["identifiers"] == {"crmid": ["c-1"], "hm": [PHONE]}
+    assert await audited(tenant, "personal_data.read") == [masked["id"]]
+
+
+@pytest.mark.rule("D13")
+async def test_equal_personal_values_change_nothing_whatever_door_brings_them(tenant):
+    crm = await people(tenant)
+    again = await crm.ingest(tsv(*ROWS))
+    assert (again["counts"]["unchanged"], again["counts"]["updated"]) == (2, 0)
+    moved = await crm.ingest(tsv(*ROWS[:2], "c-2 919876543211 Bonn 31"))
+    assert (moved["counts"]["unchanged"], moved["counts"]["updated"]) == (1, 1)
+    pushed = await tenant.push(b"identity,city,city.operation\nu-1,Ulm,$add\nu-1,Bonn,$add\nu-1,Ulm,$remove\n")
+    assert pushed["counts"]["created"] == 1
+    assert "Bonn" not in str(await rows(tenant))
+    assert (await tenant.profile("u-1"))["attributes"] == {"city": ["Bonn"]}
+
+
+@pytest.mark.threat("T112", "T113")
+async def test_a_value_has_another_token_in_each_account_and_opens_nowhere_else(tenant, other):
+    for each in (tenant, other):
+        await people(each)
+    query = "SELECT attributes -> 'city' ->> '$E' FROM profiles WHERE account_id = :account"
+    tokens = [{token for (token,) in await rows(each, query)} for each in (tenant, other)]
+    assert [len(each) for each in tokens] == [1, 1]
+    assert tokens[0].isdisjoint(tokens[1])
+    swap = """
+    UPDATE profiles SET attributes = jsonb_build_object(
+        'city', jsonb_build_object('$E', '{}'), 'age', attributes -> 'city') WHERE account_id = '{}'
+    """
+    async with transaction(tenant.app.intake.sessions) as session:
+        await session.execute(text(swap.format(tokens[1].pop(), account_of(tenant))))
+    found = await look_up(tenant.http, "c-1")
+    assert found["attributes"] == {"city": MASK, "age": MASK}
+    assert await audited(tenant, "personal_data.broken") == [found["id"]]
+
+
+@pytest.mark.rule("D13")
+async def test_an_error_file_with_personal_columns_is_for_who_may_read_them(tenant):
+    crm = await people(tenant)
+    bad = await crm.ingest(tsv(ROWS[0], "c-1 919876543210 Ulm old", "c-2 919876543211 Ulm 31"))
+    async with key_of(tenant, "ingestions:read") as stranger:
+        refused = await stranger.get(f"/v1/ingestions/{bad['id']}/error-file")
+        assert (refused.status_code, "profiles:read_pii" in refused.text) == (403, True)
+        listed = (await stranger.get(f"/v1/ingestions/{bad['id']}/errors")).raise_for_status()
+        assert not any(value in listed.text for value in ("old", "Ulm", "91987"))
+    assert "919876543210" in await tenant.error_file(bad)
+    assert await audited(tenant, "personal_data.read") == [bad["id"]]
+    plain = await source(tenant, "Shop", crmid="crmid", size={"name": "size", "format": "INTEGER"})
+    open_to_all = await plain.ingest(tsv("crmid size", "c-1 XL", "c-2 9"))
+    async with key_of(tenant, "ingestions:read") as stranger:
+        assert (await stranger.get(f"/v1/ingestions/{open_to_all['id']}/error-file")).status_code == 200
+
+
+@pytest.mark.rule("D13")
+async def test_the_mark_can_be_set_later_and_then_seals_what_is_stored(ground, tenant):
+    await tenant.push(b"identity,town,size\nu-1,Ulm,1.5\nu-2,Bonn,2\n", columns={"size": {"dataType": "FLOAT"}})
+    before = (await rows(tenant))[0].origins
+    made = await attribute(tenant, "town")
+    path = f"/v1/attributes/{made['id']}"
+    async with nothing_is_applied(ground, tenant), key_of(tenant, "profiles:read") as stranger:
+        marked = (await tenant.http.patch(path, json={"pii": True})).raise_for_status().json()
+        assert (marked["pii"], marked["sealed_at"]) == (True, None)
+        assert (await look_up(stranger, "u-1", "identity"))["attributes"] == {"town": MASK, "size": 1.5}  # at once
+        assert (await tenant.http.patch(path, json={"pii": False})).status_code == 422
+    await sealed(tenant, "town")
+    stored = await rows(tenant)
+    assert "Ulm" not in str(stored)
+    assert stored[0].origins == before
+    assert (await tenant.profile("u-1"))["attributes"] == {"town": "Ulm", "size": 1.5}
+    again = await tenant.push(b"identity,town\nu-1,Ulm\nu-2,Bonn\n")
+    assert again["counts"]["unchanged"] == 2
+    await attribute(tenant, "size", format="FLOAT", pii=True)  # people have values of it by now
+    await sealed(tenant, "size")
+    assert "1.5" not in str(await rows(tenant))
+    same = await tenant.push(b"identity,size\nu-1,1.50\nu-2,2.0\n", columns={"size": {"dataType": "FLOAT"}})
+    assert same["counts"]["unchanged"] == 2
+
+
+@pytest.mark.rule("D13")
+async def test_a_person_with_personal_identifiers_is_erased_for_good(tenant):
+    crm = await source(tenant, phone=HM, town=CITY)
+    await crm.ingest(tsv("phone town", "919876543210 Ulm"))
+    person = await look_up(tenant.http, PHONE, "hm")
+    (await tenant.http.delete(f"/v1/profiles/{person['id']}")).raise_for_status()
+    stones = await rows(tenant, "SELECT kind FROM tombstones WHERE account_id = :account")
+    assert [kind for (kind,) in stones] == [101]
+    assert await look_up(tenant.http, PHONE, "hm") is None
