@@ -22,8 +22,9 @@ from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.ingest.accounts import new_account
+from ingestd.ingest.sealing import rotate
 from ingestd.store import accounts, endings, schedules
-from ingestd.store.accounts import Account
+from ingestd.store.accounts import Account, Rotation
 from ingestd.store.engine import utc_now
 
 router = Router(prefix="/v1", tags=["Accounts"])
@@ -99,6 +100,7 @@ class AccountOut(Out):
     """An account; `sync_time` is the local time of day at which scheduled runs fire (D7).
 
     With `confirm_recipients` a new recipient gets a code by mail, and nothing else until it is confirmed.
+    `key_rotation` says how far a rotation of its data keys is, null where there is none.
     """
 
     name: str
@@ -107,6 +109,7 @@ class AccountOut(Out):
     features: Features
     email_domains: list[str]
     confirm_recipients: bool
+    key_rotation: Rotation | None
     created_at: Moment
 
 
@@ -124,6 +127,7 @@ def shown(account: Account) -> AccountOut:
         features=Features.model_validate(account.features),
         email_domains=account.email_domains,
         confirm_recipients=account.confirm_recipients,
+        key_rotation=None if account.rotation is None else Rotation(account.rotation),
         created_at=account.created_at,
     )
 
@@ -223,6 +227,25 @@ async def change_own(body: OwnAccountPatch, tx: Tx, caller: Caller, match: IfMat
     before = shown(account)
     match.check(before)
     return await _changed(tx, caller, account, body, before)
+
+
+@router.post(
+    "/account/rotate-keys",
+    status_code=202,
+    operation_id="account_rotate_keys",
+    summary="Rotate the data keys",
+    dependencies=[needs(Scope.ACCOUNT_WRITE)],
+)
+async def rotate_keys(tx: Tx, service: Service, caller: Caller) -> AccountOut:
+    """Have new data keys made, in the account's order of ingestions, and all personal values sealed by them (T111).
+
+    The older key of the values is destroyed after that. Files and secrets are sealed by the new keys from then on;
+    those that are stored open with the older ones.
+    """
+    account = await accounts.lock(tx, caller.account_id)
+    before = shown(account)
+    await rotate(tx, service.intake.engine, account)
+    return audit.changed(tx, caller, "account.keys_rotated", before, shown(account))
 
 
 async def _changed(

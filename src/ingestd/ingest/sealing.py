@@ -19,7 +19,7 @@ from ingestd.ingest.work import Place
 from ingestd.keyring import AccountKeys, Keyring
 from ingestd.store import accounts, attributes
 from ingestd.store import engine as store
-from ingestd.store.accounts import Rotation
+from ingestd.store.accounts import Account, Rotation
 from ingestd.store.base import SLICES
 from ingestd.store.engine import utc_now
 from ingestd.store.load.sealing import seal_slice
@@ -33,12 +33,12 @@ async def seal_what_is_marked(session: AsyncSession, engine: Engine, account_id:
         await _ask(session, engine, account_id)
 
 
-async def rotate(session: AsyncSession, engine: Engine, account_id: UUID) -> None:
-    """Have new data keys made for the account and all its personal values sealed by them; the caller holds its row."""
-    account = await accounts.get(session, account_id)
+async def rotate(session: AsyncSession, engine: Engine, account: Account) -> None:
+    """Have new data keys made for an account and all its personal values sealed by them; the caller holds its row."""
     if account.rotation is None:
         account.rotation = Rotation.ASKED
-    await _ask(session, engine, account_id)
+        await session.flush()
+        await _ask(session, engine, account.id)
 
 
 async def _ask(session: AsyncSession, engine: Engine, account_id: UUID) -> None:

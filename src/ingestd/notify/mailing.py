@@ -22,7 +22,7 @@ from ingestd.metrics import Metrics
 from ingestd.notify.letters import Attachment, House, letter, problems_file
 from ingestd.notify.outbox import next_attempt_at
 from ingestd.notify.smtp import MailCode, MailServer, Result
-from ingestd.store import ingestions, messages, outgoing
+from ingestd.store import attributes, ingestions, messages, outgoing
 from ingestd.store.engine import Sessions, new_id, transaction
 from ingestd.store.messages import Claimed, Message
 from ingestd.store.orphans import MAILED
@@ -105,16 +105,18 @@ class Mailing:
     async def _attachment(self, claimed: Claimed) -> Attachment | None:
         """The error file, or what is wrong with a manifest (S122, S132).
 
-        None where there is none, where it is too large, or where it holds personal data by its plan: then the letter
+        None where there is none, where it is too large, or where a column is of a personal attribute: then the letter
         has a link only (D30, D39).
         """
         if claimed.type not in _WITH_FILES or claimed.subject_id is None:
             return None
         async with self.sessions() as session:
             row = await ingestions.row(session, claimed.account_id, claimed.subject_id)
+            personal = await attributes.personal_names(session, claimed.account_id)
+            is_personal = await ingestions.has_any_of(session, row.id, personal)
         if row.error and row.error["problems"]:
             return problems_file((claimed.data.get("manifest") or {"name": "manifest"})["name"], row.error["problems"])
-        if row.error_blob is None or (row.error_size_bytes or 0) > self.attachment_bytes or _is_personal(row.plan):
+        if row.error_blob is None or (row.error_size_bytes or 0) > self.attachment_bytes or is_personal:
             return None
         keys, blob = await self.keys(claimed.account_id), row.error_blob
 
@@ -137,9 +139,3 @@ class Mailing:
         async with transaction(self.sessions) as session:
             await messages.keep(session, claimed.id, name)
         return Result(MailCode.KEPT)
-
-
-def _is_personal(plan: dict[str, object] | None) -> bool:
-    """Whether a plan has a column that is marked as personal (D39)."""
-    columns = (plan or {}).get("columns")
-    return isinstance(columns, dict) and any(rule.get("pii") for rule in columns.values())
