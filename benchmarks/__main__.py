@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import latency, lists, profiles, small, webhooks
+from benchmarks import latency, lists, profiles, segments, small, webhooks
 from benchmarks.machine import Measured
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -31,6 +31,10 @@ PROFILES: Final = (
 )  # fmt: skip
 LATENCY: Final = ("mb", "rate", "seconds", "requests", "api_p50_ms", "api_p99_ms", "api_p50_idle_ms", "api_p99_idle_ms",
                   "api_p50_upload_ms", "api_p99_upload_ms")  # fmt: skip
+SEGMENTS: Final = (
+    "mb", "seconds", "mb_per_s", "rows_per_s", "raw_copy_seconds", "times_raw_copy", "peak_pss_mb", "rows_rejected",
+    "truth_rejected", "rejected_as_truth", "members_as_truth",
+)  # fmt: skip
 M = TypeVar("M", bound=Measured)
 
 LISTS: Final = ("ingestions", "profiles", "fill_seconds", "seconds", "requests", "p50_ms", "p99_ms", "slowest",
@@ -47,6 +51,15 @@ def measure_profiles(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Fol
     _write(measured, out)
     if not all(load.rejected_as_truth for load in measured):
         raise SystemExit("What was rejected is not what is wrong with the file.")
+
+
+@app.command("segments")
+def measure_segments(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Folder = None) -> None:
+    """Refresh an SCD and a Non-SCD segment with a first file, then with one that changes 7 % of the members."""
+    measured = _shown(segments.measure(mb=mb, runs=runs, parent=folder), SEGMENTS)
+    _write(measured, out)
+    if not all(each.rejected_as_truth and each.members_as_truth for each in measured):
+        raise SystemExit("The rejected rows or the members are not those of the file.")
 
 
 @app.command("latency")

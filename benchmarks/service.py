@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,14 +98,24 @@ class Client:
         text = await asyncio.to_thread(manifest.read_bytes)
         file = await self.sftp.open(f"/{manifest.name}", "wb")
         await file.write(text)
+
+        async def submit() -> str:
+            await file.close()
+            newest = (await self.http.get("/v1/ingestions", params={"limit": 1})).raise_for_status().json()["data"][0]
+            ingestion: str = newest["id"]
+            return ingestion
+
+        return await self.follow(submit)
+
+    async def follow(self, submit: Callable[[], Awaitable[str]]) -> Walk:
+        """Submit an ingestion, of which `submit` gives the id, and follow it to its end."""
         began = time.perf_counter()
-        await file.close()
-        newest = (await self.http.get("/v1/ingestions", params={"limit": 1})).raise_for_status().json()["data"][0]
-        told = asyncio.create_task(self._told(newest["id"]))
+        newest = await submit()
+        told = asyncio.create_task(self._told(newest))
         stages: dict[str, float] = {}
         last = began
         while not told.done():
-            shown = (await self.http.get(f"/v1/ingestions/{newest['id']}")).raise_for_status().json()
+            shown = (await self.http.get(f"/v1/ingestions/{newest}")).raise_for_status().json()
             if shown["status"] == "failed":
                 raise RuntimeError(f"The ingestion failed: {shown['error']}")
             now = time.perf_counter()

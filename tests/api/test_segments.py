@@ -2,6 +2,7 @@
 
 import pytest
 from tests.api.walk import client_with
+from tests.api.world import upload
 
 LOYALTY = {
     "name": "loyalty",
@@ -119,6 +120,31 @@ async def test_what_is_in_use_is_not_deleted(tenant):
     (await do(tenant, made, "activate")).raise_for_status()
     refused = await tenant.http.delete(f"/v1/segments/{made['id']}")
     assert (refused.status_code, refused.json()["code"]) == (409, "segment_in_use")
+
+
+@pytest.mark.rule("S2", "S44")
+async def test_a_manual_segment_becomes_a_scheduled_one_and_waits_for_its_next_refresh(tenant):
+    made = await make(tenant)
+    (await do(tenant, made, "activate")).raise_for_status()
+    assert await refreshed(tenant, made, b"user_id,level\nann,High\n") == "active"
+    assert await published(tenant, made, {"description": "Anew"}) == "active"
+    assert await published(tenant, made, {"upload_type": "scheduled"}) == "in_progress"
+    assert await refreshed(tenant, made, b"user_id,level\nann,Low\n") == "active"
+
+
+async def refreshed(tenant, segment, data):
+    """The status after a file."""
+    file = await upload(tenant, "loyalty__1.csv", data)
+    body = {"file_id": file["id"], "segment_id": segment["id"]}
+    submitted = await tenant.http.post("/v1/ingestions", json=body)
+    await tenant.ended(submitted.raise_for_status().json()["id"])
+    return (await show(tenant, segment))["status"]
+
+
+async def published(tenant, segment, draft):
+    """The status after a draft was published."""
+    (await tenant.http.put(f"/v1/segments/{segment['id']}/draft", json=draft)).raise_for_status()
+    return (await do(tenant, segment, "activate")).raise_for_status().json()["status"]
 
 
 @pytest.mark.rule("S13", "S15")

@@ -40,6 +40,16 @@ async def test_loads_of_profiles_are_measured_and_their_rejected_rows_compared_w
         assert load["peak_pss_mb"] > 100
 
 
+async def test_refreshes_of_segments_are_measured_and_their_members_compared_with_the_truth(tmp_path):
+    figures = await measured(tmp_path / "out.json", "segments", "--mb", "0.1")
+    variants = ["SCD first", "SCD refresh", "Non-SCD first", "Non-SCD refresh"]
+    assert [each["variant"] for each in figures] == variants
+    for each in figures:
+        assert each["rejected_as_truth"]
+        assert each["members_as_truth"]
+        assert each["times_raw_copy"] == pytest.approx(each["seconds"] / each["raw_copy_seconds"], rel=0.2)
+
+
 async def test_the_api_is_asked_when_idle_and_while_a_file_is_loaded(tmp_path):
     [latency] = await measured(tmp_path / "out.json", "latency", "--mb", "0.5", "--idle-seconds", "1")
     assert latency["requests"] > 0

@@ -51,14 +51,19 @@ WHERE account_id = %(account)s AND segment_id = %(segment)s AND valid_to IS NULL
     AND hash BETWEEN %(first)s AND %(last)s
 """
 
-CLOSE: Final = """
-UPDATE segment_members m SET valid_to = %(moment)s FROM gone
-WHERE m.account_id = %(account)s AND m.segment_id = %(segment)s AND m.hash = gone.hash AND m.valid_to IS NULL
+# LIMIT keeps this a probe of the key for each of them, whatever the planner believes of tables that were just filled; a
+# row is then found again by its place, which is safe under the lock of the members.
+_LASTING: Final = """
+SELECT found.place FROM gone CROSS JOIN LATERAL (
+    SELECT m.ctid AS place FROM segment_members m
+    WHERE m.account_id = %(account)s AND m.segment_id = %(segment)s AND m.hash = gone.hash AND m.valid_to IS NULL
+    LIMIT 1
+) found
 """
-REMOVE: Final = """
-DELETE FROM segment_members m USING gone
-WHERE m.account_id = %(account)s AND m.segment_id = %(segment)s AND m.hash = gone.hash
-"""
+CLOSE: Final = _LASTING.join(
+    ("UPDATE segment_members m SET valid_to = %(moment)s FROM (", ") l WHERE m.ctid = l.place")
+)
+REMOVE: Final = _LASTING.join(("DELETE FROM segment_members m USING (", ") l WHERE m.ctid = l.place"))
 
 NEW_PARTITION: Final = """
 INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at)
