@@ -266,3 +266,21 @@ async def test_nothing_of_another_account_is_used(tenant, other):
     body = {"file_id": done["file"]["id"], "data_source_id": mine.id}
     assert (await tenant.http.post("/v1/ingestions", json=body)).status_code == 404
     assert (await tenant.http.get(f"{mine.path}/changes", params={"ingestion": done["id"]})).status_code == 404
+
+
+@pytest.mark.rule("S65", "S75", "D15")
+async def test_the_people_of_a_file_become_a_segment_or_join_one(tenant):
+    crm = await source(tenant, crmid=CRMID, mail="email")
+    none = await crm.ingest(tsv("crmid mail", "c-1 a@example.org"))
+    assert none["segment"] is None
+    first = await crm.ingest(b"crmid\tmail\nc-1\t\n\tb@example.org\nc-1\ta@example.org\n", segment={"name": "festive"})
+    path = f"/v1/segments/{first['segment']['id']}"
+    made = (await tenant.http.get(path)).json()
+    assert (made["name"], made["status"], made["members"]) == ("festive", "active", 2)
+    again = await crm.ingest(tsv("crmid mail", "c-1 a@example.org", "c-7 z@example.org"), segment={"id": made["id"]})
+    assert again["status"] == "completed"
+    assert (await tenant.http.get(path)).json()["members"] == 3
+    taken = await crm.post(tsv("crmid mail", "c-1 a@example.org"), segment={"name": "festive"})
+    assert (taken.status_code, taken.json()["code"]) == (409, "segment_exists")
+    for wrong in ({}, {"name": "x", "id": made["id"]}):
+        assert (await crm.post(tsv("crmid mail", "c-1 a@example.org"), segment=wrong)).status_code == 422

@@ -55,6 +55,7 @@ BODIES: dict[str, Any] = {
     "segments_put_draft": {"description": "Who is how loyal now"},
     "manifests_create": {"name": "walk.manifest", "content": {}},
     "attributes_create": {"name": "made by the walk"},
+    "data_sources_mapping_suggest": {"columns": ["mail"]},
     "data_sources_create": {"name": "made by the walk"},
     "data_sources_mapping_put": {"columns": [{"column": "id", "attribute": "identity"}]},
     "manifests_change": {"name": "changed.manifest", "content": {}},

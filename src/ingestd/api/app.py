@@ -29,6 +29,7 @@ from ingestd.api import (
     members,
     messages,
     partitions,
+    previews,
     problems,
     profiles,
     recipients,
@@ -50,9 +51,9 @@ from ingestd.api.edge import Edge
 
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
-    *(attributes, macros, data_sources, connections, visits, schedules, segment_schedules, runs),
-    *(ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments, partitions, members),
-    *(webhooks, webhook_events, deliveries, audit),
+    *(previews, attributes, macros, data_sources, connections, visits, schedules, segment_schedules),
+    *(runs, ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments, partitions),
+    *(members, webhooks, webhook_events, deliveries, audit),
 )
 
 _TELEMETRY: Final[TelemetryConfig] = {

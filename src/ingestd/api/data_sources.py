@@ -25,6 +25,7 @@ from ingestd.domain.errors import Conflict, Invalid, NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import ActorView
 from ingestd.domain.moment import Moment
+from ingestd.domain.suggestion import earlier_goals, suggest
 from ingestd.ingest.attributes import goals
 from ingestd.ingest.mapping import Column, write
 from ingestd.store import accounts, data_sources, ingestions
@@ -119,6 +120,26 @@ class MappingOut(BaseModel):
     columns: list[ColumnOut]
     created_by: ActorView
     created_at: Moment
+
+
+class MappingSuggestIn(In):
+    """The headers of a file that is to be mapped."""
+
+    columns: Annotated[list[HeaderName], Field(min_length=1, max_length=2000)]
+
+
+class SuggestionOut(BaseModel):
+    """What a column may be mapped to, and how probable that is."""
+
+    column: str
+    attribute: str
+    score: float = Field(ge=0, le=1)
+
+
+class MappingSuggestOut(BaseModel):
+    """Suggestions, the best first; a column that is like nothing has none."""
+
+    data: list[SuggestionOut]
 
 
 class MemberOut(BaseModel):
@@ -308,6 +329,29 @@ async def put_mapping(
     after = await shown_mapping(tx, caller.account_id, mapping)
     audit.note(tx, caller, "mapping.written", after.data_source_id, before=before, after=after)
     return after
+
+
+@router.post(
+    "/{data_source_id}/mapping/suggest",
+    operation_id="data_sources_mapping_suggest",
+    summary="Suggest a mapping",
+    dependencies=[needs(Scope.DATA_SOURCES_READ)],
+)
+async def suggest_mapping(
+    data_source_id: DataSourceId, body: MappingSuggestIn, tx: Reading, caller: Caller
+) -> MappingSuggestOut:
+    """Suggest what columns may be mapped to, by their names and by what was mapped before; nothing is changed."""
+    await data_sources.get(tx, caller.account_id, data_source_id)
+    return MappingSuggestOut(data=await suggestions(tx, caller.account_id, dict.fromkeys(body.columns)))
+
+
+async def suggestions(tx: AsyncSession, account_id: UUID, columns: dict[str, DataType | None]) -> list[SuggestionOut]:
+    """What the columns of a file, with the formats of their cells where known, may be mapped to."""
+    before = [
+        [(pair.column, pair.attribute) for pair in each.pairs] for each in await data_sources.mappings(tx, account_id)
+    ]
+    found = suggest(columns, await goals(tx, account_id), earlier_goals(before))
+    return [SuggestionOut(column=each.column, attribute=each.attribute, score=each.score) for each in found]
 
 
 @router.get(

@@ -22,8 +22,9 @@ CSV: Final = "text/csv"
 
 _COUNTS: Final = tuple(Counts.model_fields)
 _COLUMNS: Final = (
-    "id", "status", "stage", "channel", "target", "mode", "file_name", "file_size_bytes", "manifest_name",
-    "uploaded_by_type", "uploaded_by_id", "uploaded_by_name", *_COUNTS, "error_code", "error_message", "retry_of",
+    "id", "status", "stage", "channel", "target", "mode", "data_source_name", "file_name", "file_size_bytes",
+    "manifest_name", "uploaded_by_type", "uploaded_by_id", "uploaded_by_name", *_COUNTS,
+    "error_code", "error_message", "retry_of",
     "created_at", "started_at", "finished_at",
 )  # fmt: skip
 _ROWS_AT_ONCE: Final = 200
@@ -67,6 +68,7 @@ def _cells(shown: IngestionView) -> list[Any]:
     moments = (shown.created_at, shown.started_at, shown.finished_at)
     return [
         shown.id, shown.status, shown.stage, shown.channel, shown.target, shown.mode,
+        shown.data_source and shown.data_source.name,
         file and file.name, file and file.size_bytes, manifest and manifest.name, by.type, by.id, by.name,
         *(getattr(shown.counts, name) for name in _COUNTS),
         error and error.code, error and error.message, shown.retry_of,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import Field
@@ -17,7 +18,8 @@ from ingestd.api.model import In
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.pause import pause
 from ingestd.api.routes import Router
-from ingestd.domain.errors import Invalid, Problem
+from ingestd.api.segments import SegmentName
+from ingestd.domain.errors import Forbidden, Invalid, Problem
 from ingestd.domain.ingestion import Channel, IngestionView, Status
 from ingestd.domain.moment import Moment
 from ingestd.domain.plan import Mode, Target
@@ -26,7 +28,7 @@ from ingestd.ingest.control import Rows
 from ingestd.ingest.intake import Intake
 from ingestd.ingest.pairing import submit_file
 from ingestd.ingest.segments import submit_segment
-from ingestd.ingest.uploads import Upload, header_of, submit_upload
+from ingestd.ingest.uploads import NewSegment, Upload, header_of, submit_upload
 from ingestd.store import activity, ingestions
 from ingestd.store.activity import Wanted
 from ingestd.store.engine import utc_now
@@ -42,11 +44,18 @@ LONGEST_WAIT: Final = 60
 Address = Annotated[str, Field(min_length=3, max_length=320)]
 
 
+class SegmentOptionIn(In):
+    """What becomes of the people of a data source's file: a new segment by `name`, or added to one by `id` (D15)."""
+
+    name: SegmentName | None = None
+    id: SegmentId | None = None
+
+
 class IngestionIn(In):
     """A file that waits, and what it is for: a manifest, whose `fileName` is its name, a segment, or a data source.
 
     `replace` lets those leave a segment or data source who are not in the file; unsaid, a segment's file replaces and a
-    data source's is added. `mapping`, `dry_run` and `notify` are for a data source.
+    data source's is added. `mapping`, `dry_run`, `segment` and `notify` are for a data source.
     """
 
     file_id: FileId
@@ -58,6 +67,7 @@ class IngestionIn(In):
     mode: Mode | None = None
     mapping: Annotated[Columns | None, Field(description="Written as a new version; null: the present one.")] = None
     dry_run: Annotated[bool, Field(description="Say what the file would do, and do nothing.")] = False
+    segment: SegmentOptionIn | None = None
     notify: Annotated[tuple[Address, ...], Field(max_length=20, description="E-mail addresses that are told.")] = ()
 
     def check(self) -> None:
@@ -65,7 +75,9 @@ class IngestionIn(In):
         problems = []
         if [self.manifest, self.segment_id, self.data_source_id].count(None) != 2:
             problems.append(Problem("/body/manifest", "one_of", "Give a manifest, a segment_id or a data_source_id."))
-        of_source = {"mapping": self.mapping, "dry_run": self.dry_run, "notify": self.notify}
+        of_source = {name: getattr(self, name) for name in ("mapping", "dry_run", "segment", "notify")}
+        if self.segment and (self.segment.name is None) == (self.segment.id is None):
+            problems.append(Problem("/body/segment", "one_of", "Give a name or an id."))
         if self.data_source_id is None:
             given = [name for name, value in of_source.items() if value]
             problems += [Problem(f"/body/{name}", "not_here", "This is for a data source.") for name in given]
@@ -155,6 +167,14 @@ async def create(body: IngestionIn, tx: Tx, service: Service, caller: Caller, re
     return await accepted(tx, caller, response, ingestion.id, "ingestion.created")
 
 
+def _segment(body: IngestionIn, caller: Principal) -> NewSegment | UUID | None:
+    if body.segment is None:
+        return None
+    if not caller.may(Scope.SEGMENTS_WRITE):
+        raise Forbidden(f"A segment needs the scope {Scope.SEGMENTS_WRITE}.", code="scope_missing")
+    return body.segment.id if body.segment.name is None else NewSegment(body.segment.name)
+
+
 async def _submitted(body: IngestionIn, tx: Tx, intake: Intake, caller: Principal) -> Ingestion:
     account_id, actor, now = caller.account_id, caller.actor, utc_now()
     if body.segment_id is not None:
@@ -170,6 +190,7 @@ async def _submitted(body: IngestionIn, tx: Tx, intake: Intake, caller: Principa
             mode=body.mode or Mode.APPEND,
             dry_run=body.dry_run,
             notify=body.notify,
+            segment=_segment(body, caller),
         )
         header = await header_of(intake, account_id, body.file_id)
         return await submit_upload(tx, intake, account_id, upload, header, actor=actor, now=now)

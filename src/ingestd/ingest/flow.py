@@ -202,7 +202,7 @@ class Flow:
             seq=row.seq,
             fence=row.fence,
             plan=plan,
-            source=Source(row.data_source_id, plan.mode) if row.data_source_id else None,
+            source=Source(row.data_source_id, row.data_source_name, plan.mode) if row.data_source_id else None,
             delimiter=Format.CSV.delimiter if row.rows_of else plan.format.delimiter,  # an error file is CSV
             dry_run=row.dry_run,
             file_blob=row.blob,
@@ -253,6 +253,9 @@ class Flow:
                 checked = checked.model_copy(update={"warnings": [*checked.warnings, NOBODY_LEFT]})
             else:
                 self.apply_part(job.ingestion_id, work.LEAVE)
+        if job.source is not None and job.segment_id is not None:
+            with self._stage(job, Stage.SEGMENTING):
+                self._put_into_segment(job)
         with self.sql.begin() as connection:
             ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
             applied = ingestions.applied(connection, job.ingestion_id)
@@ -261,6 +264,12 @@ class Flow:
         elif lost:
             checked = self.pool.run(work.report_lost, job, checked, lost)
         return checked.with_applied(applied.values())
+
+    def _put_into_segment(self, job: Job) -> None:
+        """Put the people of a data source's file into the segment that was asked for (S65, S75)."""
+        with self.sql.begin() as connection:
+            ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
+        self.apply_part(job.ingestion_id, work.SEGMENT)
 
     def _rehearse(self, job: Job, checked: Checked) -> None:
         """Say what the file would do, to the figure, and change nothing but the ingestion's own row."""

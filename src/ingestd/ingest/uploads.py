@@ -18,26 +18,37 @@ from ingestd.domain.ingestion import Channel
 from ingestd.domain.layout import bind
 from ingestd.domain.plan import Format, Mode, Plan
 from ingestd.domain.recipient import normal_address
+from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest import mapping as mappings
 from ingestd.ingest.attributes import goals
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.pairing import may_be_written_to
 from ingestd.pipeline.scan import open_scan
-from ingestd.store import accounts, data_sources, files
+from ingestd.store import accounts, data_sources, files, segments
 from ingestd.store.accounts import Account
 from ingestd.store.data_sources import DataSource
+from ingestd.store.engine import new_id
 from ingestd.store.files import File, FileState
 from ingestd.store.ingestions import Ingestion
+from ingestd.store.segments import Segment
 
 AT_COLUMNS: Final = "/body/mapping"
+
+
+@dataclass(frozen=True, slots=True)
+class NewSegment:
+    """A segment that is made of the people of a file."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
     """A file that waits and the data source it is for, as it was asked for.
 
-    `columns` is a new version of the mapping, None the present one. `notify` are told, beside nobody else.
+    `columns` is a new version of the mapping, None the present one. `notify` are told. `segment` is one to be made of
+    the file's people, or one that they are put into (S65, D15).
     """
 
     file_id: UUID
@@ -46,6 +57,7 @@ class Upload:
     mode: Mode = Mode.APPEND
     dry_run: bool = False
     notify: Sequence[str] = ()
+    segment: NewSegment | UUID | None = None
     channel: Channel = Channel.UPLOAD
 
 
@@ -56,7 +68,7 @@ async def header_of(intake: Intake, account_id: UUID, file_id: UUID) -> tuple[st
     """
     keys = await intake.keys(account_id)
     async with intake.sessions() as session:
-        file = await files.get(session, account_id, file_id)
+        file = await files.get_kept(session, account_id, file_id)
     _refuse_unfit(file, intake)
 
     def read() -> tuple[str, ...]:
@@ -90,7 +102,9 @@ async def submit_upload(  # noqa: PLR0913 -- an upload, its header, by whom and 
     its_plan = await plan_for(session, intake, source, mode=upload.mode)
     bind(its_plan, header)
     told = await _told(session, account, upload.notify)
+    segment_id = None
     if not upload.dry_run:
+        segment_id = await _segment(session, source, upload.segment, now=now)
         await files.take(session, file)
     submission = Submission(
         channel=upload.channel,
@@ -98,6 +112,7 @@ async def submit_upload(  # noqa: PLR0913 -- an upload, its header, by whom and 
         plan=its_plan,
         file_id=file.id,
         data_source_id=source.id,
+        segment_id=segment_id,
         dry_run=upload.dry_run,
         uploaded_by=actor,
         recipients=told,
@@ -113,6 +128,32 @@ async def plan_for(session: AsyncSession, intake: Intake, source: DataSource, *,
     known = await goals(session, source.account_id)
     made = plan(mapping.pairs, known, intake.source_limits, mode=mode)
     return made.model_copy(update={"hold_above": intake.hold_above}) if mode is Mode.REPLACE else made
+
+
+async def _segment(
+    session: AsyncSession, source: DataSource, wanted: NewSegment | UUID | None, *, now: datetime
+) -> UUID | None:
+    """The segment that the file's people are put into, made if it is to be; in progress until they are in it."""
+    if isinstance(wanted, UUID):
+        segment = await segments.get(session, source.account_id, wanted)
+        if not SegmentStatus(segment.status).takes_files:
+            raise Conflict(f"The segment is {segment.status}: activate it first.", code="segment_inactive")
+        return segment.id
+    if wanted is None:
+        return None
+    made = Segment(
+        id=new_id(),
+        account_id=source.account_id,
+        name=wanted.name,
+        description=f"Made of a file of the data source {source.name}",
+        type=SegmentType.NON_SCD,
+        method=Method.UPLOAD,
+        upload_type=UploadType.MANUAL,
+        status=SegmentStatus.IN_PROGRESS,
+        members=0,
+        created_at=now,
+    )
+    return (await session.run_sync(segments.add, made)).id
 
 
 def _refuse_unfit(file: File, intake: Intake) -> None:

@@ -28,7 +28,7 @@ from ingestd.keyring import AccountKeys
 from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.fold import fold, fold_events
-from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, read, read_all, rewrite
+from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, members, read, read_all, rewrite
 from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for
 from ingestd.pipeline.resolve import AT_ONCE, Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
@@ -62,6 +62,9 @@ MERGE: Final = "merge"
 
 LEAVE: Final = "leave"
 """The part that takes out of a data source who is not in a file that replaces; applied last (D16)."""
+
+SEGMENT: Final = "segment"
+"""The part that puts the people of a data source's file into a segment; applied after that (S65)."""
 
 TOUCHES: Final = ("create", "update", "leave")
 """What an ingestion does to the people of its file (`store.load.sources.touched`)."""
@@ -377,6 +380,8 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
         return {"removed": leave(raw, source=job.source, load=load)}
     if part == REFRESH:
         return _refresh(job, checked, raw, load)
+    if part == SEGMENT:
+        return _put_into_segment(job, checked, raw, load)
     rows = read(Scratch(blobs, keys, checked.folder), part)
     if part == MERGE:
         return {"merged": apply_merges(raw, rows, load=load)}
@@ -426,6 +431,19 @@ def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]
     with store.autocommitting(job.place.database_url) as reading:
         buckets = ahead(zip(rows, present(reading, checked.buckets, refresh, load=load), strict=True))
         return _figures(apply_segment(raw, buckets, refresh, load=load))
+
+
+def _put_into_segment(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]:
+    """Put the people of a data source's file into the segment's partition of the source's name; nobody leaves."""
+    assert job.segment_id is not None
+    assert job.source is not None
+    blobs, keys = _means(job)
+    refresh = Refresh(segment_id=job.segment_id, additive=True, hold_above=None)
+    people = members(Scratch(blobs, keys, checked.folder), checked.parts, keys.index_key, job.source.name)
+    with store.autocommitting(job.place.database_url) as reading:
+        there = present(reading, 1, refresh, load=load)
+        done = apply_segment(raw, ((rows, those) for those in there for rows in people), refresh, load=load)
+    return {"entered": done.created}
 
 
 def _figures(applied: Any) -> dict[str, int]:

@@ -78,6 +78,22 @@ def identifiers(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
     )
 
 
+def members(folder: Folder, names: Iterable[str], index_key: str, partition: str) -> Iterator[pl.DataFrame]:
+    """The people in some parts as members of a segment, each once, by the best identifier that their rows have.
+
+    One frame for each kind: "id" (the identifier's hash), "k<kind>" and "partition".
+    """
+    frames: dict[int, list[pl.DataFrame]] = {}
+    for name in names:
+        rows = read(folder, name)
+        for kind in kinds_of(rows.columns):
+            people = rows.filter(pl.col(f"k{kind}").is_not_null()).unique("id")
+            rows = rows.join(people, on="id", how="anti")
+            its_hash = hashed(kind, index_key).alias("id")
+            frames.setdefault(kind, []).append(people.select(its_hash, f"k{kind}", partition=pl.lit(partition)))
+    return (pl.concat(found) for found in frames.values())
+
+
 class PartWriter:
     """Writes the accepted rows of a file, batch after batch, with the column "id" before the others.
 

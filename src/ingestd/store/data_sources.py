@@ -118,6 +118,18 @@ async def mapping(session: AsyncSession, source: DataSource) -> Mapping | None:
     return await session.get(Mapping, (source.id, source.mapping_version))
 
 
+async def mappings(session: AsyncSession, account_id: UUID) -> Sequence[Mapping]:
+    """The present mappings of the account's data sources, the newest first."""
+    present = (Mapping.data_source_id == DataSource.id) & (Mapping.version == DataSource.mapping_version)
+    found = await session.scalars(
+        select(Mapping)
+        .join(DataSource, present)
+        .where(DataSource.account_id == account_id)
+        .order_by(Mapping.created_at.desc(), Mapping.data_source_id)
+    )
+    return found.all()
+
+
 async def mapped(session: AsyncSession, account_id: UUID, attribute: str) -> bool:
     """Whether any version of any mapping of the account names an attribute."""
     found = await session.scalar(

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.domain.errors import Conflict
 from ingestd.store import usage
 from ingestd.store.base import Base, Key
 from ingestd.store.owned import get_owned
@@ -81,6 +82,14 @@ async def page(
 async def get(session: AsyncSession, account_id: UUID, file_id: UUID, *, lock: bool = False) -> File:
     """A file of the account, if wanted held by this transaction, or NotFound."""
     return await get_owned(session, File, account_id, file_id, called="file", lock=lock)
+
+
+async def get_kept(session: AsyncSession, account_id: UUID, file_id: UUID) -> File:
+    """A file of the account whose bytes are still kept, or NotFound, or Conflict where they are not."""
+    file = await get(session, account_id, file_id)
+    if file.state in {FileState.EXPIRED, FileState.REMOVED}:
+        raise Conflict("The file is no longer kept; upload it again.", code="file_expired")
+    return file
 
 
 async def find_available(session: AsyncSession, account_id: UUID, name: str, *, lock: bool = True) -> File | None:

@@ -346,7 +346,9 @@ def _with_means() -> Select[Any]:
             func.coalesce(_Earlier.error_blob, File.blob).label("blob"),
             func.coalesce(_Earlier.error_size_bytes, File.size_bytes).label("size_bytes"),
             File.received_at,
+            DataSource.name.label("data_source_name"),
         )
+        .outerjoin(DataSource, DataSource.id == Ingestion.data_source_id)
         .join(Account, Account.id == Ingestion.account_id)
         .outerjoin(File, File.id == Ingestion.file_id)
         .outerjoin(_Earlier, _Earlier.id == Ingestion.rows_of)

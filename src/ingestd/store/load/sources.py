@@ -98,6 +98,7 @@ class Source:
     """The data source of an ingestion, and whether the file takes the place of what is there."""
 
     id: UUID
+    name: str
     mode: Mode
 
 
