@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from ipaddress import ip_network
@@ -15,6 +16,7 @@ from tests.test_egress import DENIED
 from ingestd.notify.smtp import MailServer
 from ingestd.notify.webhooks import Code, Message, Sender, new_secret
 
+TLS = ssl.create_default_context()
 ADDRESSES = [str(ip_network(row)[edge]) for row in DENIED for edge in (0, -1)]
 ODD = [
     *("127.1", "0x7f000001", "2130706433", "017700000001", "127.0.0.01", "①②⑦.⓪.⓪.①", "localhost.", "ex。ample"),
@@ -47,8 +49,8 @@ def sender(*answers: list[str]) -> tuple[Sender, MailServer]:
     async def resolver(_host: str, _port: int) -> list[str]:
         return given.pop(0) if len(given) > 1 else given[0]
 
-    mail = MailServer(host="mail.test", port=587, security="none", sender="post@cdp.test", resolver=resolver)
-    return Sender(resolver=resolver), mail
+    mail = MailServer(host="mail.test", port=587, security="none", sender="post@cdp.test", resolver=resolver, tls=TLS)
+    return Sender(resolver=resolver, tls=TLS), mail
 
 
 async def post(way: Sender, url: str) -> Code:
