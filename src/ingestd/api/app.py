@@ -14,6 +14,7 @@ from ingestd.api import (
     api_keys,
     attributes,
     audit,
+    choices,
     connections,
     data_sources,
     deliveries,
@@ -53,7 +54,7 @@ _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
     *(previews, attributes, macros, data_sources, connections, visits, schedules, segment_schedules),
     *(runs, ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments, partitions),
-    *(members, webhooks, webhook_events, deliveries, audit),
+    *(members, webhooks, webhook_events, deliveries, choices, audit),
 )
 
 _TELEMETRY: Final[TelemetryConfig] = {

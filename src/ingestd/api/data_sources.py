@@ -59,6 +59,7 @@ class DataSourceOut(Out):
     name: str
     description: str
     mapping_version: int | None
+    webhooks: list[str]
     created_at: Moment
 
 
@@ -165,12 +166,14 @@ class ChangePage(Page[ChangeOut]):
     ingestion: str | None
 
 
-def _shown(source: DataSource) -> DataSourceOut:
+def shown(source: DataSource) -> DataSourceOut:
+    """A data source as the API shows it."""
     return DataSourceOut(
         id=ids.show(Prefix.DATA_SOURCE, source.id),
         name=source.name,
         description=source.description,
         mapping_version=source.mapping_version,
+        webhooks=[ids.show(Prefix.WEBHOOK, each) for each in source.webhook_ids],
         created_at=source.created_at,
     )
 
@@ -215,13 +218,14 @@ async def create(body: DataSourceIn, tx: Tx, caller: Caller, response: Response)
         name=body.name,
         description=body.description,
         mapping_version=None,
+        webhook_ids=[],
         created_at=utc_now(),
     )
     tx.add(source)
-    shown = _shown(source)
-    audit.note(tx, caller, "data_source.created", shown.id, after=shown)
-    response.headers["Location"] = f"{router.prefix}/{shown.id}"
-    return shown
+    made = shown(source)
+    audit.note(tx, caller, "data_source.created", made.id, after=made)
+    response.headers["Location"] = f"{router.prefix}/{made.id}"
+    return made
 
 
 @router.get(
@@ -234,7 +238,7 @@ async def list_all(
     q: Annotated[str | None, Query(description="With this in the name, in any case.", max_length=120)] = None,
 ) -> DataSourcePage:
     """The account's data sources, by name."""
-    return asked.page(DataSourcePage, await data_sources.page(tx, caller.account_id, asked.cut, q=q), _shown)
+    return asked.page(DataSourcePage, await data_sources.page(tx, caller.account_id, asked.cut, q=q), shown)
 
 
 @router.get(
@@ -245,7 +249,7 @@ async def list_all(
 )
 async def get_one(data_source_id: DataSourceId, tx: Reading, caller: Caller) -> DataSourceOut:
     """One data source."""
-    return _shown(await data_sources.get(tx, caller.account_id, data_source_id))
+    return shown(await data_sources.get(tx, caller.account_id, data_source_id))
 
 
 @router.patch(
@@ -260,13 +264,13 @@ async def change(
     """Rename a data source, or describe it."""
     await accounts.lock(tx, caller.account_id)
     source = await data_sources.get(tx, caller.account_id, data_source_id, lock=True)
-    before = _shown(source)
+    before = shown(source)
     match.check(before)
     if body.get("name", source.name) != source.name:
         await _refuse_name(tx, caller.account_id, body["name"])
     source.name = body.get("name", source.name)
     source.description = body.get("description", source.description)
-    return audit.changed(tx, caller, "data_source.changed", before, _shown(source))
+    return audit.changed(tx, caller, "data_source.changed", before, shown(source))
 
 
 @router.delete(
@@ -280,7 +284,7 @@ async def delete(data_source_id: DataSourceId, tx: Tx, caller: Caller, match: If
     """Delete a data source that nothing was ever uploaded for; 409 for any other: people's values stem from it."""
     await accounts.lock(tx, caller.account_id)  # as submitting does, which would refer to it
     source = await data_sources.get(tx, caller.account_id, data_source_id, lock=True)
-    before = _shown(source)
+    before = shown(source)
     match.check(before)
     if not await data_sources.remove(tx, source):
         raise Conflict("Files were uploaded for the data source, so values stem from it.", code="data_source_used")

@@ -122,6 +122,7 @@ class SegmentOut(Out):
     draft: DraftOut | None
     members: int
     channels: list[str]
+    webhooks: list[str]
     refreshed_at: Moment | None
     data_as_of: Moment | None
     created_at: Moment
@@ -155,6 +156,7 @@ def shown(segment: Segment) -> SegmentOut:
         draft=_draft(segment),
         members=segment.members,
         channels=CHANNELS,
+        webhooks=[ids.show(Prefix.WEBHOOK, each) for each in segment.webhook_ids],
         refreshed_at=segment.refreshed_at,
         data_as_of=segment.data_as_of,
         created_at=segment.created_at,
@@ -181,6 +183,7 @@ async def create(body: SegmentIn, tx: Tx, caller: Caller, response: Response) ->
         **body.model_dump(),
         status=SegmentStatus.DRAFT,
         members=0,
+        webhook_ids=[],
         created_at=utc_now(),
     )
     made = shown(await tx.run_sync(segments.add, segment))

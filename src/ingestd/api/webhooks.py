@@ -23,7 +23,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.notice import NoticeType
 from ingestd.notify.webhooks import new_secret, seal_headers, secret_context
-from ingestd.store import import_keys, webhooks
+from ingestd.store import choices, webhooks
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.webhooks import Disabled, Webhook
 
@@ -226,7 +226,7 @@ async def delete(webhook_id: WebhookId, tx: Tx, caller: Caller, match: IfMatch) 
     before = _shown(webhook)
     match.check(before)
     await tx.delete(webhook)
-    await import_keys.unchoose(tx, caller.account_id, webhook_id)
+    await choices.forget(tx, caller.account_id, webhook_id)
     audit.note(tx, caller, "webhook.deleted", before.id, before=before)
 
 

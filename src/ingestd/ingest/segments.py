@@ -55,5 +55,6 @@ async def submit_segment(  # noqa: PLR0913 -- a file, a segment, and how it came
         segment_id=segment.id,
         uploaded_by=actor,
         recipients=recipients,
+        webhook_ids=tuple(segment.webhook_ids),
     )
     return await submit(session, intake.engine, submission, intake.quota, now=now)

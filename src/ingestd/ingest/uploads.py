@@ -116,6 +116,7 @@ async def submit_upload(  # noqa: PLR0913 -- an upload, its header, by whom and 
         dry_run=upload.dry_run,
         uploaded_by=actor,
         recipients=told,
+        webhook_ids=tuple(source.webhook_ids),
     )
     return await submit(session, intake.engine, submission, intake.quota, now=now)
 

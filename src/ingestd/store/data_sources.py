@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, Uuid, delete, select, text
+from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, UniqueConstraint, Uuid, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -21,7 +21,8 @@ from ingestd.store.page import Cut, Sorts
 class DataSource(Base):
     """Where tables of people come from; the documents also say "category" (D33).
 
-    `mapping_version` is the present version of its mapping, null before the first.
+    `mapping_version` is the present version of its mapping, null before the first; `webhook_ids` are told of its files
+    (S136).
     """
 
     __tablename__ = "data_sources"
@@ -32,6 +33,7 @@ class DataSource(Base):
     name: Mapped[str]
     description: Mapped[str]
     mapping_version: Mapped[int | None]
+    webhook_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default="{}")
     created_at: Mapped[datetime]
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ForeignKey, Index, Uuid, any_, func, select, text, update
+from sqlalchemy import ARRAY, ForeignKey, Index, Uuid, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -108,12 +108,6 @@ async def admitted(session: AsyncSession, keys: Collection[UUID]) -> set[UUID]:
 async def webhooks_of(session: AsyncSession, key_id: UUID) -> tuple[UUID, ...]:
     """The webhooks that were chosen for a key, one that has been revoked since too (S136)."""
     return tuple(await session.scalar(select(ImportKey.webhook_ids).where(ImportKey.id == key_id)) or ())
-
-
-async def unchoose(session: AsyncSession, account_id: UUID, webhook_id: UUID) -> None:
-    """Take a webhook that is deleted from the keys it was chosen for."""
-    keys = update(ImportKey).where(ImportKey.account_id == account_id, any_(ImportKey.webhook_ids) == webhook_id)
-    await session.execute(keys.values(webhook_ids=func.array_remove(ImportKey.webhook_ids, webhook_id)))
 
 
 async def used(session: AsyncSession, key_id: UUID, *, now: datetime) -> None:

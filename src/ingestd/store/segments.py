@@ -15,6 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     DateTime,
     ForeignKey,
     Index,
@@ -47,8 +48,8 @@ class Segment(Base):
     """A segment; `name` is unique among those of its account that are not deleted.
 
     `draft` holds the edits not published yet (`domain.segment.Draft`). `members` counts those who are in it, also in
-    partitions that are disabled. `refreshed_at` is when the last refresh became visible, `data_as_of` what the file's
-    server said of that file's age (D53).
+    partitions that are disabled. `webhook_ids` are told of its files (S136). `refreshed_at` is when the last refresh
+    became visible, `data_as_of` what the file's server said of that file's age (D53).
     """
 
     __tablename__ = "segments"
@@ -67,6 +68,7 @@ class Segment(Base):
     status: Mapped[str]
     draft: Mapped[dict[str, Any] | None]
     members: Mapped[int]
+    webhook_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default="{}")
     refreshed_at: Mapped[datetime | None]
     data_as_of: Mapped[datetime | None]
     created_at: Mapped[datetime]

@@ -1,0 +1,47 @@
+"""Webhooks chosen for a segment or a data source are told of its files, and of nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from tests.api.walk import BODIES
+
+
+@pytest.fixture
+async def chosen(tenant, receiver):
+    """A webhook that wants nothing by itself."""
+    (webhook,) = (await tenant.http.get("/v1/webhooks")).json()["data"]
+    (await tenant.http.patch(f"/v1/webhooks/{webhook['id']}", json={"events": []})).raise_for_status()
+    return webhook["id"]
+
+
+async def submit(tenant, name, content, **goal):
+    file = (await tenant.http.put(f"/v1/files/{name}", content=content)).raise_for_status().json()
+    made = await tenant.http.post("/v1/ingestions", json={"file_id": file["id"], **goal})
+    return (await tenant.ended(made.raise_for_status().json()["id"]))["id"]
+
+
+@pytest.mark.rule("S136")
+async def test_a_webhook_is_chosen_for_a_segment_and_for_a_data_source(tenant, receiver, chosen):
+    made = [
+        (await tenant.http.post(path, json=BODIES[create])).raise_for_status().json()["id"]
+        for path, create in (("/v1/segments", "segments_create"), ("/v1/data-sources", "data_sources_create"))
+    ]
+    segment, source = f"/v1/segments/{made[0]}", f"/v1/data-sources/{made[1]}"
+    (await tenant.http.post(f"{segment}/activate")).raise_for_status()
+    (await tenant.http.put(f"{source}/mapping", json=BODIES["data_sources_mapping_put"])).raise_for_status()
+    for path in (segment, source):
+        unknown = await tenant.http.put(f"{path}/webhooks", json={"webhooks": ["whk_" + "0" * 26]})
+        assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "/body/webhooks")
+        answer = await tenant.http.put(f"{path}/webhooks", json={"webhooks": [chosen, chosen]})
+        assert (answer.status_code, answer.json()["webhooks"]) == (200, [chosen])
+    await tenant.push(b"identity\nann\n")
+    told = [
+        await submit(tenant, "members.csv", b"user_id,level\nann,High\n", segment_id=made[0]),
+        await submit(tenant, "people.tsv", b"id\nann\n", data_source_id=made[1]),
+    ]
+    for ingestion in told:
+        await receiver.until("ingestion.completed", ingestion)
+    assert {each["data"]["id"] for each in receiver.told} == set(told)
+    (await tenant.http.delete(f"/v1/webhooks/{chosen}")).raise_for_status()
+    for path in (segment, source):
+        assert (await tenant.http.get(path)).json()["webhooks"] == []
