@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -49,7 +49,19 @@ class SftpSettings(_Part):
     keepalive_interval: float = 30
     keepalive_count: int = 3
     idle_session_timeout: float = 1800
+    idle_handle_timeout: float = 300
+    longest_upload: float = 12 * 3600
+    slowest_upload: float = Field(1024, description="Bytes a second of an upload on average, after its first minute.")
     failed_keys: int = 6
+    penalty: float = Field(5, description="Seconds that a failed login adds to the penalty of its address.")
+    penalty_refused_from: float = Field(15, description="Penalty from which on an address is not let in.")
+    penalty_longest: float = 600
+    exempt: tuple[IPvAnyNetwork, ...] = Field((), description="Networks without limits: a balancer's.")
+    connections: int = Field(200, description="Connections at once.")
+    connections_per_address: int = 20
+    connections_per_key: int = 10
+    strangers: int = Field(100, description="Connections at once that are not logged in; from a tenth on, by chance.")
+    strangers_per_address: int = 10
     revocation_seconds: float = Field(5, description="How often sessions are looked at whose key was revoked.")
     sessions_per_connection: int = 10
     handles_per_session: int = 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -13,13 +14,14 @@ from ingestd.blobs.store import open_store
 from ingestd.domain.errors import Invalid
 from ingestd.ingest.incoming import Incoming, Room
 from ingestd.keyring import Keyring, new_master
-from ingestd.sftpd.upload import EARLY_PIECES, PASS_ON, WINDOW, Upload
+from ingestd.sftpd.upload import EARLY_PIECES, PASS_ON, WINDOW, Pace, Upload
 from ingestd.store.engine import async_engine, sessions
 
 ACCOUNT = UUID(int=1)
 KEYRING = Keyring.load(new_master())
 KEYS = KEYRING.open(ACCOUNT, KEYRING.new_account_keys(ACCOUNT))
 LIMIT = 2 * WINDOW
+AT_LEISURE = Pace(idle=300, longest=3600, slowest=1024)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,9 @@ def begin(store):
     numbers = itertools.count()
     room = Room(sessions(async_engine("postgresql:///never_asked")), store, LIMIT)
 
-    def begin():
+    def begin(pace=AT_LEISURE):
         incoming = Incoming(ACCOUNT, store.create(f"files/{next(numbers)}", KEYS), room)
-        return Upload("x.csv", incoming, limit=LIMIT)
+        return Upload("x.csv", incoming, limit=LIMIT, pace=pace)
 
     return begin
 
@@ -118,3 +120,47 @@ async def test_the_limit_itself_is_accepted(begin):
     upload = begin()
     await upload.write(0, bytes(LIMIT))
     assert (await upload.commit()).size == LIMIT
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.threat("T37")
+@pytest.mark.parametrize(
+    ("after", "size", "enough"), [(59, 1, True), (61, 61 * 1024, True), (61, 1024, False), (3601, 4000 * 1024, False)]
+)
+async def test_an_upload_that_drips_is_ended(begin, after, size, enough):
+    clock = Clock()
+    upload = begin(replace(AT_LEISURE, clock=clock))
+    await upload.write(0, bytes(size))
+    clock.now = after
+    if enough:
+        await upload.write(size, b"x")
+        assert (await upload.commit()).size == size + 1
+        return
+    for attempt in (upload.write(size, b"x"), upload.commit()):
+        with pytest.raises(Invalid) as refused:
+            await attempt
+    assert refused.value.code == "upload_slow"
+
+
+@pytest.mark.threat("T37")
+async def test_an_upload_that_is_left_alone_is_ended(begin):
+    clock = Clock()
+    upload = begin(replace(AT_LEISURE, slowest=0, clock=clock))
+    await upload.write(0, b"x")
+    clock.now = 300
+    upload.end_if_idle()
+    await upload.write(1, b"y")
+    clock.now = 601
+    upload.end_if_idle()
+    with pytest.raises(Invalid) as refused:
+        await upload.commit()
+    assert refused.value.code == "upload_idle"

@@ -44,7 +44,8 @@ from ingestd.domain.submission import Actor
 from ingestd.ingest.intake import Intake, add_file
 from ingestd.ingest.manifests import text_of
 from ingestd.ingest.pairing import Arrival, submit_manifest
-from ingestd.sftpd.upload import Upload
+from ingestd.settings import SftpSettings
+from ingestd.sftpd.upload import Pace, Upload
 from ingestd.store import accounts, files, import_keys, manifests, usage
 from ingestd.store.engine import transaction, utc_now
 from ingestd.store.files import File
@@ -89,12 +90,18 @@ class Inbox(SFTPServer):
     """The session of a client who logged in with `key`; calls `touch` at each request."""
 
     def __init__(
-        self, chan: SSHServerChannel[bytes], intake: Intake, key: ImportKey, *, handles: int, touch: Callable[[], None]
+        self,
+        chan: SSHServerChannel[bytes],
+        intake: Intake,
+        key: ImportKey,
+        *,
+        settings: SftpSettings,
+        touch: Callable[[], None],
     ) -> None:
         super().__init__(chan)
         self._intake = intake
         self._key = key
-        self._handles = handles
+        self._settings = settings
         self._touch = touch
         self._actor = Actor("import_key", key.id, key.name)
         self._since = utc_now()
@@ -109,13 +116,14 @@ class Inbox(SFTPServer):
         if pflags & FXF_APPEND or not pflags & FXF_CREAT:
             raise Forbidden("Files are written whole; nothing can be changed.", code="change_refused")
         name = _new_name(path)
-        if len(self._uploads) >= self._handles:
-            raise Unavailable(f"At most {self._handles} files can be open at once.", code="too_many_handles")
+        if len(self._uploads) >= self._settings.handles_per_session:
+            detail = f"At most {self._settings.handles_per_session} files can be open at once."
+            raise Unavailable(detail, code="too_many_handles")
         async with self._begin() as session:
             if pflags & FXF_EXCL and await files.find_available(session, self._key.account_id, name):
                 raise Conflict("There is a file of this name.", code="file_exists")
         incoming = await self._intake.begin(self._key.account_id)
-        upload = Upload(name, incoming, limit=self._intake.limits.file_bytes)
+        upload = Upload(name, incoming, limit=self._intake.limits.file_bytes, pace=Pace.of(self._settings))
         self._uploads.add(upload)
         return upload
 
@@ -138,6 +146,11 @@ class Inbox(SFTPServer):
             self._log.info("SFTP upload dropped", bytes=upload.size)
             return None
         return self._publish(upload)
+
+    def end_idle_uploads(self) -> None:
+        """Forget the uploads that the client has left alone for too long (T37); their CLOSE is refused."""
+        for upload in self._uploads:
+            upload.end_if_idle()
 
     def end(self) -> None:
         """Forget what was left open."""

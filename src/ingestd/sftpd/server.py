@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -15,6 +16,7 @@ from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.ingest.intake import Intake
 from ingestd.settings import SftpSettings
+from ingestd.sftpd.gate import Gate
 from ingestd.sftpd.host_key import host_key
 from ingestd.sftpd.inbox import Inbox
 from ingestd.sftpd.session import Session
@@ -109,10 +111,11 @@ async def listen(intake: Intake, settings: SftpSettings, *, folder: Path) -> Ser
     """Begin to listen; the host key is the settings' or `folder`'s, where it is made at the first start."""
     key = host_key(settings.host_key or folder / HOST_KEY_FILE)
     guests: set[Guest] = set()
+    gate = Gate(settings)
     acceptor = await asyncssh.listen(
         settings.host,
         settings.port,
-        server_factory=lambda: Guest(intake, settings, guests),
+        server_factory=lambda: Guest(intake, settings, guests, gate),
         server_host_keys=[key],
         login_timeout=settings.login_timeout,
         keepalive_interval=settings.keepalive_interval,
@@ -124,9 +127,14 @@ async def listen(intake: Intake, settings: SftpSettings, *, folder: Path) -> Ser
 
 
 async def _watch(guests: set[Guest], sessions: Sessions, *, seconds: float) -> None:
-    """Send away, now and then, whose key is no longer admitted; what they ask for is refused even before (T39)."""
+    """Send away, now and then, whose key is no longer admitted; what they ask for is refused even before (T39).
+
+    Uploads that nobody goes on with are ended, too (T37).
+    """
     while True:
         await asyncio.sleep(seconds)
+        for guest in guests:
+            guest.end_idle_uploads()
         present = {guest.key_id for guest in guests if guest.key_id is not None}
         if not present:
             continue
@@ -144,11 +152,14 @@ async def _watch(guests: set[Guest], sessions: Sessions, *, seconds: float) -> N
 class Guest(asyncssh.SSHServer):
     """One client's connection, from the TCP handshake on. Only a public key opens it; all but SFTP is refused."""
 
-    def __init__(self, intake: Intake, settings: SftpSettings, guests: set[Guest]) -> None:
+    def __init__(self, intake: Intake, settings: SftpSettings, guests: set[Guest], gate: Gate) -> None:
         self.running: set[asyncio.Task[None]] = set()
         self._intake = intake
         self._settings = settings
         self._guests = guests
+        self._gate = gate
+        self._address: str | None = None
+        self._inboxes: weakref.WeakSet[Inbox] = weakref.WeakSet()
         self._connection: asyncssh.SSHServerConnection
         self._channels: set[Session] = set()
         self._refused = 0
@@ -158,13 +169,22 @@ class Guest(asyncssh.SSHServer):
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        """Remember the connection, so that it can be ended."""
+        """Remember the connection, so that it can be ended; hang up on those the gate refuses."""
         self._connection = conn
+        address = str(conn.get_extra_info("peername")[0])
+        refusal = self._gate.enter(address)
+        if refusal is not None:
+            _log.info("SFTP connection refused", reason=refusal)
+            conn.abort()
+            return
+        self._address = address
         self._guests.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncssh's names
         """Forget the connection."""
         self._guests.discard(self)
+        if self._address is not None:
+            self._gate.leave(self._address, known=self.logged_in, failed=self._refused > 0)
         if self._idle is not None:
             self._idle.cancel()
 
@@ -202,11 +222,16 @@ class Guest(asyncssh.SSHServer):
         return found is not None
 
     async def auth_completed(self) -> None:
-        """Note the use of the key."""
+        """Note the use of the key, unless it has too many connections (T29)."""
         assert self._key is not None
+        assert self._address is not None
+        if sum(guest.key_id == self._key.id for guest in self._guests) >= self._settings.connections_per_key:
+            self.send_away("Too many connections with this key")
+            return
         async with transaction(self._intake.sessions) as session:
             await import_keys.used(session, self._key.id, now=utc_now())
         self.logged_in = True
+        self._gate.know(self._address)
         _log.info("SFTP login", account=self._key.account_id, import_key=self._key.id)
         self._touch()
         self._end_if_idle()
@@ -219,7 +244,14 @@ class Guest(asyncssh.SSHServer):
 
     def _open_inbox(self, chan: asyncssh.SSHServerChannel[bytes]) -> Inbox:
         assert self._key is not None
-        return Inbox(chan, self._intake, self._key, handles=self._settings.handles_per_session, touch=self._touch)
+        inbox = Inbox(chan, self._intake, self._key, settings=self._settings, touch=self._touch)
+        self._inboxes.add(inbox)
+        return inbox
+
+    def end_idle_uploads(self) -> None:
+        """End the uploads that the client does not go on with."""
+        for inbox in self._inboxes:
+            inbox.end_idle_uploads()
 
     def _touch(self) -> None:
         self._active_at = time.monotonic()

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Final
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Self
 
 from ingestd.blobs.store import BlobInfo
 from ingestd.domain.errors import IngestdError, Invalid
 from ingestd.domain.plan import MIB
 from ingestd.ingest.incoming import Incoming
+from ingestd.settings import SftpSettings
 
 WINDOW: Final = 4 * MIB
 """How many bytes may wait for an earlier piece: some clients send several pieces at once, in any order."""
 
 EARLY_PIECES: Final = 1024
 PASS_ON: Final = MIB
+
+FIRST_SECONDS: Final = 60.0
+"""How long an upload may be as slow as it likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How slow an upload may be (T37): seconds between two pieces and in all, bytes a second on average."""
+
+    idle: float
+    longest: float
+    slowest: float
+    clock: Callable[[], float] = time.monotonic
+
+    @classmethod
+    def of(cls, settings: SftpSettings) -> Self:
+        """The pace of the settings."""
+        return cls(settings.idle_handle_timeout, settings.longest_upload, settings.slowest_upload)
 
 
 class Upload:
@@ -23,11 +45,13 @@ class Upload:
     storage they wait for the network.
     """
 
-    def __init__(self, name: str, incoming: Incoming, *, limit: int) -> None:
+    def __init__(self, name: str, incoming: Incoming, *, limit: int, pace: Pace) -> None:
         self.name = name
         self.size = 0
         self.incoming = incoming
         self._limit = limit
+        self._pace = pace
+        self._began = self._touched = pace.clock()
         self._ready: list[bytes] = []
         self._ready_bytes = 0
         self._early: dict[int, bytes] = {}
@@ -37,6 +61,7 @@ class Upload:
     async def write(self, offset: int, data: bytes) -> None:
         """Take a piece, or raise Invalid where it is beyond the limit, leaves too wide a hole or rewrites (T26)."""
         try:
+            self._check_pace()
             self._check(offset, data)
             if offset > self.size:
                 self._early[offset] = data
@@ -64,11 +89,23 @@ class Upload:
         await self.incoming.write(self._take())
         return await self.incoming.commit()
 
+    def end_if_idle(self) -> None:
+        """Forget the upload if no piece has come for too long."""
+        if self._pace.clock() - self._touched > self._pace.idle and not self.incoming.closed:
+            self._refusal = Invalid("Nothing came for too long; send the file again.", code="upload_idle")
+            self.abort()
+
     def abort(self) -> None:
         """Forget the upload; no effect after `commit`."""
         self.incoming.abort()
         self._ready.clear()
         self._early.clear()
+
+    def _check_pace(self) -> None:
+        self._touched = self._pace.clock()
+        took = self._touched - self._began
+        if took > self._pace.longest or (took > FIRST_SECONDS and self.size < took * self._pace.slowest):
+            raise Invalid("The upload is too slow; send the file again.", code="upload_slow")
 
     def _check(self, offset: int, data: bytes) -> None:
         if self.incoming.closed:
