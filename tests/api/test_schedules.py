@@ -36,6 +36,8 @@ def url(segment, verb=""):
 async def test_a_schedule_rests_until_its_segment_is_activated(tenant, connection):
     segment = await new_segment(tenant)
     assert (await tenant.http.get(url(segment))).status_code == 404
+    refused = await tenant.http.post(f"/v1/segments/{segment['id']}/activate")
+    assert (refused.status_code, refused.json()["code"]) == (409, "schedule_missing")
     saved = await put_schedule(tenant, segment, body(connection))
     assert (saved["active"], saved["next_run_at"]) == (False, None)
     assert (saved["valid_from"], saved["path"]) == (str(TODAY), "demo_path")

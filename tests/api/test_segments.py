@@ -98,12 +98,12 @@ async def test_a_segment_in_use_is_edited_by_a_draft_that_activate_publishes(ten
     assert (await do(tenant, made, "activate")).status_code == 409
     draft = f"/v1/segments/{made['id']}/draft"
     assert (await tenant.http.get(draft)).status_code == 404
-    (await tenant.http.put(draft, json={"name": "devotion", "upload_type": "scheduled"})).raise_for_status()
+    (await tenant.http.put(draft, json={"name": "devotion", "description": "Anew"})).raise_for_status()
     waiting = await show(tenant, made)
     assert (waiting["name"], waiting["draft"]["name"]) == ("loyalty", "devotion")
     (await do(tenant, made, "activate")).raise_for_status()
     published = await show(tenant, made)
-    assert (published["name"], published["upload_type"], published["draft"]) == ("devotion", "scheduled", None)
+    assert (published["name"], published["description"], published["draft"]) == ("devotion", "Anew", None)
 
 
 async def test_a_draft_that_is_dropped_changes_nothing(tenant):

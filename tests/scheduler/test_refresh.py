@@ -45,6 +45,16 @@ async def run_next(tenant, segment):
     return await ended(tenant, run)
 
 
+async def new_recipient(tenant):
+    made = await tenant.http.post("/v1/recipients", json={"address": "ann@example.org", "name": "Ann"})
+    return made.raise_for_status().json()["id"]
+
+
+async def mails(tenant):
+    found = (await tenant.http.get("/v1/messages")).raise_for_status().json()["data"]
+    return [(each["type"], each["about"], each["to"]) for each in found]
+
+
 async def show(tenant, segment):
     return (await tenant.http.get(f"/v1/segments/{segment['id']}")).raise_for_status().json()
 
@@ -58,7 +68,8 @@ async def test_a_segment_refreshes_itself_from_the_newest_of_three_files(tenant,
         newest = put(folder, "loyalty__b.csv", FIRST, age=3600)
         put(folder, "loyalty__c.csv", b"user_id,tier\nolder,High\n", age=2 * 3600)
         put(folder, "loyal__d.csv", b"user_id,tier\nother,High\n", age=60)
-        async with scheduled(tenant, await connect(tenant, server)) as segment:
+        recipient = await new_recipient(tenant)
+        async with scheduled(tenant, await connect(tenant, server), recipients=[recipient]) as segment:
             due = await next_due(tenant, segment)
             run = await run_next(tenant, segment)
             assert (run["outcome"], run["result"], run["error"]) == ("succeeded", "ingested", None)
@@ -85,26 +96,41 @@ async def test_a_segment_refreshes_itself_from_the_newest_of_three_files(tenant,
             assert (await show(tenant, segment))["members"] == 3
             results = [each["result"] for each in await runs_of(tenant, segment)]
             assert results == ["ingested", "unchanged", "unchanged", "ingested"]
+            assert await mails(tenant) == []
 
 
 @pytest.mark.rule("S21", "S36", "S46", "S47")
 async def test_no_file_fails_the_run_and_tells_the_recipients(tenant, receiver, tmp_path):
-    recipient = (await tenant.http.post("/v1/recipients", json={"address": "ann@example.org", "name": "Ann"})).json()
+    recipient = await new_recipient(tenant)
     async with server_of("ftp", tmp_path / "theirs") as server:
         put(server.folder / "demo_path", "loyal__a.csv", FIRST)
         connection = await connect(tenant, server)
-        async with scheduled(tenant, connection, recipients=[recipient["id"]]) as segment:
+        async with scheduled(tenant, connection, recipients=[recipient]) as segment:
             run = await run_next(tenant, segment)
             assert (run["outcome"], run["result"], run["attempts"]) == ("failed", "no_file", 1)
             assert (run["error"]["code"], run["error"]["message"]) == ("no_file", "No data file found")
             told = await receiver.until("run.failed", run["id"])
             assert told["error"] == run["error"]
             assert "example.org" not in str(told)
-            [mail] = (await tenant.http.get("/v1/messages")).raise_for_status().json()["data"]
-            assert (mail["type"], mail["about"], mail["to"]) == ("run.failed", run["id"], "ann@example.org")
+            assert await mails(tenant) == [("run.failed", run["id"], "ann@example.org")]
             assert (await show(tenant, segment))["status"] == "in_progress"
             [log] = await runs_of(tenant, segment, outcome="failed")
             assert log == run
+
+
+@pytest.mark.rule("S22", "S36")
+async def test_a_file_that_is_refused_fails_the_run_with_its_ingestion_and_mails_once(tenant, tmp_path):
+    async with server_of("sftp", tmp_path / "theirs") as server:
+        put(server.folder / "demo_path", "loyalty__a.csv", b"ann,High\nbob,Low\n")
+        connection, recipient = await connect(tenant, server), await new_recipient(tenant)
+        async with scheduled(tenant, connection, recipients=[recipient]) as segment:
+            run = await run_next(tenant, segment)
+            ingestion = (await tenant.http.get(f"/v1/ingestions/{run['ingestion']['id']}")).json()
+            assert (run["outcome"], run["result"]) == ("failed", "failed")
+            assert run["error"] == ingestion["error"]
+            assert await mails(tenant) == [("ingestion.failed", ingestion["id"], "ann@example.org")]
+            again = await run_next(tenant, segment)  # what failed is tried again, though the file is the same
+            assert again["ingestion"]["id"] != ingestion["id"]
 
 
 @pytest.mark.threat("T130")

@@ -146,6 +146,12 @@ _OF_THE_API: Final = {
     "connection_used": Entry(
         409, "Connection used", "A schedule fetches its files there.", "Change or delete that schedule first."
     ),
+    "schedule_missing": Entry(
+        409,
+        "Schedule missing",
+        "The segment takes scheduled uploads and has no schedule.",
+        "Give it one first: PUT /v1/segments/{id}/schedule.",
+    ),
     "schedule_paused": Entry(409, "Schedule paused", "The schedule is paused already.", "Resume it, or leave it."),
     "schedule_not_paused": Entry(409, "Not paused", "Only a paused schedule can be resumed.", "Nothing is to be done."),
     "not_scheduled": Entry(

@@ -335,7 +335,7 @@ async def activate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
     """*Create*: publish the draft and put the segment into use (S11, S16, S38).
 
     It is `in_progress` until the next refresh where it has had none, or where another upload type was published (S44);
-    else `active` at once. 409 for a segment in use that has no draft.
+    else `active` at once. 409 for a segment in use that has no draft, and for scheduled uploads without a schedule.
     """
     account = await accounts.lock(tx, caller.account_id)
     segment = await segments.get(tx, account.id, segment_id, lock=True)
@@ -352,7 +352,9 @@ async def activate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
     segment.draft = None
     segment.status = status.activated(waits=waits)
     after = shown(await tx.run_sync(segments.add, segment))
-    await schedules.set_active(tx, account, segment.id, active=segment.is_scheduled, now=utc_now())
+    runs = await schedules.set_active(tx, account, segment.id, active=segment.is_scheduled, now=utc_now())
+    if segment.is_scheduled and not runs:
+        raise Conflict("Its uploads are scheduled: give the segment a schedule first.", code="schedule_missing")
     return audit.changed(tx, caller, "segment.activated", before, after)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -49,6 +50,7 @@ async def show_segment(client: httpx.AsyncClient, receiver: Receiver, folder: Pa
 @asynccontextmanager
 async def _ftp_server(folder: Path) -> AsyncIterator[int]:
     """Somebody else's server, which lets nobody write; gives its port."""
+    logging.getLogger("aioftp.server").setLevel(logging.CRITICAL)  # it takes a client that has gone for an error
     reading = aioftp.Permission("/", writable=False)
     server = aioftp.Server([aioftp.User(USER, PASSWORD, base_path=folder, permissions=[reading])])
     await server.start("127.0.0.1", 0)

@@ -101,12 +101,13 @@ async def due(session: AsyncSession, now: datetime) -> Sequence[tuple[UUID, UUID
     return [(row.account_id, row.owner_id) for row in found]
 
 
-async def set_active(session: AsyncSession, account: Account, owner_id: UUID, *, active: bool, now: datetime) -> None:
-    """Let the schedule of something run or rest, if it has one: a segment that is activated begins anew (S29)."""
+async def set_active(session: AsyncSession, account: Account, owner_id: UUID, *, active: bool, now: datetime) -> bool:
+    """Let the schedule of something run, anew from now on (S29), or rest; whether it has one."""
     schedule = await find(session, account.id, owner_id, lock=True)
     if schedule is not None and schedule.active != active:
         schedule.active, schedule.since = active, now
         schedule.plan_next(account)
+    return schedule is not None
 
 
 async def remove(session: AsyncSession, owner_id: UUID) -> None:
