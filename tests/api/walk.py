@@ -40,6 +40,7 @@ BODIES: dict[str, Any] = {
     "connections_test_new": {"name": "not kept"} | SERVER,
     "connections_pin_host_keys": {"host_keys": []},
     "schedules_preview": {name: SCHEDULE[name] for name in ("frequency", "valid_from", "valid_to")},
+    "data_sources_put_schedule": SCHEDULE | {"connection": f"con_{UNKNOWN}"},
     "segments_put_schedule": SCHEDULE | {"connection": f"con_{UNKNOWN}"},
     "profiles_lookup": {"identifiers": [{"kind": "identity", "value": "ann"}]},
     "segments_create": {
@@ -233,6 +234,14 @@ async def scheduled_segment(tenant: Tenant, connection: str, name: str) -> str:
     return segment
 
 
+async def scheduled_source(tenant: Tenant, connection: str, name: str) -> str:
+    """A new data source that has a schedule."""
+    made = (await tenant.http.post("/v1/data-sources", json={"name": name})).raise_for_status().json()
+    url = f"/v1/data-sources/{made['id']}/schedule"
+    (await tenant.http.put(url, json=SCHEDULE | {"connection": connection})).raise_for_status()
+    return made["id"]
+
+
 async def requested_run(tenant: Tenant, segment: str) -> str:
     """A new run of a segment."""
     return (await tenant.http.post(f"/v1/segments/{segment}/runs")).raise_for_status().json()["id"]
@@ -241,7 +250,7 @@ async def requested_run(tenant: Tenant, segment: str) -> str:
 async def fresh(tenant: Tenant, operation: Operation, ids: dict[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
     """The ids and the arguments of httpx for an operation that is done once to a file or so: to a new one."""
     content = operation.content()
-    if operation.path.startswith(SEGMENT) and operation.path.endswith(("/schedule", "/pause", "/resume", "/runs")):
+    if operation.path.startswith((SEGMENT, SOURCE)) and operation.path.endswith(OF_SCHEDULES):
         return await fresh_schedule(tenant, operation, ids)
     if operation.path.startswith(SEGMENT) and operation.method != "GET" and "/partitions/" not in operation.path:
         return ids | {"seg": await edited_segment(tenant, f"for {operation.name}".replace("_", " "))}, content
@@ -279,6 +288,8 @@ async def client_with(tenant: Tenant, *scopes: str) -> httpx.AsyncClient:
 
 
 SEGMENT = "/v1/segments/{segment_id}"
+SOURCE = "/v1/data-sources/{data_source_id}"
+OF_SCHEDULES = ("/schedule", "/pause", "/resume", "/runs")
 DRAFT = "/v1/manifests/{manifest_id}"
 DOCUMENT = document()
 
@@ -286,9 +297,11 @@ DOCUMENT = document()
 async def fresh_schedule(
     tenant: Tenant, operation: Operation, ids: dict[str, str]
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """The same for an operation on a schedule: a new segment in use that has one, paused where it is to be resumed."""
-    segment = await scheduled_segment(tenant, ids["con"], f"for {operation.name}".replace("_", " "))
-    if operation.name == "segments_resume_schedule":
-        (await tenant.http.post(f"/v1/segments/{segment}/schedule/pause")).raise_for_status()
+    """The same for an operation on a schedule: a new owner in use that has one, paused where it is to be resumed."""
+    kind = "seg" if operation.path.startswith(SEGMENT) else "src"
+    make = scheduled_segment if kind == "seg" else scheduled_source
+    found = ids | {kind: await make(tenant, ids["con"], f"for {operation.name}".replace("_", " "))}
+    if operation.path.endswith("/resume"):
+        (await tenant.http.post(operation.url(found).replace("/resume", "/pause"))).raise_for_status()
     content = {"json": SCHEDULE | {"connection": ids["con"]}} if operation.method == "PUT" else operation.content()
-    return ids | {"seg": segment}, content
+    return found, content

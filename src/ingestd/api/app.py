@@ -16,6 +16,7 @@ from ingestd.api import (
     audit,
     choices,
     connections,
+    data_source_schedules,
     data_sources,
     deliveries,
     dry_runs,
@@ -53,6 +54,7 @@ from ingestd.api.edge import Edge
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
     *(previews, attributes, macros, data_sources, connections, visits, schedules, segment_schedules),
+    *(data_source_schedules,),
     *(runs, ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments, partitions),
     *(members, webhooks, webhook_events, deliveries, choices, audit),
 )

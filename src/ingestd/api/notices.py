@@ -7,7 +7,6 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, TypeAdapter
 
 from ingestd.api.examples import EXAMPLES
-from ingestd.domain.connection import ConnectionView
 from ingestd.domain.ingestion import IngestionView
 from ingestd.domain.notice import DisabledWebhook, NoticeType
 from ingestd.domain.run import RunView
@@ -33,7 +32,6 @@ TOLD: Final = {
     NoticeType.INGESTION_HELD: "A refresh of a segment would remove many members: it waits to be confirmed",
     NoticeType.RUN_SUCCEEDED: "A scheduled file was taken in, or has not changed",
     NoticeType.RUN_FAILED: "A scheduled file was not there, could not be fetched, or its ingestion failed",
-    NoticeType.CONNECTION_HOST_KEY_CHANGED: "A server showed another key than it is known by: nothing is fetched there",
     NoticeType.WEBHOOK_DISABLED: "Another webhook was gone, or took nothing for five days: it is sent nothing more",
     NoticeType.WEBHOOK_TEST: "A webhook is tested",
     NoticeType.RECIPIENT_INVITED: "Somebody was mailed a code to confirm their address with",
@@ -63,7 +61,6 @@ class InvitedRecipient(BaseModel):
 _DATA: Final[dict[NoticeType, type[BaseModel]]] = {
     NoticeType.RUN_SUCCEEDED: RunView,
     NoticeType.RUN_FAILED: RunView,
-    NoticeType.CONNECTION_HOST_KEY_CHANGED: ConnectionView,
     NoticeType.WEBHOOK_DISABLED: DisabledWebhook,
     NoticeType.WEBHOOK_TEST: TestedWebhook,
     NoticeType.RECIPIENT_INVITED: InvitedRecipient,
@@ -80,8 +77,6 @@ _EXAMPLES: Final[dict[NoticeType, Any]] = {
     NoticeType.INGESTION_FAILED: EXAMPLES["ingestions_get"] | {"status": "failed"},
     NoticeType.INGESTION_CANCELLED: EXAMPLES["ingestions_get"] | {"status": "cancelled"},
     NoticeType.INGESTION_HELD: _BEGUN | {"stage": "held"},
-    NoticeType.CONNECTION_HOST_KEY_CHANGED: EXAMPLES["connections_get"]
-    | {"changed_host_key": EXAMPLES["connections_get"]["host_keys"][0], "host_key_changed_at": _ENDED_AT},
     NoticeType.RUN_SUCCEEDED: EXAMPLES["runs_get"],
     NoticeType.RUN_FAILED: EXAMPLES["runs_get"],
     NoticeType.WEBHOOK_DISABLED: {

@@ -8,7 +8,7 @@ from fastapi import Depends, Query, Response
 
 from ingestd.api import audit
 from ingestd.api.context import Caller, Parts, Principal, Reading, Scope, Tx, needs
-from ingestd.api.ids import RunId, SegmentId
+from ingestd.api.ids import DataSourceId, RunId, SegmentId
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.api.schedules import Owner
@@ -30,6 +30,7 @@ class RunPage(Page[RunView]):
 def wanted(
     *,
     segment: Annotated[SegmentId | None, Query(description="Of this segment.")] = None,
+    data_source: Annotated[DataSourceId | None, Query(description="For this data source.")] = None,
     outcome: Annotated[Outcome | None, Query(description="Green or red.")] = None,
     result: Annotated[list[Result] | None, Query(description="With one of these results.")] = None,
     created_from: Annotated[Moment | None, Query(description="Made at this moment or later.")] = None,
@@ -37,7 +38,7 @@ def wanted(
 ) -> Wanted:
     """The filters of the execution log."""
     return Wanted(
-        owner_id=segment,
+        owner_id=segment or data_source,
         outcome=outcome,
         results=result or (),
         created_from=created_from,

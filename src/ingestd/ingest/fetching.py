@@ -18,21 +18,26 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
+from ingestd.domain.data_source import SUFFIX
 from ingestd.domain.errors import IngestdError, Unavailable
 from ingestd.domain.ingestion import Channel
 from ingestd.domain.run import FINAL, NO_FILE, Result, RunState
+from ingestd.domain.schedule import OwnerKind
 from ingestd.fetch.remote import Terms
 from ingestd.ingest.collect import Collected, Known, Wanted, collect
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.intake import Intake, add_file
+from ingestd.ingest.pairing import DATA_SUFFIX
 from ingestd.ingest.refusal import not_fetched
 from ingestd.ingest.runs import CLOCK
 from ingestd.ingest.segments import submit_segment
 from ingestd.ingest.tell import tell_run
+from ingestd.ingest.uploads import Upload, header_in, submit_upload
 from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
-from ingestd.store import recipients, runs, segments
+from ingestd.store import data_sources, recipients, runs, segments
 from ingestd.store.engine import transaction, utc_now
+from ingestd.store.ingestions import Ingestion
 from ingestd.store.runs import Run
 
 log = telemetry.logger(__name__)
@@ -116,10 +121,11 @@ class Fetching:
 
     async def _collect(self, run: Run) -> None:
         async with transaction(self.intake.sessions) as session:
-            segment = await segments.get(session, run.account_id, run.owner_id)
+            of_source = run.owner_kind == OwnerKind.DATA_SOURCE
+            owner = await (data_sources if of_source else segments).get(session, run.account_id, run.owner_id)
             newest = await runs.newest_file(session, run)
         known = newest and Known(newest.name, newest.size_bytes, newest.modified_at, newest.sha256)
-        wanted = Wanted(run.account_id, run.connection_id, run.path, segment.name)
+        wanted = Wanted(run.account_id, run.connection_id, run.path, owner.name, SUFFIX if of_source else DATA_SUFFIX)
         async with collect(self.intake, self.terms, wanted, known) as found:
             await self._record(run, found)
             self.metrics.fetches.labels("unchanged" if found.unchanged else "fetched").inc()
@@ -133,24 +139,41 @@ class Fetching:
             "data_as_of": found.modified_at,
             "why": found.why,
         }
+        of_source = run.owner_kind == OwnerKind.DATA_SOURCE
+        header: tuple[str, ...] = ()
+        if of_source and found.blob is not None:
+            header = await header_in(
+                self.intake, run.account_id, found.blob.name, name=found.name, size=found.blob.size
+            )
         async with transaction(self.intake.sessions) as session:
             if found.incoming is None or found.blob is None:
-                await segments.note_unchanged(session, run.account_id, run.owner_id, data_as_of=found.modified_at)
+                if not of_source:
+                    await segments.note_unchanged(session, run.account_id, run.owner_id, data_as_of=found.modified_at)
                 await _finish(session, run, Result.UNCHANGED, now=now, **about)
                 return
             file = await add_file(session, found.incoming, found.blob, name=found.name, actor=CLOCK, now=now)
-            ingestion = await submit_segment(
-                session,
-                self.intake,
-                run.account_id,
-                run.owner_id,
-                file.id,
-                channel=Channel.SCHEDULE,
-                recipients=tuple(await recipients.addresses(session, run.account_id, run.recipients)),
-                actor=CLOCK,
-                now=now,
-            )
+            ingestion = await self._submit(session, run, file.id, header, now=now)
             await _change(session, run, state=RunState.INGESTING, ingestion_id=ingestion.id, error=None, **about)
+
+    async def _submit(
+        self, session: AsyncSession, run: Run, file_id: UUID, header: tuple[str, ...], *, now: datetime
+    ) -> Ingestion:
+        """Submit a run's file for what the schedule keeps fresh."""
+        to = tuple(await recipients.addresses(session, run.account_id, run.recipients))
+        if run.owner_kind == OwnerKind.DATA_SOURCE:
+            upload = Upload(file_id=file_id, data_source_id=run.owner_id, notify=to, channel=Channel.SCHEDULE)
+            return await submit_upload(session, self.intake, run.account_id, upload, header, actor=CLOCK, now=now)
+        return await submit_segment(
+            session,
+            self.intake,
+            run.account_id,
+            run.owner_id,
+            file_id,
+            channel=Channel.SCHEDULE,
+            recipients=to,
+            actor=CLOCK,
+            now=now,
+        )
 
     async def _note(self, run: Run, failure: IngestdError) -> None:
         """Show what went wrong while another attempt is waited for."""

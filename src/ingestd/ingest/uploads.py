@@ -29,7 +29,7 @@ from ingestd.store import accounts, data_sources, files, segments
 from ingestd.store.accounts import Account
 from ingestd.store.data_sources import DataSource
 from ingestd.store.engine import new_id
-from ingestd.store.files import File, FileState
+from ingestd.store.files import FileState
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.segments import Segment
 
@@ -47,8 +47,8 @@ class NewSegment:
 class Upload:
     """A file that waits and the data source it is for, as it was asked for.
 
-    `columns` is a new version of the mapping, None the present one. `notify` are told. `segment` is one to be made of
-    the file's people, or one that they are put into (S65, D15).
+    `columns` is a new version of the mapping, None the present one. `notify` are told, the recipients of a schedule
+    unasked. `segment` is one to be made of the file's people, or one that they are put into (S65, D15).
     """
 
     file_id: UUID
@@ -66,13 +66,18 @@ async def header_of(intake: Intake, account_id: UUID, file_id: UUID) -> tuple[st
 
     It is read before the transaction in which the file is submitted: none stays open while bytes are fetched.
     """
-    keys = await intake.keys(account_id)
     async with intake.sessions() as session:
         file = await files.get_kept(session, account_id, file_id)
-    _refuse_unfit(file, intake)
+    return await header_in(intake, account_id, file.blob, name=file.name, size=file.size_bytes)
+
+
+async def header_in(intake: Intake, account_id: UUID, blob: str, *, name: str, size: int) -> tuple[str, ...]:
+    """The same of bytes that are no file yet."""
+    _refuse_unfit(name, size, intake)
+    keys = await intake.keys(account_id)
 
     def read() -> tuple[str, ...]:
-        with closing(intake.blobs.open(file.blob, keys)) as stream:
+        with closing(intake.blobs.open(blob, keys)) as stream:
             return open_scan(stream, delimiter=Format.TSV.delimiter, limits=intake.source_limits).header
 
     return await asyncio.to_thread(read)
@@ -101,7 +106,7 @@ async def submit_upload(  # noqa: PLR0913 -- an upload, its header, by whom and 
         await mappings.write(session, intake.engine, source, upload.columns, at=AT_COLUMNS, actor=actor, now=now)
     its_plan = await plan_for(session, intake, source, mode=upload.mode)
     bind(its_plan, header)
-    told = await _told(session, account, upload.notify)
+    told = await _told(session, account, upload.notify) if upload.channel is Channel.UPLOAD else tuple(upload.notify)
     segment_id = None
     if not upload.dry_run:
         segment_id = await _segment(session, source, upload.segment, now=now)
@@ -157,13 +162,13 @@ async def _segment(
     return (await session.run_sync(segments.add, made)).id
 
 
-def _refuse_unfit(file: File, intake: Intake) -> None:
+def _refuse_unfit(name: str, size: int, intake: Intake) -> None:
     """Raise for what is no data source's file by its name or size (S51, S52, D10, D50)."""
-    if not file.name.lower().endswith(SUFFIX):
+    if not name.lower().endswith(SUFFIX):
         raise FileRefused(f"A data source takes TSV: the file's name must end in {SUFFIX}.")
     limit = intake.source_limits.file_bytes
-    if file.size_bytes > limit:
-        raise Invalid(f"The file has {file.size_bytes} bytes; a data source takes {limit}.", code="too_large")
+    if size > limit:
+        raise Invalid(f"The file has {size} bytes; a data source takes {limit}.", code="too_large")
 
 
 async def _told(session: AsyncSession, account: Account, notify: Sequence[str]) -> tuple[str, ...]:

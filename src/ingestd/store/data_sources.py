@@ -177,5 +177,6 @@ async def remove(session: AsyncSession, source: DataSource) -> bool:
     if used:
         return False
     await session.execute(delete(Mapping).where(Mapping.data_source_id == source.id))
+    await session.execute(text("DELETE FROM schedules WHERE owner_id = :id"), {"id": source.id})
     await session.delete(source)
     return True
