@@ -76,6 +76,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path, ground, app):
         INGESTD_HTTP__PORT=str(app.http_port),
         INGESTD_BLOB_URL="ftp://nowhere",
         INGESTD_EGRESS_ALLOW='["everything"]',
+        INGESTD_MAIL__HOST="10.0.0.1",
     )
     assert isinstance(found.exception, Unavailable)
     told = {
@@ -83,7 +84,7 @@ def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path, ground, app):
         for line in found.output.splitlines()
         if line.startswith("FAIL  ")
     }
-    assert told.keys() == {"data folder", "database", "blob store", "master key", "ports", "egress"}
+    assert told.keys() == {"data folder", "database", "blob store", "master key", "ports", "egress", "mail"}
     assert "chmod 700" in told["data folder"]
     assert "INGESTD_DATABASE_URL" in told["database"]
     assert "ingestd keys master" in told["master key"]

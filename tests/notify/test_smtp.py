@@ -52,6 +52,13 @@ async def test_a_mail_is_handed_over_with_tls(certified: ssl.SSLContext, trustin
     assert office.mails[0].get_content().strip() == "Héllo."
 
 
+async def test_a_look_in_connects_and_logs_in_and_sends_nothing(certified: ssl.SSLContext, trusting: ssl.SSLContext):
+    async with post_office(certified) as office:
+        sound = await server(office.port, "starttls", tls=trusting, **LOGIN).greet()
+        wrong = await server(office.port, "starttls", tls=trusting, username=NAME, password="wrong").greet()
+    assert [sound.code, wrong.code, office.mails] == [MailCode.DELIVERED, MailCode.LOGIN_FAILED, []]
+
+
 @pytest.mark.parametrize("security", ["starttls", "tls"])
 async def test_a_server_must_prove_its_name(certified: ssl.SSLContext, trusting: ssl.SSLContext, security: str):
     async with post_office(certified, implicit=security == "tls") as office:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from ingestd import egress
 from ingestd.app.ground import blob_place, open_blobs
 from ingestd.domain.errors import IngestdError, Unavailable
 from ingestd.keyring import Keyring, master_from_file
+from ingestd.notify.smtp import MailCode, mail_server
 from ingestd.settings import Settings
 from ingestd.sftpd.host_key import host_key
 from ingestd.sftpd.server import HOST_KEY_FILE
@@ -149,6 +151,20 @@ def _ports(settings: Settings) -> str:
     return "free"
 
 
+def _mail(settings: Settings) -> str:
+    """Whether the mail server may be connected to, and lets us in."""
+    server = mail_server(settings.mail, egress.parse_allow(settings.egress_allow))
+    if server is None:
+        return "no mail server is set: mails are kept, and `ingestd messages` shows them"
+    result = asyncio.run(server.greet())
+    if result.code is not MailCode.DELIVERED:
+        raise Unavailable(
+            f"The mail server does not let us in ({result.code}). See INGESTD_MAIL__HOST, its port, security and "
+            "login, and INGESTD_EGRESS_ALLOW where it is not public."
+        )
+    return f"{settings.mail.host}:{settings.mail.port}"
+
+
 def _egress(settings: Settings) -> str:
     return f"{len(egress.parse_allow(settings.egress_allow))} private places may be connected to"
 
@@ -161,4 +177,5 @@ CHECKS: Final[dict[str, Check]] = {
     "SFTP host key": _host_key,
     "ports": _ports,
     "egress": _egress,
+    "mail": _mail,
 }

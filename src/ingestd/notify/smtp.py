@@ -10,13 +10,13 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import parseaddr
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import aiosmtplib
 from aiosmtplib import SMTPException, SMTPResponseException
@@ -79,11 +79,18 @@ class MailServer:
 
     async def send(self, mail: EmailMessage, to: str) -> Result:
         """Hand a mail over once. Whatever the server does, a result comes back within `seconds`."""
+        return await self._attempt(self._hand_over(mail, to))
+
+    async def greet(self) -> Result:
+        """Connect and log in, and send nothing: to see whether mail could be handed over."""
+        return await self._attempt(self._look_in())
+
+    async def _attempt(self, doing: Coroutine[Any, Any, str]) -> Result:
         began = time.perf_counter()
         status, answer = None, None
         try:
             async with asyncio.timeout(self.seconds):
-                status, answer, code = 250, await self._hand_over(mail, to), MailCode.DELIVERED
+                status, answer, code = 250, await doing, MailCode.DELIVERED
         except aiosmtplib.SMTPRecipientsRefused as error:
             status, answer = error.recipients[0].code, error.recipients[0].message
             code = MailCode.REFUSED if status in _FINAL else MailCode.DEFERRED
@@ -103,6 +110,10 @@ class MailServer:
         async with self._session() as session:
             _, answer = await session.sendmail(parseaddr(self.sender)[1], [to], mail.as_bytes())
             return answer
+
+    async def _look_in(self) -> str:
+        async with self._session() as session:
+            return (await session.noop()).message
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[aiosmtplib.SMTP]:
