@@ -1,6 +1,6 @@
 """A segment that refreshes itself, end to end: clock → run → fetch → submit → flow → members, against real servers."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import asyncssh
 import pytest
@@ -16,7 +16,11 @@ from tests.scheduler.world import (
     scheduled,
 )
 
-DAY = timedelta(days=1)
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+from ingestd.store import runs
+from ingestd.store.engine import transaction, utc_now
+
 FIRST = b"user_id,tier\nann,High\nbob,Low\n"
 SECOND = b"user_id,tier\nann,Medium\nbob,Low\ncat,High\n"
 
@@ -193,3 +197,24 @@ async def test_a_slow_server_does_not_hold_up_the_files_that_are_pushed(tenant, 
             assert (still["state"], still["slot"]) == ("fetching", None)
             slow.go.set()
             assert (await ended(tenant, run))["result"] == "ingested"
+
+
+async def test_an_attempt_that_another_one_has_overtaken_changes_nothing(tenant, tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    slow = Slow.new()
+    async with SftpServer(folder, handler=slow) as server:
+        put(folder / "demo_path", "loyalty__a.csv", FIRST)
+        put(folder / "demo_path", "spending__a.csv", FIRST)
+        connection = await connect(tenant, server)
+        async with scheduled(tenant, connection) as segment, scheduled(tenant, connection, "spending") as other:
+            run = (await tenant.http.post(f"/v1/segments/{segment['id']}/runs")).raise_for_status().json()
+            await slow.asked.wait()
+            async with transaction(tenant.app.intake.sessions) as session:  # as another replica would
+                await runs.claim(session, ids.read(Prefix.RUN, run["id"]), now=utc_now())
+            slow.go.set()
+            later = (await tenant.http.post(f"/v1/segments/{other['id']}/runs")).raise_for_status().json()
+            assert (await ended(tenant, later))["result"] == "ingested"  # one connection, one run after the other
+            left = (await tenant.http.get(f"/v1/runs/{run['id']}")).json()
+            assert (left["state"], left["ingestion"], left["attempts"]) == ("fetching", None, 2)
+            assert [each["name"] for each in (await tenant.http.get("/v1/files")).json()["data"]] == ["spending__a.csv"]

@@ -53,9 +53,11 @@ async def activate(tenant: Any, segment: dict[str, Any]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def scheduled(tenant: Any, connection: dict[str, Any], **changes: Any) -> AsyncIterator[dict[str, Any]]:
+async def scheduled(
+    tenant: Any, connection: dict[str, Any], name: str = "loyalty", **changes: Any
+) -> AsyncIterator[dict[str, Any]]:
     """A segment in use with a schedule, which is taken away in the end, so that no other test's clock finds it."""
-    segment = await new_segment(tenant)
+    segment = await new_segment(tenant, name=name)
     await put_schedule(tenant, segment, body(connection, **changes))
     await activate(tenant, segment)
     try:
