@@ -53,6 +53,14 @@ async def test_every_error_is_a_problem_document(tenant, method, path, body, sta
     assert problem["detail"]
 
 
+async def test_a_rule_of_ours_is_said_in_a_sentence_of_its_own(tenant):
+    refused = (await tenant.http.patch("/v1/account", json={"time_zone": "Mars/Olympus"})).json()
+    (problem,) = refused["errors"]
+    assert problem["pointer"] == "/body/time_zone"
+    assert problem["detail"][0].isupper()
+    assert not problem["detail"].startswith("Value error")
+
+
 @pytest.mark.threat("T56")
 async def test_an_error_never_repeats_what_was_sent(tenant):
     canary = "canary-7f3a"

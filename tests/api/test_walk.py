@@ -253,6 +253,7 @@ async def test_a_method_that_a_path_does_not_have_is_answered_with_those_it_has(
     missing = next(each for each in ("PUT", "DELETE", "PATCH") if each not in methods)
     answer = await pair.me.http.request(missing, here[0].url(pair.mine))
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+    assert answer.headers["allow"] in answer.json()["detail"]
     assert set(answer.headers["allow"].split(", ")) == methods | ({"HEAD"} if "GET" in methods else set())
 
 

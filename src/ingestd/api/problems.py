@@ -128,11 +128,15 @@ async def _of_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _of_status(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    status, headers = error.status_code, dict(error.headers or {})
+    if isinstance(error, Refused):
+        return answer(request, error.code, error.detail, headers=error.headers)
+    status, headers, detail = error.status_code, dict(error.headers or {}), error.detail
+    if status == 404:
+        detail = "There is nothing at this path."
     if status == 405:
         headers["Allow"] = ", ".join(_methods(request))
-    code = error.code if isinstance(error, Refused) else _CODES.get(status, "bad_request")
-    return answer(request, code, error.detail, status=status, headers=headers)
+        detail = f"This path takes {headers['Allow']}."
+    return answer(request, _CODES.get(status, "bad_request"), detail, status=status, headers=headers)
 
 
 def _methods(request: Request) -> list[str]:
@@ -156,7 +160,8 @@ async def _of_validation(request: Request, error: Exception) -> JSONResponse:
 def _item(found: dict[str, Any]) -> ProblemItem:
     """Where and what, never the value that was sent: it may be personal."""
     place = [str(step).replace("~", "~0").replace("/", "~1") for step in found["loc"]]
-    return ProblemItem(pointer="/" + "/".join(place), code=found["type"], detail=found["msg"])
+    detail = found["msg"].removeprefix("Value error, ")
+    return ProblemItem(pointer="/" + "/".join(place), code=found["type"], detail=detail[:1].upper() + detail[1:])
 
 
 async def _of_absence(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 -- a handler's arguments
