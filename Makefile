@@ -54,8 +54,9 @@ test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: nightly
-nightly: $(STAMP) ## run the generated tests at length: 10,000 files for the scanner; an hour
-	@INGESTD_TEST_FACTOR=20 $(BIN)/python -m pytest -n $(WORKERS) --timeout=7200 tests/domain tests/pipeline tests/store/load $(ARGS)
+nightly: $(STAMP) ## run the generated tests at length: 10,000 files for the scanner, sequences of requests; over an hour
+	@INGESTD_TEST_FACTOR=20 $(BIN)/python -m pytest -n $(WORKERS) --timeout=7200 tests/domain tests/pipeline tests/store/load \
+	  tests/api/test_schemathesis.py $(ARGS)
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## run the fault tests at length: every call broken in every way; half an hour

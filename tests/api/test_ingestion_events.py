@@ -46,6 +46,24 @@ async def test_every_change_is_streamed_until_the_end(tenant, ground):
         assert [shown["status"] async for _, shown in events(response)] == ["completed"]
 
 
+async def test_who_waits_or_follows_holds_no_transaction(tenant, ground):
+    pool = tenant.app.intake.sessions.kw["bind"].pool
+    async with nothing_is_applied(ground, tenant):
+        ingestion = await ingest(tenant, "x.csv", b"identity\nann\n")
+        await until(tenant, ingestion, stage="applying")
+        waiting = asyncio.create_task(tenant.http.get(f"/v1/ingestions/{ingestion}", params={"wait": 60}))
+        async with (
+            stream(tenant, ingestion) as one,
+            tenant.http.stream("GET", "/v1/webhook-events/stream") as all_of_them,
+        ):
+            for response in (one, all_of_them):
+                assert await anext(response.aiter_lines())
+            while pool.checkedout():  # a connection that is held never comes back: the test's time limit ends this
+                await tenant.http.get("/livez")
+            assert not waiting.done()
+    assert (await waiting).json()["status"] == "completed"
+
+
 @pytest.mark.threat("T50")
 async def test_another_account_follows_nothing(tenant, other):
     ended = await tenant.push(b"identity\nann\n")

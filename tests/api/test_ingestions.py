@@ -141,7 +141,7 @@ async def test_an_export_has_every_ingestion_however_many_there_are_and_however_
         assert len({row["id"] for row in rows}) == len(rows) == copies + 1
 
 
-async def test_a_long_poll_answers_at_the_end_and_holds_no_transaction(tenant, ground):
+async def test_a_long_poll_answers_at_the_end(tenant, ground):
     async with nothing_is_applied(ground, tenant):
         ingestion = await ingest(tenant, "x.csv", GOOD)
         early = await tenant.http.get(f"/v1/ingestions/{ingestion}", params={"wait": 1})
