@@ -116,19 +116,19 @@ class PartWriter:
         rows = accepted.select(hashes.select(pl.coalesce(pl.all()).alias("id")).to_series(), pl.all())
         self._parts.write(rows, "id")
         for kind in kinds:
-            self._link(rows["id"], kind, hashes[str(kind)], itself=kind != kinds[0] or kind in self._looked_up)
+            if kind != kinds[0] or kind in self._looked_up:
+                self._link(rows["id"], kind, hashes[str(kind)])
 
     def close(self) -> Parts:
         """Finish all streams."""
         return Parts(self._parts.count, self._parts.close(), tuple(self._links.close()))
 
-    def _link(self, primary: pl.Series, kind: int, other: pl.Series, *, itself: bool) -> None:
+    def _link(self, primary: pl.Series, kind: int, other: pl.Series) -> None:
         """Write a kind's links. A primary is linked to itself where it may be met as another's, or be known as such."""
         links = pl.DataFrame(
             {"id": primary, "kind": pl.repeat(kind, primary.len(), dtype=pl.Int16, eager=True), "hash": other}
         )
-        links = links.drop_nulls() if itself else links.filter(pl.col("id") != pl.col("hash"))
-        self._links.write(links.unique(), "hash")
+        self._links.write(links.drop_nulls().unique(), "hash")
 
 
 def read(folder: Folder, name: str, columns: list[str] | None = None) -> pl.DataFrame:

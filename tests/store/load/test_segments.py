@@ -16,7 +16,7 @@ from tests.store.load.world import KEY, NOW, Memory
 from tests.thorough import examples
 
 from ingestd.pipeline.parts import PartWriter, read_all
-from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, present
+from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, present, side_by_side
 from ingestd.store.load.stage import Load
 from ingestd.store.profiles import identifier_hash
 
@@ -180,3 +180,16 @@ def test_a_new_value_with_the_name_of_a_renamed_partition_gets_another_name(grou
     group.push([("ann", "High"), ("bob", "Top")])
     found = group.connection.execute("SELECT value, name FROM partitions WHERE segment_id = %s", (group.id,))
     assert dict(found.fetchall()) == {"High": "Top", "Top": "Top (2)"}
+
+
+def test_people_whose_hashes_begin_alike_are_told_apart():
+    halves = {"high": pl.UInt64, "low": pl.UInt64}
+    there = pl.DataFrame({"high": [1, 1, 2], "low": [1, 2, 1], "was": [7, 8, 9]}, schema=halves | {"was": pl.Int16})
+    wanted = pl.DataFrame({"high": [1, 2, 3], "low": [2, 1, 1], "is": [8, 5, 6]}, schema=halves | {"is": pl.Int16})
+    found = side_by_side(there, wanted).sort("high", "low")
+    assert found.select("high", "low", "was", "is").rows() == [
+        (1, 1, 7, None),
+        (1, 2, 8, 8),
+        (2, 1, 9, 5),
+        (3, 1, None, 6),
+    ]
