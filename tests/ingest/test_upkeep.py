@@ -92,7 +92,7 @@ async def test_error_files_expire_after_thirty_days(upkeep, tenant, pushed):
     await asyncio.to_thread(upkeep.once, now + 31 * DAY)
     shown = (await tenant.http.get(f"/v1/ingestions/{pushed['id']}")).json()
     assert (shown["status"], shown["counts"]["rejected"], shown["error_file"]) == ("completed", 1, None)
-    assert (await tenant.http.get(f"/v1/ingestions/{pushed['id']}/error-file")).status_code == 404
+    assert (await tenant.http.get(f"/v1/ingestions/{pushed['id']}/error-file")).status_code == 410
     maker = ids.read(Prefix.INGESTION, pushed["id"]).hex
     assert list(upkeep.blobs.list(f"errors/{maker}")) == []
 

@@ -22,6 +22,7 @@ def countries(mask):
 
 
 PATTERNS = countries(mobile_shape())
+CODES = sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)
 
 
 def test_the_mask_knows_most_countries():
@@ -45,3 +46,27 @@ def test_an_example_number_of_every_region_is_accepted_with_and_without_plus(reg
     cells = pl.Series("cell", [expected, expected[1:], None])
     odd = cells.to_frame().select(odd_phone(pl.col("cell"))).to_series()
     assert Phones().normal(cells, odd).to_list() == [expected, expected, None]
+
+
+@pytest.mark.rule("D5")
+@given(st.sampled_from(CODES), st.text("0123456789", min_size=2, max_size=12))
+def test_what_is_refused_without_asking_the_library_is_no_number_to_it_either(code, rest):
+    number = f"+{code}{rest}"
+    assert (e164(number) is None) == (asked(number) is None)
+
+
+def asked(number):
+    """The library's own answer."""
+    try:
+        parsed = phonenumbers.parse(number)
+    except phonenumbers.NumberParseException:
+        return None
+    return parsed if phonenumbers.is_valid_number(parsed) else None
+
+
+def test_a_column_of_wrong_numbers_hardly_asks_the_library(monkeypatch):
+    numbers = [f"+{code}{n}" for n in range(90, 110) for code in CODES]
+    questions = []
+    monkeypatch.setattr(phonenumbers, "is_valid_number", lambda parsed: bool(questions.append(parsed)))
+    assert [e164(number) for number in numbers] == [None] * len(numbers)
+    assert len(questions) < len(numbers) / 10

@@ -374,6 +374,8 @@ def test_binaries_that_the_user_of_the_server_cannot_reach_are_copied(place, mon
     with start(place / "pg") as server:
         assert Path(psutil.Process(server.pid).exe()).is_relative_to(server.home / "server")
     assert private.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(Unavailable, match="no quotation mark"):
+        start(place / 'a"b')
     shutil.rmtree(private)
     monkeypatch.undo()
     with start(place / "pg") as server:

@@ -118,6 +118,12 @@ _OF_THE_API: Final = {
         "There is no such thing, or it is not the account's.",
         "Check the id and which account the key belongs to.",
     ),
+    "error_file_expired": Entry(
+        410,
+        "Error file expired",
+        "The error file was kept for its time and is removed.",
+        "Send the data file again with a new manifest.",
+    ),
     "method_not_allowed": Entry(
         405, "Method not allowed", "The path exists, but not for this method.", "Use one that the header Allow names."
     ),

@@ -169,5 +169,5 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[int]:
     if "Connections" in operation["tags"] and "{" in path:
         found += [502]
     if "206" in operation["responses"]:
-        found += [416]
+        found += [410, 416]
     return sorted(set(found))

@@ -25,6 +25,7 @@ from ingestd.domain import ids
 from ingestd.domain.errors import Forbidden, NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.rejection import ROW_REASONS
+from ingestd.ingest.work import UNREPORTED
 from ingestd.pipeline import report
 from ingestd.store import attributes, ingestions
 from ingestd.store.engine import transaction
@@ -116,11 +117,13 @@ async def summary(ingestion_id: IngestionId, service: Service, caller: Caller) -
 async def error_file(ingestion_id: IngestionId, request: Request, service: Service, caller: Caller) -> Response:
     """The rejected rows: the file's own columns, then `Failure Description` (S128). 404 where no row was rejected.
 
-    It holds the cells as they came, so where a column is of a personal attribute it needs `profiles:read_pii`, too, and
-    the audit trail notes who had it; the list of rejected rows is without what stood in them. One `Range` can be asked
-    for.
+    Once it has expired the answer is 410. It holds the cells as they came, so where a column is of a personal attribute
+    it needs `profiles:read_pii`, too, and the audit trail notes who had it; the list of rejected rows is without what
+    stood in them. One `Range` can be asked for.
     """
     row = await _ingestion(service, caller.account_id, ingestion_id)
+    if row.error_blob is None and row.counts["rejected"] and UNREPORTED not in row.warnings:
+        raise NotFound("The error file has expired.", code="error_file_expired")
     if row.error_blob is None:
         raise NotFound("The ingestion has no error file: no row was rejected.")
     await _read_personal(service, caller, row)

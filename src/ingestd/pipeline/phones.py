@@ -14,6 +14,11 @@ from ingestd.pipeline.rules import rewrite
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{3,14}")
 _REMEMBERED: Final = 65_536
+_KINDS: Final = (
+    "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan",
+    "voicemail",
+)  # fmt: skip
+"""The kinds of number that are valid, by the names of their patterns in the library."""
 
 
 class Phones:
@@ -47,6 +52,8 @@ def e164(number: str) -> str | None:
     """The E.164 form of a `+` and digits if that is a valid number, else None."""
     if not _E164.fullmatch(number):
         return None
+    if _is_hopeless(number):
+        return None
     try:
         parsed = phonenumbers.parse(number)
     except phonenumbers.NumberParseException:
@@ -69,6 +76,37 @@ def mobile_shape() -> str:
         if any(patterns):
             codes.append(f"{code}(?:{'|'.join(dict.fromkeys(filter(None, patterns)))})")
     return rf"^\+?(?:{'|'.join(codes)})$"
+
+
+def _is_hopeless(number: str) -> bool:
+    """Whether a `+` and digits are no valid number for certain, which the library would take 80 µs to say.
+
+    Such a number has no country's code, or none of that country's patterns fits the rest; where the rest begins with
+    what the library takes off (a national prefix) the library decides.
+    """
+    for end in range(2, 5):
+        shape = _shape_of_country(number[1:end])
+        if shape is not None:
+            return not shape.match(number[end:])
+    return True
+
+
+@cache
+def _shape_of_country(code: str) -> re.Pattern[str] | None:
+    """What follows a country's code in a number that may be valid, or None where there is no such code."""
+    regions = COUNTRY_CODE_TO_REGION_CODE.get(int(code)) if code.isdigit() else None
+    if regions is None:
+        return None
+    known = [PhoneMetadata.metadata_for_region_or_calling_code(int(code), region) for region in regions]
+    patterns = [
+        f"(?:{kind.national_number_pattern})$"
+        for metadata in known
+        if metadata is not None
+        for kind in (getattr(metadata, name) for name in _KINDS)
+        if kind is not None and kind.national_number_pattern
+    ]
+    taken_off = known[0] and known[0].national_prefix_for_parsing
+    return re.compile("|".join(dict.fromkeys([*patterns, *([f"(?:{taken_off})"] if taken_off else [])])))
 
 
 def _mobile(code: int, region: str) -> str | None:

