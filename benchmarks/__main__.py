@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import latency, lists, profiles, segments, small, webhooks
+from benchmarks import latency, lists, profiles, segments, small, upload, webhooks
 from benchmarks.machine import Measured
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -41,6 +41,7 @@ LISTS: Final = ("ingestions", "profiles", "fill_seconds", "seconds", "requests",
                 "slowest_p99_ms", "rows_read_without_index")  # fmt: skip
 WEBHOOKS: Final = ("deliveries", "seconds", "deliveries_per_s", "bare_per_s", "p50_ms", "p99_ms", "repeats",
                    "unexplained_repeats", "lost")  # fmt: skip
+UPLOAD: Final = ("mb", "seconds", "mb_per_s", "rows_per_s", "rows_accepted", "rows_rejected", "truth_rejected")
 SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
 
 
@@ -60,6 +61,15 @@ def measure_segments(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Fol
     _write(measured, out)
     if not all(each.rejected_as_truth and each.members_as_truth for each in measured):
         raise SystemExit("The rejected rows or the members are not those of the file.")
+
+
+@app.command("upload")
+def measure_upload(mb: Mb = 40, runs: Runs = 1, out: Json = None, folder: Folder = None) -> None:
+    """Upload a file for a data source into an empty account, then one that replaces it with other values."""
+    measured = _shown(upload.measure(mb=mb, runs=runs, parent=folder), UPLOAD)
+    _write(measured, out)
+    if any(each.rows_rejected != each.truth_rejected for each in measured):
+        raise SystemExit("The rejected rows are not those of the file.")
 
 
 @app.command("latency")

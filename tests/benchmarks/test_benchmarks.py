@@ -50,6 +50,14 @@ async def test_refreshes_of_segments_are_measured_and_their_members_compared_wit
         assert each["times_raw_copy"] == pytest.approx(each["seconds"] / each["raw_copy_seconds"], rel=0.2)
 
 
+async def test_uploads_for_a_data_source_are_measured(tmp_path):
+    first, replaced = await measured(tmp_path / "out.json", "upload", "--mb", "0.1")
+    assert (first["variant"], replaced["variant"]) == ("first", "replace")
+    for each in (first, replaced):
+        assert each["rows_rejected"] == each["truth_rejected"] > 0
+        assert each["rows_accepted"] > 50 * each["rows_rejected"]
+
+
 async def test_the_api_is_asked_when_idle_and_while_a_file_is_loaded(tmp_path):
     [latency] = await measured(tmp_path / "out.json", "latency", "--mb", "0.5", "--idle-seconds", "1")
     assert latency["requests"] > 0
