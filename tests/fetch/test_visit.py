@@ -11,6 +11,7 @@ from tests.fetch.servers import PASSWORD, USERNAME, FtpServer, SftpServer, put
 from ingestd import egress
 from ingestd.domain.connection import Auth, Kind, Login
 from ingestd.domain.errors import Unavailable
+from ingestd.domain.remote_file import newest_first
 from ingestd.fetch.remote import Server, Step, Terms
 from ingestd.fetch.visit import probe, scan, visit
 from ingestd.settings import FetchSettings
@@ -98,3 +99,17 @@ async def test_a_probe_tells_each_step(server):
     wrong = await probe(replace(known, login=Login(Auth.PASSWORD, "wrong")), TERMS)
     assert wrong[-1].step is Step.AUTHENTICATE
     assert wrong[-1].failure.code == "login_refused"
+
+
+@pytest.mark.rule("D1")
+@pytest.mark.threat("T139")
+async def test_without_exact_times_in_the_listing_those_that_may_be_newest_are_asked_for(tmp_path):
+    """LIST has minutes only: the newest here is 10 seconds newer than the next."""
+    for number in range(80):
+        put(tmp_path, f"demo__{number}.csv", age=86_400 * (80 - number) if number != 40 else 86_390)
+    async with FtpServer(tmp_path, lacking=("MLSD", "MLST")) as running, visit(await known(running), TERMS) as remote:
+        found = await remote.list("", everything)
+        assert newest_first(found.files)[0].name == "demo__40.csv"
+        assert len(found.files) == 80
+        assert (await remote.look("", "demo__7.csv")).size > 0
+    assert len(running.commands) < 200

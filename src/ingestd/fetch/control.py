@@ -29,9 +29,11 @@ DATA_BUFFER: Final = 256 * 1024
 
 
 class Control(aioftp.Client):
-    """The control connection to a server, over a socket that is connected to it."""
+    """The control connection to a server, over a socket that is connected to its address `ip`."""
 
-    def __init__(self, server: Server, connected: socket.socket, terms: Terms, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, server: Server, connected: socket.socket, ip: str, *, terms: Terms, context: ssl.SSLContext | None
+    ) -> None:
         super().__init__(
             socket_timeout=terms.settings.silence_seconds,
             connection_timeout=terms.settings.connect_seconds,
@@ -39,7 +41,7 @@ class Control(aioftp.Client):
         )
         self._context = context
         self._server = server
-        self._ip: str = connected.getpeername()[0]
+        self._ip = ip
         self._commands = 0
         self._lines = 0
         self._connected: socket.socket | None = connected
@@ -110,9 +112,9 @@ class Control(aioftp.Client):
             check_host_key(_certificate(writer), self._server.host_keys)
 
 
-async def show_certificate(server: Server, connected: socket.socket, terms: Terms) -> HostKey:
+async def show_certificate(server: Server, connected: socket.socket, ip: str, terms: Terms) -> HostKey:
     """The certificate that a server shows, whoever vouches for it; nothing secret is sent."""
-    control = Control(replace(server, host_keys=()), connected, terms, _unverified())
+    control = Control(replace(server, host_keys=()), connected, ip, terms=terms, context=_unverified())
     try:
         with failures():
             await control.open()

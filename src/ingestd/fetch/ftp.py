@@ -28,10 +28,10 @@ _UNKNOWN: Final = ("500", "501", "502", "504")
 
 @asynccontextmanager
 async def opened(
-    server: Server, connected: socket.socket, terms: Terms, begin: Callable[[Step], None]
+    server: Server, connected: socket.socket, ip: str, terms: Terms, begin: Callable[[Step], None]
 ) -> AsyncIterator[FtpRemote]:
     """Let us in over a connected socket."""
-    control = Control(server, connected, terms, await context_for(server))
+    control = Control(server, connected, ip, terms=terms, context=await context_for(server))
     try:
         with failures():
             if server.kind.has_tls:
@@ -40,6 +40,7 @@ async def opened(
             begin(Step.AUTHENTICATE)
             with refused_by("login_refused", "The server does not let us in with this user name and password."):
                 await control.login(server.username, server.login.secret)
+            await control.command("TYPE I", "200")  # SIZE counts bytes then
             home = "" if server.root.startswith("/") else str(await control.get_current_directory()).rstrip("/")
         yield FtpRemote(control, f"{home}/{server.root}".replace("//", "/").rstrip("/"), terms)
     finally:
@@ -157,7 +158,6 @@ class FtpRemote:
         return _facts(lines[1].strip())[0] if len(lines) > 1 else None
 
     async def _exact(self, path: str, name: str) -> RemoteFile:
-        await self._control.command("TYPE I", "200")
         _, sizes = await self._control.command(f"SIZE {path}", "213")
         _, times = await self._control.command(f"MDTM {path}", "213")
         size, at = _number(sizes[-1].strip()), _moment({"modify": times[-1].strip()})

@@ -18,12 +18,12 @@ async def resolve(server: Server, terms: Terms) -> ResolvedAddress:
     return await egress.resolve(server.host, server.port, purpose=purpose, allow=terms.allow)
 
 
-async def connect(address: ResolvedAddress, terms: Terms) -> socket.socket:
-    """A connection to the first of the addresses that answers, or Unavailable "connect_failed"."""
+async def connect(address: ResolvedAddress, terms: Terms) -> tuple[socket.socket, str]:
+    """A connection to the first of the addresses that answers, and that address; Unavailable "connect_failed"."""
     for ip in address.addresses:
         found = await _try(ip, address.port, terms.settings.connect_seconds)
         if found is not None:
-            return found
+            return found, ip
     raise Unavailable("The server does not answer at its port.", code="connect_failed")
 
 

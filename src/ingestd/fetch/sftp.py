@@ -186,7 +186,7 @@ class SftpRemote:
         try:
             yield self._pieces(file, offset)
         finally:
-            with failures():
+            with suppress(Unavailable), failures():  # whatever ended it is told, not that the end failed too
                 await file.close()
 
     async def _pieces(self, file: Any, offset: int) -> AsyncIterator[bytes]:

@@ -34,12 +34,12 @@ async def visit(server: Server, terms: Terms, begin: Callable[[Step], None] = la
     begin(Step.RESOLVE)
     address = await resolve(server, terms)
     begin(Step.CONNECT)
-    connected = await connect(address, terms)
+    connected, ip = await connect(address, terms)
     if server.kind is Kind.SFTP:
         async with sftp.opened(server, connected, terms, begin) as remote:
             yield remote
     else:
-        async with ftp.opened(server, connected, terms, begin) as remote:
+        async with ftp.opened(server, connected, ip, terms, begin) as remote:
             yield remote
 
 
@@ -71,8 +71,11 @@ async def scan(server: Server, terms: Terms) -> list[HostKey]:
     address = await resolve(server, terms)
 
     async def reach() -> socket.socket:
-        return await connect(address, terms)
+        return (await connect(address, terms))[0]
 
     if server.kind is Kind.SFTP:
         return await sftp.scan(server, reach, terms)
-    return [await control.show_certificate(server, await reach(), terms)] if server.kind.has_tls else []
+    if not server.kind.has_tls:
+        return []
+    connected, ip = await connect(address, terms)
+    return [await control.show_certificate(server, connected, ip, terms)]
