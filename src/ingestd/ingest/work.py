@@ -32,7 +32,7 @@ from ingestd.pipeline.parts import PartWriter, bucket_count, identifiers, member
 from ingestd.pipeline.report import ErrorFile, RejectLog, rejected_for
 from ingestd.pipeline.resolve import AT_ONCE, Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
-from ingestd.pipeline.scan import Scan, open_scan
+from ingestd.pipeline.scan import CHUNK_BYTES, Scan, open_scan
 from ingestd.pipeline.seal import seal
 from ingestd.store import attributes, dump, ingestions
 from ingestd.store import engine as store
@@ -56,6 +56,9 @@ row too, and the flow, which waits for both (`_settle`), has it applied again.""
 
 REFRESH: Final = "refresh"
 """What stands in the ledger for all parts of a segment's file, which are applied in one transaction."""
+
+SHORT_ROWS: Final = 4 * 1024 * 1024
+"""Bytes of a segment's file that are checked at once: of rows so short the usual number of bytes has very many."""
 
 MERGE: Final = "merge"
 """The part that makes two stored people one; applied after the others."""
@@ -473,7 +476,8 @@ def _report_again(job: Job, late: Mapping[int, str]) -> tuple[Counts, dict[str, 
 def _opened(job: Job) -> Iterator[tuple[Scan, Layout]]:
     blobs, keys = _means(job)
     with closing(blobs.open(job.file_blob, keys)) as stream:
-        scan = open_scan(stream, delimiter=job.delimiter, limits=job.plan.limits)
+        chunk_bytes = SHORT_ROWS if job.plan.target is Target.SEGMENT else CHUNK_BYTES
+        scan = open_scan(stream, delimiter=job.delimiter, limits=job.plan.limits, chunk_bytes=chunk_bytes)
         yield scan, bind(job.plan, scan.header)
 
 
