@@ -3,6 +3,7 @@
 import pytest
 from tests.api.walk import client_with
 from tests.api.world import upload
+from tests.scheduler.world import body, new_connection, put_schedule
 
 LOYALTY = {
     "name": "loyalty",
@@ -128,8 +129,10 @@ async def test_a_manual_segment_becomes_a_scheduled_one_and_waits_for_its_next_r
     (await do(tenant, made, "activate")).raise_for_status()
     assert await refreshed(tenant, made, b"user_id,level\nann,High\n") == "active"
     assert await published(tenant, made, {"description": "Anew"}) == "active"
+    await put_schedule(tenant, made, body(await new_connection(tenant)))
     assert await published(tenant, made, {"upload_type": "scheduled"}) == "in_progress"
     assert await refreshed(tenant, made, b"user_id,level\nann,Low\n") == "active"
+    (await tenant.http.delete(f"/v1/segments/{made['id']}/schedule")).raise_for_status()
 
 
 async def refreshed(tenant, segment, data):
