@@ -149,3 +149,10 @@ def test_an_international_address_is_written_in_its_ascii_form():
 def test_a_letter_is_the_same_in_every_attempt_but_for_its_boundary():
     first, second = (letter(HOUSE, claimed("ingestion.completed", INGESTION)) for _ in range(2))
     assert shown(read(first)) == shown(read(second))
+
+
+@pytest.mark.parametrize("why", ["No file of the segment was there.", None])
+def test_a_run_without_an_error_says_why(why: str | None):
+    told = {"id": "run_9", "due_at": "2026-11-25T20:00:00Z", "error": None, "why": why}
+    text = letter(HOUSE, claimed("run.failed", told)).get_body(("plain",)).get_content()
+    assert (why or "The execution log has more.") in text
