@@ -9,7 +9,7 @@ import asyncio
 import asyncssh
 import pytest
 from tests.faults.conftest import TALLY
-from tests.faults.program import ATTEMPTS, DATABASE_CALLS, DOORS, STORAGE_CALLS, TELLING, WALK
+from tests.faults.program import ATTEMPTS, DATABASE_CALLS, DOORS, PATIENCE, STORAGE_CALLS, TELLING, WALK
 from tests.faults.world import PEOPLE, adding
 
 pytestmark = [pytest.mark.fault, pytest.mark.loop, pytest.mark.timeout(3600)]
@@ -41,7 +41,7 @@ class Rounds:
         changed = (people, 0) if len(self.songs) == 1 else (0, people)
         assert (ended["status"], counts["accepted"], counts["rejected"]) == ("completed", 2 * people, 0), fault
         assert (counts["created"], counts["updated"]) == changed, fault
-        await asyncio.wait_for(self.receiver.until("ingestion.completed", ended["id"]), 60)
+        await asyncio.wait_for(self.receiver.until("ingestion.completed", ended["id"]), PATIENCE)
         await self.program.start_again()
         struck = self.program.calls() >= fault.get("call", 1)
         self.program.release()

@@ -181,10 +181,18 @@ class Scratch:
         self._blobs = blobs
         self._keys = keys
         self._folder = folder
+        self._begun: list[BlobWriter] = []
 
     def create(self, name: str) -> BinaryIO:
         """Start a new stream; it is there once its file is closed."""
-        return cast("BinaryIO", _CommittedAtClose(self._blobs.create(f"{self._folder}/{name}", self._keys)))
+        blob = self._blobs.create(f"{self._folder}/{name}", self._keys)
+        self._begun.append(blob)
+        return cast("BinaryIO", _CommittedAtClose(blob))
+
+    def close(self) -> None:
+        """Forget the streams that were not closed: Arrow closes its own whenever they are collected as garbage."""
+        for blob in self._begun:
+            blob.abort()
 
     def open(self, name: str) -> BinaryIO:
         """Read a stream from its beginning."""
@@ -272,7 +280,7 @@ def check(job: Job) -> Checked:
     blobs, keys = _means(job)
     folder = f"parts/{job.attempt}"
     scratch = Scratch(blobs, keys, folder)
-    with ExitStack() as stack:
+    with closing(scratch), ExitStack() as stack:
         connections = [stack.enter_context(store.autocommitting(job.place.database_url)) for _ in range(AT_ONCE)]
         known = KnownPeople(connections, job.account_id)
         with _opened(job) as (scan, layout):
