@@ -24,6 +24,7 @@ from ingestd import telemetry
 from ingestd.app import App, base, running
 from ingestd.cli import accounts, generated
 from ingestd.cli.demo_segment import show_segment
+from ingestd.cli.demo_upload import show_upload
 from ingestd.cli.receiver import Receiver
 from ingestd.settings import HttpSettings, MetricsSettings, Settings, SftpSettings
 from ingestd.store import embedded
@@ -102,6 +103,7 @@ async def _show(ground: Any, folder: Path, account: str, key: str) -> None:
         console.print(JSON.from_data(await _profile(client)))
         await _show_error_file(client, pushed[2])
         await show_segment(client, receiver, folder / "theirs", console)
+        await show_upload(client, receiver, console)
         _show_notices(receiver)
 
 

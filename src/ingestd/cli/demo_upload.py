@@ -1,0 +1,58 @@
+"""The demo's upload: the documents' sample looked at, tried out, mapped and ingested for a data source."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any, Final
+
+import httpx
+from rich.console import Console
+from rich.json import JSON
+from rich.table import Table
+
+from ingestd.cli.receiver import Receiver
+
+SAMPLE: Final = "festive_offer.tsv"
+PERSON: Final = {"kind": "crmid", "value": "C-1001"}
+MAPPING: Final[list[dict[str, Any]]] = [
+    {"column": "crmid", "new_attribute": {"name": "crmid", "identifier": True}},
+    {"column": "phone", "new_attribute": {"name": "hm", "format": "PHONE", "pii": True}},
+    {"column": "preferences", "new_attribute": {"name": "cross sell product"}},
+    {"column": "slot_num", "new_attribute": {"name": "slot_num", "format": "INTEGER", "use_in_segments": True}},
+]
+
+
+async def show_upload(client: httpx.AsyncClient, receiver: Receiver, console: Console) -> None:
+    """Upload the sample for a data source and show what was seen, foretold and done."""
+    data = (resources.files("ingestd.cli") / "samples" / SAMPLE).read_bytes()
+    source = (await client.post("/v1/data-sources", json={"name": "Festive offer"})).raise_for_status().json()
+    file = (await client.put(f"/v1/files/{SAMPLE}", content=data)).raise_for_status().json()
+    console.print(f"\nAn upload of {SAMPLE} for a data source: what its columns seem to be …")
+    console.print(_columns((await client.post(f"/v1/files/{file['id']}/preview")).raise_for_status().json()))
+    mapping = await client.put(f"/v1/data-sources/{source['id']}/mapping", json={"columns": MAPPING})
+    mapping.raise_for_status()
+    body = {"file_id": file["id"], "data_source_id": source["id"]}
+    tried = await _ended(client, receiver, body | {"dry_run": True})
+    foretold = (await client.get(f"/v1/ingestions/{tried['id']}/dry-run")).raise_for_status().json()
+    figures = ", ".join(f"{what} {each['count']}" for what, each in foretold.items())
+    console.print(f"… what a dry run says of it: {figures}")
+    done = await _ended(client, receiver, body)
+    console.print(f"… and what became of it: {done['status']}, {done['counts']['created']} people made. One of them:")
+    found = await client.post("/v1/profiles/lookup", json={"identifiers": [PERSON]})
+    console.print(JSON.from_data(found.raise_for_status().json()["data"][0]["profile"]["attributes"]))
+
+
+async def _ended(client: httpx.AsyncClient, receiver: Receiver, body: dict[str, Any]) -> dict[str, Any]:
+    made = (await client.post("/v1/ingestions", json=body)).raise_for_status().json()
+    ended: dict[str, Any] = await receiver.until("ingestion.completed", made["id"])
+    return ended
+
+
+def _columns(seen: dict[str, Any]) -> Table:
+    suggested = {each["column"]: each["attribute"] for each in seen["suggested_mapping"]}
+    table = Table("column", "format", "identifies", "masked", "suggested")
+    for place, column in enumerate(seen["columns"]):
+        first = seen["rows"][0][place] or ""
+        telling = f"{column['identifier']:.2f}"
+        table.add_row(column["header"], column["format"], telling, first, suggested.get(column["header"], ""))
+    return table
