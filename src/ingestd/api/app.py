@@ -22,6 +22,7 @@ from ingestd.api import (
     dry_runs,
     events,
     files,
+    filters,
     import_keys,
     ingestion_events,
     ingestions,
@@ -55,8 +56,8 @@ _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
     *(previews, attributes, macros, data_sources, connections, visits, schedules, segment_schedules),
     *(data_source_schedules,),
-    *(runs, ingestions, ingestion_events, rejects, dry_runs, profiles, events, segments, partitions),
-    *(members, webhooks, webhook_events, deliveries, choices, audit),
+    *(runs, ingestions, ingestion_events, rejects, dry_runs, profiles, events, filters, segments),
+    *(partitions, members, webhooks, webhook_events, deliveries, choices, audit),
 )
 
 _TELEMETRY: Final[TelemetryConfig] = {

@@ -21,6 +21,7 @@ from ingestd.domain.column import MAX_NAME_LENGTH, DataType
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
+from ingestd.domain.segment import CHANNELS
 from ingestd.ingest.attributes import make, mark_pii, use
 from ingestd.ingest.sealing import seal_what_is_marked
 from ingestd.store import accounts, attributes, data_sources
@@ -82,6 +83,7 @@ class AttributeOut(Out):
     use_as_macro: bool
     segment_name: str | None
     macro_name: str | None
+    channels: list[str]
     created_at: Moment
 
 
@@ -102,6 +104,7 @@ def _shown(attribute: Attribute) -> AttributeOut:
         use_as_macro=attribute.use_as_macro,
         segment_name=attribute.segment_name,
         macro_name=attribute.macro_name,
+        channels=CHANNELS,
         created_at=attribute.created_at,
     )
 

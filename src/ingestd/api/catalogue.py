@@ -243,6 +243,12 @@ _OF_THE_API: Final = {
     "segment_inactive": Entry(
         409, "Segment not in use", "The segment is a draft or inactive; it takes no files.", "Activate it first."
     ),
+    "segment_filtered": Entry(
+        409,
+        "Filter segment",
+        "A condition over attributes says who is in the segment, so it takes no files.",
+        "Upload the file for a segment with the method upload.",
+    ),
     "not_held": Entry(409, "Not held", "Only an ingestion that is held can be confirmed.", "Read how it stands."),
     "gone": Entry(410, "Gone", "It was there, but its time is over.", "Nothing brings it back; make it anew."),
     "file_expired": Entry(410, "File expired", "The file is no longer kept.", "Upload the file again."),
@@ -315,6 +321,9 @@ _OF_THE_API: Final = {
         "Address refused",
         "The URL is none that the service posts to; `detail` says why.",
         "Use a plain https URL.",
+    ),
+    "condition_incorrect": Entry(
+        422, "Condition incorrect", "The condition does not fit the attributes.", "Mend what `errors` says."
     ),
     "mapping_incorrect": Entry(
         422, "Mapping incorrect", "The mapping breaks rules; `errors` lists them.", "Mend what `errors` points at."

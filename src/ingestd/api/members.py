@@ -24,12 +24,12 @@ from ingestd.api.routes import Router
 from ingestd.api.segments import visible
 from ingestd.domain import ids
 from ingestd.domain.errors import Invalid, NotFound, Problem
-from ingestd.domain.identity import KIND_OF_WORD, IdentifierKind, normalise
+from ingestd.domain.identity import KIND_OF_WORD, IdentifierKind, kind_word, normalise
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
-from ingestd.domain.segment import MEMBER_KINDS
+from ingestd.domain.segment import MEMBER_KINDS, Method
 from ingestd.pipeline.phones import e164
-from ingestd.store import members, segments
+from ingestd.store import members, profiles, segments
 from ingestd.store.engine import utc_now
 from ingestd.store.profiles import identifier_hash
 from ingestd.store.segments import Partition, Segment, SegmentMember, Snapshot
@@ -60,7 +60,10 @@ class MembersLookupIn(In):
 
 
 class MemberOut(BaseModel):
-    """A member: the identifier that the file had, and the partition it is in since then."""
+    """A member: the identifier that the file had, and the partition it is in since then.
+
+    Of a filter segment, the first identifier of the person; `kind` is a number where it is an attribute of the account.
+    """
 
     kind: str
     value: str
@@ -152,7 +155,7 @@ async def _partitions(
 def _identifier(kind: int, value: str, caller: Principal) -> dict[str, str]:
     """An identifier as it is shown to a caller."""
     hidden = kind in _PERSONAL and not caller.may(Scope.PROFILES_READ_PII)
-    return {"kind": IdentifierKind(kind).word, "value": MASK if hidden else value}
+    return {"kind": kind_word(kind), "value": MASK if hidden else value}
 
 
 def _shown(partitions: Mapping[int, Partition], caller: Principal) -> Callable[[SegmentMember], MemberOut]:
@@ -195,11 +198,18 @@ async def list_members(
 async def lookup(
     segment_id: SegmentId, body: MembersLookupIn, tx: Reading, service: Service, caller: Caller
 ) -> MembersLookupOut:
-    """Say of up to 1,000 identifiers whether, and where, they are in a segment, or were at a moment."""
+    """Say of up to 1,000 identifiers whether, and where, they are in a segment, or were at a moment.
+
+    In a filter segment are people, so there any identifier of a person will do.
+    """
     segment = await visible(tx, caller, segment_id)
     moment = moment_of(segment, body.as_of)
     keys = await service.intake.keys(caller.account_id)
-    hashes = [_hash(keys.index_key, asked) for asked in body.identifiers]
+    named = [_named(keys.index_key, asked) for asked in body.identifiers]
+    hashes = [each and each[1] for each in named]
+    if segment.method == Method.FILTER:
+        people = await profiles.find_many(tx, caller.account_id, {each for each in named if each})
+        hashes = [people[each].profile_id if each in people else None for each in named]
     partitions = await _partitions(tx, caller, segment)
     found = await members.find(tx, segment, partitions, {each for each in hashes if each}, moment=moment)
     answers = [found.get(each) if each else None for each in hashes]
@@ -215,14 +225,15 @@ async def lookup(
     )
 
 
-def _hash(index_key: str, asked: MemberIn) -> UUID | None:
+def _named(index_key: str, asked: MemberIn) -> tuple[int, UUID] | None:
+    """An identifier as (kind, hash), or None where it is none."""
     word = asked.kind.casefold()
     kind = MEMBER_KINDS.get(word) or KIND_OF_WORD.get(word)
     if kind is IdentifierKind.MOBILE:
         value = e164(f"+{asked.value.strip().removeprefix('+')}")
     else:
         value = normalise(asked.value)
-    return identifier_hash(index_key, kind, value) if kind and value else None
+    return (int(kind), identifier_hash(index_key, kind, value)) if kind and value else None
 
 
 @router.get(

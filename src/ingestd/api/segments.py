@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Literal
 
 from fastapi import Depends, Query, Response
 from pydantic import AfterValidator, BaseModel, Field, with_config
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
-from ingestd.api.context import Caller, Principal, Reading, Scope, Tx, needs
+from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import PartitionId, SegmentId
 from ingestd.api.model import STRICT, In, Name, Out
@@ -21,6 +21,7 @@ from ingestd.domain.errors import Conflict, NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.segment import (
+    CHANNELS,
     MAX_PARTITIONS,
     Draft,
     Method,
@@ -34,9 +35,6 @@ from ingestd.store.engine import new_id, utc_now
 from ingestd.store.segments import Segment
 
 router = Router(prefix="/v1/segments", tags=["Segments"])
-
-CHANNELS: Final = ["push", "email", "sms"]
-"""Where what is sent to a segment can go (S141, D52)."""
 
 
 def _segment_name(name: str) -> str:
@@ -54,12 +52,12 @@ Description = Annotated[str, Field(min_length=1, max_length=1000, examples=["Who
 
 
 class SegmentIn(In):
-    """A new segment, as a draft: nothing happens until it is activated."""
+    """A new segment whose members files bring, as a draft: nothing happens until it is activated."""
 
     name: SegmentName
     description: Description
     type: SegmentType
-    method: Method
+    method: Literal[Method.UPLOAD]
     upload_type: UploadType
 
 
@@ -331,11 +329,12 @@ async def drop_draft(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMat
     summary="Activate a segment",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
-async def activate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
+async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Caller) -> SegmentOut:
     """*Create*: publish the draft and put the segment into use (S11, S16, S38).
 
     It is `in_progress` until the next refresh where it has had none, or where another upload type was published (S44);
-    else `active` at once. 409 for a segment in use that has no draft, and for scheduled uploads without a schedule.
+    else `active` at once. 409 for a segment in use that has no draft, and for scheduled uploads without a schedule. The
+    members of a filter segment are found anew.
     """
     account = await accounts.lock(tx, caller.account_id)
     segment = await segments.get(tx, account.id, segment_id, lock=True)
@@ -355,6 +354,9 @@ async def activate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
     runs = await schedules.set_active(tx, account, segment.id, active=segment.is_scheduled, now=utc_now())
     if segment.is_scheduled and not runs:
         raise Conflict("Its uploads are scheduled: give the segment a schedule first.", code="schedule_missing")
+    if segment.method == Method.FILTER:
+        seq = await accounts.take_seq(tx, account.id)
+        await service.intake.engine.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
     return audit.changed(tx, caller, "segment.activated", before, after)
 
 

@@ -158,7 +158,9 @@ class _Starting:
             metrics=self.metrics,
             loop=asyncio.get_running_loop(),
         )
-        workflows = Workflows(walk=flow.walk, apply_part=flow.apply_part, seal=flow.seal, fetch=fetching.fetch)
+        workflows = Workflows(
+            walk=flow.walk, apply_part=flow.apply_part, seal=flow.seal, filter=flow.filter, fetch=fetching.fetch
+        )
         await asyncio.to_thread(self.engine.launch, workflows, settings, alone=ground.alone)
         self.stack.push_async_callback(asyncio.to_thread, self.engine.stop)
         self.stack.push_async_callback(asyncio.to_thread, flow.stop)

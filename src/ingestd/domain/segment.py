@@ -17,6 +17,9 @@ from ingestd.domain.plan import Format, Limits, Mode, Plan, Target
 SEPARATOR: Final = "__"
 """What stands between the segment's name and any suffix in the name of its files (S20, D2)."""
 
+CHANNELS: Final = ["push", "email", "sms"]
+"""Where what is sent to people by a segment or an attribute can go, and nowhere else (S141, D52)."""
+
 MEMBER_KINDS: Final = {
     "user_id": IdentifierKind.IDENTITY,
     "mobile": IdentifierKind.MOBILE,
@@ -40,6 +43,8 @@ class Method(StrEnum):
     """What decides who is in a segment (S3)."""
 
     UPLOAD = "upload"
+    FILTER = "filter"
+    """A condition over attributes (D41)."""
 
 
 class UploadType(StrEnum):

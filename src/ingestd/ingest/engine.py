@@ -1,10 +1,10 @@
 """The job engine: DBOS, and nothing else knows it.
 
 A workflow's id is the ingestion's id and its only argument; what it does is `flow.walk`. The queue `ingestions` is
-partitioned by account, one at a time and by the account's sequence number; sealing what is stored of an account waits
-there for its turn, too. The queue `parts` spreads the parts of one file over all replicas. The queue `fetches`, of
-runs, is out of the account's order, since a file gets its number when it is there (D31); it is partitioned by
-connection, so that a slow server keeps only itself waiting.
+partitioned by account, one at a time and by the account's sequence number; sealing what is stored of an account, and
+computing a new filter segment, wait there for their turn, too. The queue `parts` spreads the parts of one file over all
+replicas. The queue `fetches`, of runs, is out of the account's order, since a file gets its number when it is there
+(D31); it is partitioned by connection, so that a slow server keeps only itself waiting.
 
 Open-source DBOS does not notice that a remote process has died, so each engine keeps a heartbeat and hands the
 workflows of silent ones back to their queues.
@@ -64,11 +64,12 @@ ApplyPart = Callable[[UUID, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflows:
-    """What is to be done for an ingestion, a part of one, an account whose people are to be sealed, and a run."""
+    """What is to be done for an ingestion, a part of one, an account whose people are to be sealed, a filter, a run."""
 
     walk: Subject
     apply_part: ApplyPart
     seal: Subject
+    filter: Subject
     fetch: Subject
 
 
@@ -132,15 +133,24 @@ class Engine:
 
     async def enqueue_sealing(self, session: AsyncSession, *, account_id: UUID, seq: int) -> None:
         """Queue the sealing of what is stored, in the caller's transaction, as number `seq` of the account's order."""
+        await self._enqueue_turn(session, "seal", account_id, account_id=account_id, seq=seq)
+
+    async def enqueue_filtering(self, session: AsyncSession, *, segment_id: UUID, account_id: UUID, seq: int) -> None:
+        """Queue the computing of a filter segment's members in the same way."""
+        await self._enqueue_turn(session, "filter", segment_id, account_id=account_id, seq=seq)
+
+    async def _enqueue_turn(
+        self, session: AsyncSession, name: str, subject: UUID, *, account_id: UUID, seq: int
+    ) -> None:
         options: EnqueueOptions = {
-            "workflow_name": "seal",
+            "workflow_name": name,
             "queue_name": INGESTIONS,
-            "workflow_id": f"{account_id}:seal:{seq}",
+            "workflow_id": f"{subject}:{name}:{seq}",
             "queue_partition_key": str(account_id),
             "priority": seq,
             "app_version": VERSION,
         }
-        await self._enqueue(session, options, account_id)
+        await self._enqueue(session, options, subject)
 
     async def _enqueue(self, session: AsyncSession, options: EnqueueOptions, subject: UUID) -> None:
         connection = await session.connection()
@@ -165,6 +175,7 @@ class Engine:
         dbos = DBOS(config=config)
         DBOS.workflow(name="ingest")(_of_subject(work.walk, self._files.hurry))
         DBOS.workflow(name="seal")(_of_subject(work.seal, self._files.hurry))
+        DBOS.workflow(name="filter")(_of_subject(work.filter, self._files.hurry))
         DBOS.workflow(name="fetch")(_of_subject(work.fetch, self._fetches.hurry))
         DBOS.workflow(name="apply_part")(_apply(work.apply_part, self._parts.hurry))
         DBOS.listen_queues([])  # its own threads look always as often as while there is work
@@ -280,7 +291,7 @@ class Engine:
 
 
 def _ingestion_of(workflow_id: str) -> UUID:
-    """The ingestion of a workflow of `ingestions` and `parts`; of one that seals the account, which is none."""
+    """The ingestion of a workflow of `ingestions` and `parts`; of any other an id that no ingestion has."""
     return UUID(workflow_id.partition(":")[0])
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, ParamSpec
 from uuid import UUID
 
 from sqlalchemy import Engine, Row
@@ -22,22 +22,25 @@ from ingestd import telemetry, tracing
 from ingestd.domain.errors import FileRefused, Unavailable
 from ingestd.domain.ingestion import Counts, ErrorView, Stage, Status, outcome, progress_after_reading
 from ingestd.domain.notice import NoticeType
-from ingestd.domain.plan import Format, Plan, exceeds
+from ingestd.domain.plan import Format, Plan, Target, exceeds
 from ingestd.ingest import work
 from ingestd.ingest.engine import Engine as Jobs
 from ingestd.ingest.engine import Stopping
+from ingestd.ingest.filters import recompute, recompute_one
 from ingestd.ingest.pool import Pool, PoolClosed
 from ingestd.ingest.refusal import error, error_of, nothing_applied
 from ingestd.ingest.sealing import seal_account
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import Checked, Job, Place
-from ingestd.keyring import Keyring, SealedKeys
+from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
 from ingestd.store import ingestions
 from ingestd.store.engine import is_transient, utc_now
 from ingestd.store.ingestions import FenceLost
 from ingestd.store.load.sources import SAMPLE, Source
+
+P = ParamSpec("P")
 
 log = telemetry.logger(__name__)
 
@@ -85,13 +88,21 @@ class Flow:
 
     def seal(self, account_id: UUID) -> None:
         """Seal what is stored of an account's personal attributes; raise Stopping where the process goes down first."""
+        self._until_done(seal_account, self.sql, self.pool, self.place, self.keyring, account_id)
+
+    def filter(self, segment_id: UUID) -> None:
+        """Compute the members of a filter segment that was activated; raise Stopping as `seal` does."""
+        self._until_done(recompute_one, self.sql, self.keyring, segment_id)
+
+    def _until_done(self, act: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Do what can be repeated until it has been done once."""
         for pause in self._pauses():
             try:
-                seal_account(self.sql, self.pool, self.place, self.keyring, account_id)
+                act(*args, **kwargs)
             except PoolClosed:
                 raise Stopping from None
             except Exception as fault:
-                log.warning("sealing_interrupted", account=str(account_id), exc_info=fault)
+                log.warning("turn_interrupted", act=act.__name__, exc_info=fault)
                 if self._stopping.wait(pause):
                     raise Stopping from None
                 continue
@@ -189,7 +200,24 @@ class Flow:
         with self._stage(job, Stage.APPLYING):
             applied = self._apply(job, checked, attempts=row.attempts)
         if applied is not None:
+            self._filter(job, applied)
             self._complete(job, applied)
+
+    def _filter(self, job: Job, applied: Checked) -> None:
+        """Recompute the filter segments that use what the ingestion brought, before it is completed (S75, D41).
+
+        What is taken away by a replace, or comes together by a merge, can be any attribute.
+        """
+        if job.plan.target is not Target.PROFILES:
+            return
+        touched = None if job.replaces or applied.merges else applied.names
+        with self._stage(job, Stage.SEGMENTING):
+            with self.sql.begin() as connection:
+                ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
+            with self.sql.begin() as connection:
+                keys = AccountKeys.from_worker(job.keys)
+                recompute(connection, keys, job.account_id, touched=touched, ingestion_id=job.ingestion_id)
+                ingestions.guard(connection, job.ingestion_id, job.fence)
 
     def _job(self, row: Row[Any]) -> Job:
         keys = self.keyring.open(row.account_id, SealedKeys(row.data_keys, row.index_key))

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ingestion import Channel
 from ingestd.domain.plan import Mode
-from ingestd.domain.segment import SegmentStatus, segment_plan
+from ingestd.domain.segment import Method, SegmentStatus, segment_plan
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.pairing import refuse_unfit
@@ -38,6 +38,8 @@ async def submit_segment(  # noqa: PLR0913 -- a file, a segment, and how it came
     """
     await accounts.lock(session, account_id)
     segment = await segments.get(session, account_id, segment_id)
+    if segment.method == Method.FILTER:
+        raise Conflict("A condition says who is in the segment; no file can.", code="segment_filtered")
     status = SegmentStatus(segment.status)
     if not status.takes_files:
         raise Conflict(f"The segment is {status}: activate it first.", code="segment_inactive")

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import tink
@@ -67,6 +67,14 @@ class AccountKeys:
         """Return the tokens of many values, in their order."""
         place, encrypt = attribute.encode(), self._values.encrypt_deterministically
         return [base64.urlsafe_b64encode(encrypt(text.encode(), place)).decode() for text in texts]
+
+    def tokens(self, attribute: str, text: str) -> list[str]:
+        """Return every token that a stored value can have: one for each key, several while keys are rotated."""
+        place, found = attribute.encode(), []
+        for handle in one_by_one(_keysets(self._data)["values"]):
+            sealed = handle.primitive(daead.DeterministicAead).encrypt_deterministically(text.encode(), place)
+            found.append(base64.urlsafe_b64encode(sealed).decode())
+        return found
 
     def is_newest(self, token: str) -> bool:
         """Whether a token was made with the key that seals now."""
@@ -129,6 +137,14 @@ def add_key(keyset: bytes, template: KeyTemplate) -> bytes:
     old, new = tink_pb2.Keyset.FromString(keyset), tink_pb2.Keyset.FromString(new_keyset(template))
     new.key.extend(old.key)
     return cast("bytes", new.SerializeToString())
+
+
+def one_by_one(keyset: bytes) -> Iterator[tink.KeysetHandle]:
+    """Give each key of a keyset as a keyset of its own."""
+    for key in tink_pb2.Keyset.FromString(keyset).key:
+        alone = tink_pb2.Keyset(primary_key_id=key.key_id)
+        alone.key.append(key)
+        yield parse_keyset(alone.SerializeToString())
 
 
 def drop_old_keys(keyset: bytes) -> bytes:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Index,
+    LargeBinary,
     SmallInteger,
     UniqueConstraint,
     Uuid,
@@ -47,9 +48,10 @@ _LOCK: Final = text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS 
 class Segment(Base):
     """A segment; `name` is unique among those of its account that are not deleted.
 
-    `draft` holds the edits not published yet (`domain.segment.Draft`). `members` counts those who are in it, also in
-    partitions that are disabled. `webhook_ids` are told of its files (S136). `refreshed_at` is when the last refresh
-    became visible, `data_as_of` what the file's server said of that file's age (D53).
+    `condition` is that of a filter segment, sealed (`ingest.filters`). `draft` holds the edits not published yet
+    (`domain.segment.Draft`). `members` counts those who are in it, also in partitions that are disabled. `webhook_ids`
+    are told of its files (S136). `refreshed_at` is when the last refresh became visible, `data_as_of` what the file's
+    server said of that file's age (D53).
     """
 
     __tablename__ = "segments"
@@ -67,6 +69,7 @@ class Segment(Base):
     upload_type: Mapped[str]
     status: Mapped[str]
     draft: Mapped[dict[str, Any] | None]
+    condition: Mapped[bytes | None] = mapped_column(LargeBinary)
     members: Mapped[int]
     webhook_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default="{}")
     refreshed_at: Mapped[datetime | None]

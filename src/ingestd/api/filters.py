@@ -1,0 +1,154 @@
+"""Filter segments: who is in them is said by a condition over attributes (D41, S140)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Response
+from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.api import audit
+from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
+from ingestd.api.ids import SegmentId
+from ingestd.api.model import In
+from ingestd.api.routes import Router
+from ingestd.api.segments import Description, SegmentName, SegmentOut, shown
+from ingestd.domain.condition import Condition, condition_problems
+from ingestd.domain.errors import Invalid, NotFound
+from ingestd.domain.personal import MASK
+from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
+from ingestd.ingest.filters import open_condition, seal_condition
+from ingestd.store import filters, segments
+from ingestd.store.engine import new_id, utc_now
+from ingestd.store.filters import Meanings
+from ingestd.store.segments import Segment
+
+router = Router(prefix="/v1/segments", tags=["Segments"])
+
+Filter = Annotated[
+    Condition,
+    Field(
+        description="A comparison of one attribute, or `all`, `any` or `not` of conditions. Of personal attributes "
+        "only equals, in and exists can be asked.",
+        examples=[{"all": [{"attribute": "TIER", "op": "equals", "value": "gold"}]}],
+    ),
+]
+
+
+class PreviewIn(In):
+    """A condition to be tried out."""
+
+    condition: Filter
+
+
+class PreviewOut(BaseModel):
+    """How many people fit a condition now."""
+
+    count: int
+
+
+class FilterIn(In):
+    """A new segment whose members are all who fit a condition, as a draft: nothing happens until it is activated."""
+
+    name: SegmentName
+    description: Description
+    type: SegmentType
+    condition: Filter
+
+
+class ConditionOut(BaseModel):
+    """The condition of a segment, the values compared with personal attributes masked."""
+
+    condition: dict[str, Any]
+
+
+@router.post(
+    "/filters/preview",
+    operation_id="filters_preview",
+    summary="Count who fits a condition",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def preview(body: PreviewIn, tx: Reading, service: Service, caller: Caller) -> PreviewOut:
+    """How many people would be in a segment with this condition; nothing is made."""
+    meanings = await _checked(tx, caller, body.condition)
+    keys = await service.intake.keys(caller.account_id)
+    return PreviewOut(count=await filters.count(tx, caller.account_id, filters.matches(body.condition, meanings, keys)))
+
+
+@router.post(
+    "/filters",
+    status_code=201,
+    operation_id="filters_create",
+    summary="Make a filter segment",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def create(body: FilterIn, tx: Tx, service: Service, caller: Caller, response: Response) -> SegmentOut:
+    """Make a segment of all who fit a condition, over attributes that may be used in segments.
+
+    Once it is activated its members are found in the account's order of ingestions, and again after each ingestion
+    that brought one of its attributes, before that one is completed (S75). No file can be uploaded for it.
+    """
+    await _checked(tx, caller, body.condition)
+    id_ = new_id()
+    segment = Segment(
+        id=id_,
+        account_id=caller.account_id,
+        name=body.name,
+        description=body.description,
+        type=body.type,
+        method=Method.FILTER,
+        upload_type=UploadType.MANUAL,
+        condition=seal_condition(await service.intake.keys(caller.account_id), id_, body.condition),
+        status=SegmentStatus.DRAFT,
+        members=0,
+        created_at=utc_now(),
+    )
+    made = shown(await tx.run_sync(segments.add, segment))
+    audit.note(tx, caller, "segment.created", made.id, after=made)
+    response.headers["Location"] = f"{router.prefix}/{made.id}"
+    return made
+
+
+@router.get(
+    "/{segment_id}/condition",
+    operation_id="segments_condition",
+    summary="Show the condition of a filter segment",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def get_condition(segment_id: SegmentId, tx: Reading, service: Service, caller: Caller) -> ConditionOut:
+    """The condition of a segment; 404 where it is not a filter segment."""
+    segment = await segments.get(tx, caller.account_id, segment_id)
+    if segment.condition is None:
+        raise NotFound("The segment has no condition: files say who is in it.")
+    condition = open_condition(await service.intake.keys(caller.account_id), segment.id, segment.condition)
+    return ConditionOut(condition=_masked(condition, await _meanings(tx, caller)))
+
+
+async def _checked(tx: AsyncSession, caller: Principal, condition: Condition) -> Meanings:
+    meanings = await _meanings(tx, caller)
+    problems = condition_problems(condition, meanings, "/body/condition")
+    if problems:
+        raise Invalid("The condition does not fit.", code="condition_incorrect", problems=tuple(problems))
+    return meanings
+
+
+async def _meanings(tx: AsyncSession, caller: Principal) -> Meanings:
+    connection = await tx.connection()
+    return await connection.run_sync(filters.meanings_of, caller.account_id)
+
+
+def _masked(condition: Condition, meanings: Meanings) -> dict[str, Any]:
+    """A condition as it is shown."""
+    personal = {name for name, meaning in meanings.items() if meaning.personal}
+
+    def part(shown_: Any) -> Any:
+        if isinstance(shown_, list):
+            return [part(each) for each in shown_]
+        if "attribute" not in shown_:
+            return {name: part(each) for name, each in shown_.items()}
+        hidden = shown_["attribute"] in personal and shown_["value"] is not None
+        return shown_ | ({"value": MASK} if hidden else {})
+
+    found: dict[str, Any] = part(condition.model_dump(mode="json", by_alias=True))
+    return found

@@ -1,0 +1,68 @@
+"""Filter segments are made and recomputed here (D41, S75, S140).
+
+A condition can hold personal values, so it is kept sealed, as a secret of its segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, Engine
+
+from ingestd.domain.condition import Condition, tests_of
+from ingestd.keyring import AccountKeys, Keyring
+from ingestd.store import accounts, filters
+
+_CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
+
+
+def seal_condition(keys: AccountKeys, segment_id: UUID, condition: Condition) -> bytes:
+    """The condition as it is kept with its segment."""
+    return keys.seal_secret(_place(segment_id), _CONDITION.dump_json(condition, by_alias=True))
+
+
+def open_condition(keys: AccountKeys, segment_id: UUID, sealed: bytes) -> Condition:
+    """The condition of a segment."""
+    return _CONDITION.validate_json(keys.open_secret(_place(segment_id), sealed))
+
+
+def recompute(
+    connection: Connection,
+    keys: AccountKeys,
+    account_id: UUID,
+    *,
+    segment_id: UUID | None = None,
+    touched: Collection[str] | None = None,
+    ingestion_id: UUID | None = None,
+) -> int:
+    """Recompute the account's filter segments in use, in the caller's transaction; gives how many.
+
+    Only the one, if given, and only those that use an attribute that was `touched`, unless that is None.
+    """
+    done = 0
+    rows = filters.in_use(connection, account_id, segment_id)
+    meanings = filters.meanings_of(connection, account_id) if rows else {}
+    kinds = {meaning.name: meaning.kind for meaning in meanings.values() if meaning.kind is not None}
+    for row in rows:
+        condition = open_condition(keys, row.id, row.condition)
+        used = {meanings[test.attribute].name for test in tests_of(condition) if test.attribute in meanings}
+        if touched is None or not used.isdisjoint(touched):
+            expression = filters.matches(condition, meanings, keys)
+            filters.refilter(connection, row, expression, account_id=account_id, kinds=kinds, ingestion_id=ingestion_id)
+            done += 1
+    return done
+
+
+def recompute_one(sql: Engine, keyring: Keyring, segment_id: UUID) -> None:
+    """Compute the members of one filter segment, unless it is not in use any more."""
+    with sql.begin() as connection:
+        account_id = filters.account_of(connection, segment_id)
+        sealed = None if account_id is None else accounts.keys_for_sealing(connection, account_id)
+        if account_id is not None and sealed is not None:
+            recompute(connection, keyring.open(account_id, sealed), account_id, segment_id=segment_id)
+
+
+def _place(segment_id: UUID) -> str:
+    return f"condition {segment_id}"

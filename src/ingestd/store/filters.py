@@ -1,0 +1,228 @@
+"""Filter segments: their conditions as SQL over the profiles, and who enters and leaves by them (D41, S75, S140).
+
+Values are bound parameters, never pieces of a statement (T118). A member is known by the profile's id, which is the
+hash of the identifier that made the person; as its text stands the first identifier of the highest precedence, or the
+mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Numeric,
+    Row,
+    String,
+    and_,
+    case,
+    cast,
+    column,
+    false,
+    func,
+    insert,
+    literal,
+    not_,
+    or_,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.domain.column import DataType
+from ingestd.domain.condition import (
+    EQUALITY,
+    All,
+    AnyOf,
+    Condition,
+    Meaning,
+    Not,
+    Operator,
+    Test,
+    stored,
+)
+from ingestd.domain.identity import IdentifierKind, kind_word
+from ingestd.domain.personal import MASK, SEALED, canonical_of, identifier_place
+from ingestd.domain.segment import Method, SegmentStatus, SegmentType
+from ingestd.keyring import AccountKeys
+from ingestd.store.attributes import Attribute
+from ingestd.store.engine import new_id
+from ingestd.store.profiles import Profile
+from ingestd.store.segments import LOCK_MEMBERS, Segment
+
+PARTITION: Final = "members"
+"""The one partition of a filter segment."""
+
+_IN_USE: Final = (SegmentStatus.ACTIVE, SegmentStatus.IN_PROGRESS)
+_WANTED: Final = table("wanted", column("hash"))
+
+_LEAVE: Final = {
+    SegmentType.SCD: "UPDATE segment_members m SET valid_to = :moment",
+    SegmentType.NON_SCD: "DELETE FROM segment_members m",
+}
+_WHO_LEAVES: Final = """
+WHERE m.account_id = :account AND m.segment_id = :segment AND m.valid_to IS NULL
+    AND NOT EXISTS (SELECT FROM wanted w WHERE w.hash = m.hash)
+"""
+_ENTER: Final = """
+INSERT INTO segment_members (account_id, segment_id, hash, valid_from, kind, partition, value)
+SELECT p.account_id, :segment, p.profile_id, :moment, named.kind, :number, named.value
+FROM wanted w JOIN profiles p ON p.account_id = :account AND p.profile_id = w.hash, LATERAL (
+    SELECT k.kind, CASE jsonb_typeof(p.identifiers -> k.word -> 0)
+        WHEN 'string' THEN p.identifiers -> k.word ->> 0 ELSE :mask END AS value
+    FROM unnest(CAST(:words AS text[]), CAST(:kinds AS smallint[])) WITH ORDINALITY AS k (word, kind, place)
+    WHERE p.identifiers ? k.word ORDER BY k.place LIMIT 1
+) named
+WHERE NOT EXISTS (
+    SELECT FROM segment_members m
+    WHERE m.account_id = :account AND m.segment_id = :segment AND m.hash = w.hash AND m.valid_to IS NULL
+)
+"""
+_FINISH: Final = """
+UPDATE segments SET members = :members, refreshed_at = :moment, data_as_of = :moment,
+    status = CASE status WHEN 'in_progress' THEN 'active' ELSE status END
+WHERE id = :segment
+"""
+_PARTITION: Final = """
+INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at)
+VALUES (:id, :account, :segment, 1, :value, :value, false, 0, :moment) ON CONFLICT DO NOTHING
+"""
+_SNAPSHOT: Final = """
+INSERT INTO segment_snapshots (id, account_id, segment_id, ingestion_id, taken_at, members, entered, "left", moved)
+VALUES (:id, :account, :segment, :ingestion, :moment, :members, :entered, :left, 0)
+"""
+
+Meanings = Mapping[str, Meaning]
+
+
+def meanings_of(connection: Connection, account_id: UUID) -> dict[str, Meaning]:
+    """The account's attributes by each name that they go by in conditions."""
+    found = connection.execute(
+        select(
+            Attribute.name,
+            Attribute.segment_name,
+            Attribute.format,
+            Attribute.kind,
+            Attribute.pii,
+            Attribute.use_in_segments,
+        ).where(Attribute.account_id == account_id)
+    ).all()
+    meanings = [(row, Meaning(row.name, DataType(row.format), row.kind, row.pii, row.use_in_segments)) for row in found]
+    by_segment_name = {row.segment_name: meaning for row, meaning in meanings if row.segment_name}
+    return by_segment_name | {row.name: meaning for row, meaning in meanings}
+
+
+def matches(condition: Condition, meanings: Meanings, keys: AccountKeys) -> ColumnElement[bool]:
+    """A condition as an expression over `profiles`, true or false for each row, never null."""
+    match condition:
+        case All(all=parts):
+            return and_(*(matches(part, meanings, keys) for part in parts))
+        case AnyOf(any=parts):
+            return or_(*(matches(part, meanings, keys) for part in parts))
+        case Not(negated=part):
+            return not_(matches(part, meanings, keys))
+    meaning = meanings.get(condition.attribute)
+    if meaning is None or (meaning.personal and condition.op not in EQUALITY):
+        return false()  # it was deleted, or marked as personal, since
+    return func.coalesce(_compared(condition, meaning, keys), false())
+
+
+def _compared(test: Test, meaning: Meaning, keys: AccountKeys) -> ColumnElement[Any]:
+    word = None if meaning.kind is None else kind_word(meaning.kind)
+    found = Profile.attributes[meaning.name] if word is None else Profile.identifiers[word]
+    values = [stored(value, meaning.format) for value in test.values]
+    if test.op is Operator.EXISTS:
+        return found.is_not(None)
+    if test.op is Operator.CONTAINS:
+        return _contains(found, values[0])
+    if test.op in EQUALITY:
+        if meaning.personal:
+            place = meaning.name if word is None else identifier_place(word)
+            values = [{SEALED: token} for value in values for token in keys.tokens(place, canonical_of(value))]
+        return or_(false(), *(_equals(found, value) for value in values))
+    if meaning.format is DataType.DATE:
+        number: ColumnElement[Any] = cast(Profile.attributes[(meaning.name, "$D")].astext, BigInteger)
+        values = [value["$D"] for value in values]
+    else:
+        number = case((func.jsonb_typeof(found) == "number", cast(found.astext, Numeric)))
+    return _ordered[test.op](number, *values)
+
+
+_ordered: Final[Mapping[Operator, Callable[..., ColumnElement[Any]]]] = {
+    Operator.GREATER: lambda number, bound: number > bound,
+    Operator.LESS: lambda number, bound: number < bound,
+    Operator.BETWEEN: lambda number, low, high: number.between(low, high),
+}
+
+
+def _equals(found: ColumnElement[Any], value: Any) -> ColumnElement[Any]:
+    return or_(found == literal(value, JSONB), found.op("@>")(literal([value], JSONB)))
+
+
+def _contains(found: ColumnElement[Any], words: str) -> ColumnElement[Any]:
+    as_list = case((func.jsonb_typeof(found) == "array", found), else_=func.jsonb_build_array(found))
+    each = func.jsonb_array_elements_text(as_list).table_valued(column("value", String))
+    return select(literal(1)).select_from(each).where(func.strpos(each.c.value, words) > 0).exists()
+
+
+async def count(session: AsyncSession, account_id: UUID, expression: ColumnElement[bool]) -> int:
+    """How many people of the account an expression of `matches` is true for."""
+    found = select(func.count()).select_from(Profile).where(Profile.account_id == account_id, expression)
+    return await session.scalar(found) or 0
+
+
+def in_use(connection: Connection, account_id: UUID, segment_id: UUID | None = None) -> list[Row[Any]]:
+    """The account's filter segments that are in use, or the one of them: id, type, condition (sealed)."""
+    found = select(Segment.id, Segment.type, Segment.condition).where(
+        Segment.account_id == account_id,
+        Segment.method == Method.FILTER,
+        Segment.status.in_(_IN_USE),
+        Segment.deleted_at.is_(None),
+    )
+    return list(connection.execute(found if segment_id is None else found.where(Segment.id == segment_id)))
+
+
+def account_of(connection: Connection, segment_id: UUID) -> UUID | None:
+    """Whose segment this is, or None where there is no such segment any more."""
+    found: UUID | None = connection.scalar(select(Segment.account_id).where(Segment.id == segment_id))
+    return found
+
+
+def refilter(
+    connection: Connection,
+    segment: Row[Any],
+    expression: ColumnElement[bool],
+    *,
+    account_id: UUID,
+    kinds: Mapping[str, int],
+    ingestion_id: UUID | None,
+) -> None:
+    """Bring a filter segment's members to who fits its condition now, in the caller's transaction.
+
+    `kinds` are the account's own attributes that identify people. Only what changed is written.
+    """
+    names: dict[str, Any] = {"account": account_id, "segment": segment.id, "value": PARTITION}
+    connection.execute(text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS text)")), names)
+    names["moment"] = connection.scalar(select(func.clock_timestamp()))
+    connection.execute(text(_PARTITION), names | {"id": new_id()})
+    connection.execute(text("CREATE TEMP TABLE wanted (hash uuid PRIMARY KEY) ON COMMIT DROP"))
+    fitting = select(Profile.profile_id).where(Profile.account_id == account_id, expression)
+    connection.execute(insert(_WANTED).from_select(["hash"], fitting))
+    members = connection.scalar(select(func.count()).select_from(_WANTED))
+    connection.execute(text("ANALYZE wanted"))
+    left = connection.execute(text(_LEAVE[SegmentType(segment.type)] + _WHO_LEAVES), names).rowcount
+    order = [*IdentifierKind, *sorted(kinds.values())]
+    named = {"words": [kind_word(kind) for kind in order], "kinds": [int(kind) for kind in order], "mask": MASK}
+    entered = connection.execute(text(_ENTER), names | named | {"number": 1}).rowcount
+    facts = names | {"members": members, "entered": entered, "left": left, "ingestion": ingestion_id}
+    connection.execute(text("UPDATE partitions SET members = :members WHERE segment_id = :segment"), facts)
+    connection.execute(text(_FINISH), facts)
+    if segment.type == SegmentType.SCD and entered + left:
+        connection.execute(text(_SNAPSHOT), facts | {"id": new_id()})
+    connection.execute(text("DROP TABLE wanted"))

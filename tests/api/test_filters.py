@@ -1,0 +1,154 @@
+"""Filter segments: a condition over attributes says who is in them (D41, S75, S140)."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from tests.api.sources import source, tsv
+from tests.api.world import account_of
+
+from ingestd.domain.personal import MASK
+from ingestd.store.engine import transaction
+
+USED = {"use_in_segments": True}
+COLUMNS = {
+    "crmid": {"name": "crmid", "identifier": True},
+    "tier": {"name": "tier"} | USED,
+    "age": {"name": "age", "format": "INTEGER"} | USED,
+    "since": {"name": "since", "format": "DATE"} | USED,
+    "city": {"name": "city", "pii": True} | USED,
+    "vip": {"name": "vip", "format": "BOOLEAN"} | USED,
+    "note": {"name": "note"},
+}
+ROWS = (
+    "crmid tier age since city vip note",
+    "c-1 gold 30 2024-01-01 Ulm true x",
+    "c-2 gold 41 2025-06-01 Bonn false x",
+    "c-3 tin 52 2026-01-01 Ulm true x",
+)
+GOLD = {"attribute": "TIER", "op": "equals", "value": "gold"}
+
+
+async def crm(tenant):
+    made = await source(tenant, **COLUMNS)
+    done = await made.ingest(tsv(*ROWS))
+    assert (done["status"], done["counts"]["accepted"]) == ("completed", 3), done
+    return made
+
+
+async def make(tenant, condition, **more):
+    body = {"name": "golden", "description": "Who is golden", "type": "SCD", "condition": condition} | more
+    made = (await tenant.http.post("/v1/segments/filters", json=body)).raise_for_status().json()
+    assert (made["status"], made["method"], made["channels"]) == ("draft", "filter", ["push", "email", "sms"])
+    (await tenant.http.post(f"/v1/segments/{made['id']}/activate")).raise_for_status()
+    return await active(tenant, made)
+
+
+async def active(tenant, segment):
+    """Wait until a segment has its members; the test's time limit ends a wait in vain."""
+    while True:
+        shown = (await tenant.http.get(f"/v1/segments/{segment['id']}")).raise_for_status().json()
+        if shown["status"] == "active":
+            return shown
+
+
+async def members(tenant, segment):
+    page = (await tenant.http.get(f"/v1/segments/{segment['id']}/members")).raise_for_status().json()
+    return sorted(each["value"] for each in page["data"])
+
+
+def asks(attribute, op, *value):
+    """A comparison."""
+    return {"attribute": attribute, "op": op} | ({"value": value[0]} if value else {})
+
+
+FITS = [
+    (GOLD, 2),
+    (asks("tier", "in", ["gold", "tin"]), 3),
+    (asks("tier", "contains", "ol"), 2),
+    (asks("note", "exists"), None),
+    (asks("age", "exists"), 3),
+    (asks("age", "greater", 41), 1),
+    (asks("age", "less", 41), 1),
+    (asks("age", "between", [30, 41]), 2),
+    (asks("age", "equals", 52), 1),
+    (asks("vip", "equals", True), 2),
+    (asks("since", "greater", "2025-01-01T00:00:00Z"), 2),
+    (asks("since", "equals", "2024-01-01T00:00:00Z"), 1),
+    (asks("city", "equals", "Ulm"), 2),
+    (asks("city", "in", ["Ulm", "Bonn"]), 3),
+    (asks("crmid", "equals", "c-1"), None),
+    ({"not": GOLD}, 1),
+    ({"any": [GOLD, asks("vip", "equals", True)]}, 3),
+    ({"all": [GOLD, {"not": asks("city", "equals", "Ulm")}]}, 1),
+    (asks("city", "contains", "U"), None),
+    (asks("city", "greater", "A"), None),
+    (asks("tier", "greater", "a"), None),
+    (asks("tier", "equals", 1), None),
+    (asks("age", "equals", True), None),
+    (asks("age", "between", [1]), None),
+    (asks("age", "equals", [1, 2]), None),
+    (asks("age", "exists", 1), None),
+    (asks("since", "less", "2024-01-01"), None),
+    (asks("nothing", "exists"), None),
+]
+
+
+@pytest.mark.rule("D41", "S140")
+@pytest.mark.threat("T118")
+async def test_a_preview_counts_who_fits_and_says_what_cannot_be_asked(tenant):
+    await crm(tenant)
+    for condition, fits in [*FITS, (asks("tier", "equals", "gold' OR 'a'='a"), 0)]:
+        answer = await tenant.http.post("/v1/segments/filters/preview", json={"condition": condition})
+        if fits is None:
+            assert (answer.status_code, answer.json()["code"]) == (422, "condition_incorrect"), condition
+        else:
+            assert answer.json() == {"count": fits}, condition
+
+
+@pytest.mark.rule("D41", "S75", "S140", "S141")
+async def test_members_follow_each_ingestion_before_it_is_completed(tenant):
+    made = await crm(tenant)
+    segment = await make(tenant, GOLD)
+    assert (segment["members"], await members(tenant, segment)) == (2, ["c-1", "c-2"])
+    changed = await made.ingest(tsv(ROWS[0], "c-1 tin 30 2024-01-01 Ulm true x", "c-4 gold 9 2024-01-01 Ulm true x"))
+    assert (changed["status"], changed["stage"]) == ("completed", "done")
+    assert await members(tenant, segment) == ["c-2", "c-4"]  # at once: it was not completed before
+    person = (await tenant.profile("c-4", "crmid"))["id"]
+    shown = (await tenant.http.get(f"/v1/profiles/{person}")).json()
+    assert [each["segment"]["name"] for each in shown["segments"]] == ["golden"]
+    snapshots = (await tenant.http.get(f"/v1/segments/{segment['id']}/snapshots")).json()["data"]
+    assert [(each["entered"], each["left"]) for each in snapshots] == [(1, 1), (2, 0)]
+    await tenant.push(b"identity,tier\nu-1,gold\n")  # another door, the same attribute
+    assert await members(tenant, segment) == ["c-2", "c-4", "u-1"]
+    lookup = {"identifiers": [{"kind": "identity", "value": value} for value in ("u-1", "u-2")]}
+    answer = await tenant.http.post(f"/v1/segments/{segment['id']}/members/lookup", json=lookup)
+    assert [each["member"] is not None for each in answer.json()["data"]] == [True, False]
+
+
+@pytest.mark.rule("D41")
+async def test_no_file_is_taken_by_a_filter_segment(tenant):
+    await crm(tenant)
+    segment = await make(tenant, GOLD, type="Non-SCD")
+    file = (await tenant.http.put("/v1/files/golden__1.csv", content=b"user_id,p\nu,a\n")).json()
+    body = {"file_id": file["id"], "segment_id": segment["id"]}
+    refused = await tenant.http.post("/v1/ingestions", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (409, "segment_filtered")
+    plain = {"name": "x", "description": "x", "type": "SCD", "method": "filter", "upload_type": "manual"}
+    assert (await tenant.http.post("/v1/segments", json=plain)).status_code == 422
+
+
+@pytest.mark.rule("D13", "D41")
+async def test_a_condition_on_a_personal_attribute_is_sealed_and_masked_and_outlives_a_rotation(tenant):
+    made = await crm(tenant)
+    segment = await make(tenant, {"any": [asks("city", "equals", "Bonn"), asks("age", "greater", 50)]})
+    assert await members(tenant, segment) == ["c-2", "c-3"]
+    shown = (await tenant.http.get(f"/v1/segments/{segment['id']}/condition")).json()["condition"]["any"]
+    assert [each["value"] for each in shown] == [MASK, 50]
+    async with transaction(tenant.app.intake.sessions) as session:
+        query = text("SELECT condition FROM segments WHERE account_id = :account")
+        stored = await session.scalar(query, {"account": account_of(tenant)})
+    assert b"Bonn" not in bytes(stored)
+    (await tenant.http.post("/v1/account/rotate-keys")).raise_for_status()
+    await made.ingest(tsv(ROWS[0], "c-1 gold 30 2024-01-01 Bonn true x"))
+    assert await members(tenant, segment) == ["c-1", "c-2", "c-3"]
