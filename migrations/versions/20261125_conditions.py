@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261125_conditions"
-down_revision = "20261125_sealing"
+down_revision = "20261125_choices"
 branch_labels = None
 depends_on = None
 
