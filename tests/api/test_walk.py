@@ -43,7 +43,7 @@ ENDLESS = {"webhook_events_follow"}
 READING_POSTS = {
     *("schedules_preview", "segments_lookup", "profiles_lookup", "manifests_validate"),
     *("connections_test_new", "connections_test", "connections_scan_host_keys", "connections_resolve"),
-    *("data_sources_mapping_suggest", "files_preview"),
+    *("data_sources_mapping_suggest", "files_preview", "filters_preview"),
 }
 OPEN = {"livez", "readyz", "version", "problems_list", "manifests_schema"}
 

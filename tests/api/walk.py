@@ -26,6 +26,9 @@ SERVER = {"kind": "sftp", "host": "127.0.0.1", "port": 2, "username": "ann", "pa
 
 SCHEDULE = {"path": "loyalty", "frequency": "weekly", "valid_from": "2026-11-01", "valid_to": "2999-12-31"}
 
+GOLD = {"attribute": "TIER", "op": "equals", "value": "gold"}
+"""A condition that the attribute of the walk can be asked."""
+
 BODIES: dict[str, Any] = {
     "accounts_create": {"name": "made by the walk"},
     "webhooks_create": {"name": "walk", "url": "https://127.0.0.1:8443/"},
@@ -50,6 +53,8 @@ BODIES: dict[str, Any] = {
         "method": "upload",
         "upload_type": "manual",
     },
+    "filters_preview": {"condition": GOLD},
+    "filters_create": {"name": "gold", "description": "Who is golden", "type": "SCD", "condition": GOLD},
     "segments_lookup": {"identifiers": [{"kind": "user_id", "value": "ann"}]},
     "segments_change_partition": {"name": "High loyal"},
     "segments_change": {"description": "Who is how loyal today"},
@@ -167,7 +172,7 @@ async def owned(tenant: Tenant) -> dict[str, str]:
     recipient = {"address": "ann@example.org", "name": "Ann"}
     source = (await tenant.http.post("/v1/data-sources", json={"name": "CRM"})).raise_for_status().json()
     await tenant.http.put(f"/v1/data-sources/{source['id']}/mapping", json=BODIES["data_sources_mapping_put"])
-    attribute = await tenant.http.post("/v1/attributes", json={"name": "tier"})
+    attribute = await tenant.http.post("/v1/attributes", json={"name": "tier", "use_in_segments": True})
     connection = await tenant.http.post("/v1/connections", json=own_door(tenant))
     waiting = await tenant.http.put("/v1/files/walk.tsv", content=b"id\nann\n")
     found = {

@@ -15,7 +15,7 @@ from ingestd.api.model import In
 from ingestd.api.routes import Router
 from ingestd.api.segments import Description, SegmentName, SegmentOut, shown
 from ingestd.domain.condition import Condition, condition_problems
-from ingestd.domain.errors import Invalid, NotFound
+from ingestd.domain.errors import Invalid
 from ingestd.domain.personal import MASK
 from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
 from ingestd.ingest.filters import open_condition, seal_condition
@@ -58,9 +58,9 @@ class FilterIn(In):
 
 
 class ConditionOut(BaseModel):
-    """The condition of a segment, the values compared with personal attributes masked."""
+    """The condition of a segment, the values compared with personal attributes masked; null where files fill it."""
 
-    condition: dict[str, Any]
+    condition: dict[str, Any] | None
 
 
 @router.post(
@@ -117,10 +117,10 @@ async def create(body: FilterIn, tx: Tx, service: Service, caller: Caller, respo
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
 async def get_condition(segment_id: SegmentId, tx: Reading, service: Service, caller: Caller) -> ConditionOut:
-    """The condition of a segment; 404 where it is not a filter segment."""
+    """The condition of a segment, null where it is not a filter segment."""
     segment = await segments.get(tx, caller.account_id, segment_id)
     if segment.condition is None:
-        raise NotFound("The segment has no condition: files say who is in it.")
+        return ConditionOut(condition=None)
     condition = open_condition(await service.intake.keys(caller.account_id), segment.id, segment.condition)
     return ConditionOut(condition=_masked(condition, await _meanings(tx, caller)))
 
