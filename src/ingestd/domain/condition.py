@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter
 
 from ingestd.domain.column import DataType
 from ingestd.domain.errors import Problem
@@ -81,6 +81,19 @@ Condition = Test | All | AnyOf | Not
 
 for _part in (All, AnyOf, Not):
     _part.model_rebuild()
+
+
+_CONDITION: Final[TypeAdapter[Condition]] = TypeAdapter(Condition)
+
+
+def written(condition: Condition) -> bytes:
+    """A condition as JSON."""
+    return _CONDITION.dump_json(condition, by_alias=True)
+
+
+def read(text: bytes) -> Condition:
+    """The condition that `written` wrote."""
+    return _CONDITION.validate_json(text)
 
 
 @dataclass(frozen=True, slots=True)

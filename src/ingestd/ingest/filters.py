@@ -8,24 +8,21 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine
 
-from ingestd.domain.condition import Condition, tests_of
+from ingestd.domain.condition import Condition, read, tests_of, written
 from ingestd.keyring import AccountKeys, Keyring
 from ingestd.store import accounts, filters
-
-_CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
 
 
 def seal_condition(keys: AccountKeys, segment_id: UUID, condition: Condition) -> bytes:
     """The condition as it is kept with its segment."""
-    return keys.seal_secret(_place(segment_id), _CONDITION.dump_json(condition, by_alias=True))
+    return keys.seal_secret(_place(segment_id), written(condition))
 
 
 def open_condition(keys: AccountKeys, segment_id: UUID, sealed: bytes) -> Condition:
     """The condition of a segment."""
-    return _CONDITION.validate_json(keys.open_secret(_place(segment_id), sealed))
+    return read(keys.open_secret(_place(segment_id), sealed))
 
 
 def recompute(
