@@ -48,7 +48,7 @@ class PreviewOut(BaseModel):
     count: int
 
 
-class FilterIn(In):
+class FilterSegmentIn(In):
     """A new segment whose members are all who fit a condition, as a draft: nothing happens until it is activated."""
 
     name: SegmentName
@@ -83,7 +83,7 @@ async def preview(body: PreviewIn, tx: Reading, service: Service, caller: Caller
     summary="Make a filter segment",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
-async def create(body: FilterIn, tx: Tx, service: Service, caller: Caller, response: Response) -> SegmentOut:
+async def create(body: FilterSegmentIn, tx: Tx, service: Service, caller: Caller, response: Response) -> SegmentOut:
     """Make a segment of all who fit a condition, over attributes that may be used in segments.
 
     Once it is activated its members are found in the account's order of ingestions, and again after each ingestion
