@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.api.sources import CRMID, attribute, source, tsv
-from tests.api.world import until, upload
+from tests.api.world import account_of, nothing_is_checked, until, upload
+
+from ingestd.domain import ids as ids_of
+from ingestd.domain.errors import Invalid
+from ingestd.domain.ids import Prefix
+from ingestd.ingest.uploads import header_of
 
 TIER = {"name": "tier"}
 
@@ -284,3 +291,31 @@ async def test_the_people_of_a_file_become_a_segment_or_join_one(tenant):
     assert (taken.status_code, taken.json()["code"]) == (409, "segment_exists")
     for wrong in ({}, {"name": "x", "id": made["id"]}):
         assert (await crm.post(tsv("crmid mail", "c-1 a@example.org"), segment=wrong)).status_code == 422
+
+
+@pytest.mark.rule("S73", "S74", "D32")
+async def test_an_upload_is_scheduled_until_it_begins_and_in_progress_until_it_ends(ground, tenant):
+    crm = await source(tenant, crmid=CRMID)
+    async with nothing_is_checked(ground):
+        first, second = [(await crm.post(tsv("crmid", "c-1"))).json()["id"] for _ in range(2)]
+        await until(tenant, first, status="in_progress")
+        assert (await tenant.http.get(f"/v1/ingestions/{second}")).json()["status"] == "scheduled"
+    assert [(await tenant.ended(each))["status"] for each in (first, second)] == ["completed"] * 2
+
+
+@pytest.mark.rule("S51", "D10", "D50")
+async def test_a_file_has_at_most_forty_mebibytes(tenant):
+    crm = await source(tenant, crmid=CRMID)
+    limit = tenant.app.settings.data_sources.file_bytes
+    assert limit == 40 * 1024 * 1024
+    refused = await crm.post(b"crmid\n" + bytes(limit - 5))
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    for more, fits in ((0, True), (1, False)):
+        file = await upload(tenant, f"{more}.tsv", b"crmid\nc-1\n")
+        tight = replace(tenant.app.intake, source_file_bytes=file["size_bytes"] - more)
+        read = header_of(tight, account_of(tenant), ids_of.read(Prefix.FILE, file["id"]))
+        if fits:
+            assert await read == ("crmid",)
+        else:
+            with pytest.raises(Invalid):
+                await read
