@@ -157,3 +157,9 @@ async def test_a_host_in_an_odd_spelling_is_refused(tenant, host):
 )
 async def test_a_root_folder_that_leads_elsewhere_is_refused(tenant, root):
     assert (await create(tenant, root=root)).json()["code"] == "path_invalid"
+
+
+async def test_a_host_that_cannot_be_looked_up_now_is_kept_and_its_test_says_so(tenant):
+    connection = await made(tenant, host="sftp.invalid", port=22)
+    answer = (await tenant.http.post(f"/v1/connections/{connection['id']}/test")).raise_for_status().json()
+    assert (answer["steps"][0]["status"], answer["steps"][0]["code"]) == ("failed", "dns_failed")

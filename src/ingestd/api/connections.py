@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Final, NamedTuple
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from ingestd.domain.connection import (
     parse_login,
     parse_root,
 )
-from ingestd.domain.errors import Conflict
+from ingestd.domain.errors import Conflict, Unavailable
 from ingestd.egress import Purpose
 from ingestd.store import connections, schedules
 from ingestd.store.connections import Connection, secret_context, view
@@ -241,9 +242,14 @@ async def _new_address(
 
 
 async def _checked_host(service: Parts, kind: Kind, host: str, port: int) -> str:
-    """The host in normal form, or why we do not connect to it (T2, T9)."""
+    """The host in normal form, or why we do not connect to it (T2, T9).
+
+    One that cannot be looked up now is kept: it is resolved and checked anew at every visit.
+    """
     purpose = Purpose.SFTP if kind is Kind.SFTP else Purpose.FTP
-    return (await egress.resolve(host, port, purpose=purpose, allow=service.egress_allow)).host
+    with suppress(Unavailable):
+        await egress.resolve(host, port, purpose=purpose, allow=service.egress_allow)
+    return egress.parse_host(host)
 
 
 async def _seal(connection: Connection, given: ConnectionIn | ConnectionPatch, service: Parts) -> None:
