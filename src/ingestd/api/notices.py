@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from ingestd.api.examples import EXAMPLES
 from ingestd.domain.ingestion import IngestionView
-from ingestd.domain.notice import DisabledWebhook, NoticeType
+from ingestd.domain.notice import DisabledWebhook, NoticeType, ToldSegment
 from ingestd.domain.run import RunView
 
 _TEXT: Final = {"type": "string"}
@@ -30,13 +30,18 @@ TOLD: Final = {
     NoticeType.INGESTION_FAILED: "A manifest or file was refused, or not one row was applied",
     NoticeType.INGESTION_CANCELLED: "An ingestion was cancelled, and nothing was applied",
     NoticeType.INGESTION_HELD: "A refresh of a segment would remove many members: it waits to be confirmed",
+    NoticeType.SEGMENT_CREATED: "A segment was made, as a draft",
+    NoticeType.SEGMENT_ACTIVATED: "A segment was put into use, or its draft was published",
+    NoticeType.SEGMENT_DEACTIVATED: "A segment was taken out of use",
+    NoticeType.SEGMENT_REFRESHED: "A file's members are those of a segment now",
     NoticeType.RUN_SUCCEEDED: "A scheduled file was taken in, or has not changed",
     NoticeType.RUN_FAILED: "A scheduled file was not there, could not be fetched, or its ingestion failed",
+    NoticeType.CONNECTION_HOST_KEY_CHANGED: "A server showed another key than those pinned: nothing is fetched from it",
     NoticeType.WEBHOOK_DISABLED: "Another webhook was gone, or took nothing for five days: it is sent nothing more",
     NoticeType.WEBHOOK_TEST: "A webhook is tested",
     NoticeType.RECIPIENT_INVITED: "Somebody was mailed a code to confirm their address with",
 }
-"""What is told at present; a webhook may be made for the other types already."""
+"""What is told; a webhook may be made for the other types already."""
 
 
 class Truncated(BaseModel):
@@ -58,9 +63,17 @@ class InvitedRecipient(BaseModel):
     id: str
 
 
+_OF_SEGMENTS: Final = (
+    NoticeType.SEGMENT_CREATED,
+    NoticeType.SEGMENT_ACTIVATED,
+    NoticeType.SEGMENT_DEACTIVATED,
+    NoticeType.SEGMENT_REFRESHED,
+)
 _DATA: Final[dict[NoticeType, type[BaseModel]]] = {
+    **dict.fromkeys(_OF_SEGMENTS, ToldSegment),
     NoticeType.RUN_SUCCEEDED: RunView,
     NoticeType.RUN_FAILED: RunView,
+    NoticeType.CONNECTION_HOST_KEY_CHANGED: ConnectionView,
     NoticeType.WEBHOOK_DISABLED: DisabledWebhook,
     NoticeType.WEBHOOK_TEST: TestedWebhook,
     NoticeType.RECIPIENT_INVITED: InvitedRecipient,
@@ -77,8 +90,10 @@ _EXAMPLES: Final[dict[NoticeType, Any]] = {
     NoticeType.INGESTION_FAILED: EXAMPLES["ingestions_get"] | {"status": "failed"},
     NoticeType.INGESTION_CANCELLED: EXAMPLES["ingestions_get"] | {"status": "cancelled"},
     NoticeType.INGESTION_HELD: _BEGUN | {"stage": "held"},
+    **dict.fromkeys(_OF_SEGMENTS, {field: EXAMPLES["segments_get"][field] for field in ToldSegment.model_fields}),
     NoticeType.RUN_SUCCEEDED: EXAMPLES["runs_get"],
     NoticeType.RUN_FAILED: EXAMPLES["runs_get"],
+    NoticeType.CONNECTION_HOST_KEY_CHANGED: EXAMPLES["connections_get"],
     NoticeType.WEBHOOK_DISABLED: {
         "id": EXAMPLES["webhooks_get"]["id"],
         "name": EXAMPLES["webhooks_get"]["name"],
@@ -92,7 +107,7 @@ _EXAMPLES: Final[dict[NoticeType, Any]] = {
 
 def schemas() -> dict[str, Any]:
     """The schemas that only events use, by their names."""
-    models = (Truncated, TestedWebhook, InvitedRecipient, DisabledWebhook)
+    models = (Truncated, TestedWebhook, InvitedRecipient, DisabledWebhook, ToldSegment)
     return {model.__name__: model.model_json_schema(mode="serialization") for model in models}
 
 

@@ -20,6 +20,7 @@ from ingestd.domain import ids
 from ingestd.domain.errors import Conflict, NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
+from ingestd.domain.notice import NoticeType
 from ingestd.domain.segment import (
     CHANNELS,
     MAX_PARTITIONS,
@@ -30,6 +31,7 @@ from ingestd.domain.segment import (
     UploadType,
     segment_name_problem,
 )
+from ingestd.ingest.tell import tell_account
 from ingestd.store import accounts, schedules, segments
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.segments import Segment
@@ -186,6 +188,7 @@ async def create(body: SegmentIn, tx: Tx, caller: Caller, response: Response) ->
     )
     made = shown(await tx.run_sync(segments.add, segment))
     audit.note(tx, caller, "segment.created", made.id, after=made)
+    await _tell(tx, NoticeType.SEGMENT_CREATED, segment)
     response.headers["Location"] = f"{router.prefix}/{made.id}"
     return made
 
@@ -357,6 +360,7 @@ async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Call
     if segment.method == Method.FILTER:
         seq = await accounts.take_seq(tx, account.id)
         await service.intake.engine.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
+    await _tell(tx, NoticeType.SEGMENT_ACTIVATED, segment)
     return audit.changed(tx, caller, "segment.activated", before, after)
 
 
@@ -384,4 +388,17 @@ async def deactivate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOu
     before = shown(segment)
     segment.status = SegmentStatus(segment.status).deactivated()
     await schedules.set_active(tx, account, segment.id, active=False, now=utc_now())
+    await _tell(tx, NoticeType.SEGMENT_DEACTIVATED, segment)
     return audit.changed(tx, caller, "segment.deactivated", before, shown(segment))
+
+
+async def _tell(tx: AsyncSession, notice: NoticeType, segment: Segment) -> None:
+    await tell_account(
+        tx,
+        segment.account_id,
+        notice,
+        segments.told(segment),
+        subject_id=segment.id,
+        webhook_ids=segment.webhook_ids,
+        now=utc_now(),
+    )

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ingestd.domain.ingestion import IngestionView
 from ingestd.domain.moment import Moment
 from ingestd.domain.recipient import Milestone
+from ingestd.domain.segment import SegmentStatus
 
 FEW: Final = 10
 
@@ -58,6 +59,16 @@ class DisabledWebhook(BaseModel):
     name: str
     disabled_reason: Literal["gone", "failing"]
     failing_since: Moment | None
+
+
+class ToldSegment(BaseModel):
+    """A segment in few words; the rest is to be had by its id."""
+
+    id: str
+    name: str
+    status: SegmentStatus
+    members: int
+    refreshed_at: Moment | None
 
 
 def few(warnings: Sequence[str]) -> tuple[str, ...]:

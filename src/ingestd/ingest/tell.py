@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.ingestion import Channel, IngestionView
@@ -15,11 +15,12 @@ from ingestd.domain.notice import NoticeType, thin
 from ingestd.domain.plan import Target
 from ingestd.domain.recipient import normal_address
 from ingestd.domain.run import RESULT_OF, Outcome
-from ingestd.store import ingestions, messages, notices, runs
+from ingestd.store import ingestions, messages, notices, runs, segments
 from ingestd.store.engine import new_id
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.notices import Notice
 from ingestd.store.runs import Run
+from ingestd.store.segments import Segment
 
 
 def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeType, *, now: datetime) -> None:
@@ -38,6 +39,22 @@ def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeTyp
     connection.execute(messages.adding(told, to=_addresses(row, notice)))
     if view.status.terminal and view.channel is Channel.SCHEDULE:
         _end_run(connection, view, ingestion_id, now=now)
+    if notice is NoticeType.INGESTION_COMPLETED and row.target == Target.SEGMENT:
+        _tell_refreshed(connection, row.account_id, row.segment_id, now=now)
+
+
+def _tell_refreshed(connection: Connection, account_id: UUID, segment_id: UUID, *, now: datetime) -> None:
+    """Write that a file's members are those of a segment now."""
+    row = connection.execute(select(Segment.__table__).where(Segment.id == segment_id)).one()
+    told = Notice(
+        id=new_id(),
+        account_id=account_id,
+        type=NoticeType.SEGMENT_REFRESHED,
+        subject_id=segment_id,
+        data=segments.told(row),
+        created_at=now,
+    )
+    connection.execute(notices.adding(told, chosen=row.webhook_ids))
 
 
 def _end_run(connection: Connection, view: IngestionView, ingestion_id: UUID, *, now: datetime) -> None:

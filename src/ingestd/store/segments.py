@@ -20,6 +20,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     LargeBinary,
+    Row,
     SmallInteger,
     UniqueConstraint,
     Uuid,
@@ -33,7 +34,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from ingestd.domain import ids
 from ingestd.domain.errors import Conflict
+from ingestd.domain.ids import Prefix
+from ingestd.domain.notice import ToldSegment
 from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
 from ingestd.store.base import Base, Key
 from ingestd.store.engine import new_id
@@ -156,6 +160,17 @@ def add(session: Session, segment: Segment) -> Segment:
     except IntegrityError:
         raise Conflict("The account has a segment with this name already.", code="segment_exists") from None
     return segment
+
+
+def told(segment: Segment | Row[Any]) -> dict[str, Any]:
+    """The segment as notices carry it, from its row."""
+    return ToldSegment(
+        id=ids.show(Prefix.SEGMENT, segment.id),
+        name=segment.name,
+        status=SegmentStatus(segment.status),
+        members=segment.members,
+        refreshed_at=segment.refreshed_at,
+    ).model_dump(mode="json")
 
 
 async def note_unchanged(session: AsyncSession, account_id: UUID, segment_id: UUID, *, data_as_of: datetime) -> None:
