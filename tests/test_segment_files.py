@@ -135,6 +135,21 @@ async def test_a_refresh_that_removes_too_many_waits_to_be_confirmed(tenant, rec
     assert (again.status_code, again.json()["code"]) == (409, "not_held")
 
 
+async def test_what_happens_to_a_segment_is_told(tenant, receiver):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"user_id,level\nann,High\nbob,Low\n")
+    (await tenant.http.post(f"/v1/segments/{segment}/deactivate")).raise_for_status()
+    for kind, status, members in (
+        ("segment.created", "draft", 0),
+        ("segment.activated", "in_progress", 0),
+        ("segment.refreshed", "active", 2),
+        ("segment.deactivated", "inactive", 2),
+    ):
+        told = await asyncio.wait_for(receiver.until(kind, segment), 30)
+        assert (told["name"], told["status"], told["members"]) == ("loyalty", status, members), kind
+        assert (told["refreshed_at"] is None) == (members == 0)
+
+
 async def test_what_is_held_can_be_cancelled(tenant, receiver):
     segment = await make(tenant)
     await refresh(tenant, segment, b"user_id,level\nann,High\nbob,High\n")

@@ -7,11 +7,13 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, TypeAdapter
 
 from ingestd.api.examples import EXAMPLES
+from ingestd.domain.connection import ConnectionView
 from ingestd.domain.ingestion import IngestionView
 from ingestd.domain.notice import DisabledWebhook, NoticeType, ToldSegment
 from ingestd.domain.run import RunView
 
 _TEXT: Final = {"type": "string"}
+_REF: Final = "#/components/schemas/{model}"
 _HEADERS: Final = {
     "webhook-id": "The event's id, the same whenever it is sent again: keep those you have handled.",
     "webhook-timestamp": "When this attempt was made, in Unix seconds.",
@@ -90,7 +92,7 @@ _EXAMPLES: Final[dict[NoticeType, Any]] = {
     NoticeType.INGESTION_FAILED: EXAMPLES["ingestions_get"] | {"status": "failed"},
     NoticeType.INGESTION_CANCELLED: EXAMPLES["ingestions_get"] | {"status": "cancelled"},
     NoticeType.INGESTION_HELD: _BEGUN | {"stage": "held"},
-    **dict.fromkeys(_OF_SEGMENTS, {field: EXAMPLES["segments_get"][field] for field in ToldSegment.model_fields}),
+    **{kind: {name: EXAMPLES["segments_get"][name] for name in ToldSegment.model_fields} for kind in _OF_SEGMENTS},
     NoticeType.RUN_SUCCEEDED: EXAMPLES["runs_get"],
     NoticeType.RUN_FAILED: EXAMPLES["runs_get"],
     NoticeType.CONNECTION_HOST_KEY_CHANGED: EXAMPLES["connections_get"],
@@ -108,7 +110,10 @@ _EXAMPLES: Final[dict[NoticeType, Any]] = {
 def schemas() -> dict[str, Any]:
     """The schemas that only events use, by their names."""
     models = (Truncated, TestedWebhook, InvitedRecipient, DisabledWebhook, ToldSegment)
-    return {model.__name__: model.model_json_schema(mode="serialization") for model in models}
+    schemas = {model.__name__: model.model_json_schema(mode="serialization", ref_template=_REF) for model in models}
+    for schema in schemas.values():
+        schema.pop("$defs", None)  # what they refer to, resources have too
+    return schemas
 
 
 def described() -> dict[str, Any]:

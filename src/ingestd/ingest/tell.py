@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.ingestion import Channel, IngestionView
@@ -20,7 +20,6 @@ from ingestd.store.engine import new_id
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.notices import Notice
 from ingestd.store.runs import Run
-from ingestd.store.segments import Segment
 
 
 def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeType, *, now: datetime) -> None:
@@ -45,7 +44,7 @@ def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeTyp
 
 def _tell_refreshed(connection: Connection, account_id: UUID, segment_id: UUID, *, now: datetime) -> None:
     """Write that a file's members are those of a segment now."""
-    row = connection.execute(select(Segment.__table__).where(Segment.id == segment_id)).one()
+    row = connection.execute(segments.of_id(segment_id)).one()
     told = Notice(
         id=new_id(),
         account_id=account_id,

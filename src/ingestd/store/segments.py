@@ -21,6 +21,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     Row,
+    Select,
     SmallInteger,
     UniqueConstraint,
     Uuid,
@@ -160,6 +161,11 @@ def add(session: Session, segment: Segment) -> Segment:
     except IntegrityError:
         raise Conflict("The account has a segment with this name already.", code="segment_exists") from None
     return segment
+
+
+def of_id(segment_id: UUID) -> Select[Any]:
+    """The statement that gives a segment's row, for either kind of connection."""
+    return select(Segment.__table__).where(Segment.id == segment_id)
 
 
 def told(segment: Segment | Row[Any]) -> dict[str, Any]:
