@@ -25,7 +25,7 @@ async def test_a_dump_after_ingestions_holds_no_personal_value(ground, tenant):
     assert (done["counts"]["accepted"], done["counts"]["rejected"]) == (1, 1)
     condition = {"attribute": "city", "op": "equals", "value": CITY}
     body = {"name": "canaries", "description": "x", "type": "SCD", "condition": condition}
-    made = (await tenant.http.post("/v1/segments/filters", json=body)).raise_for_status().json()
+    made = (await tenant.http.post("/v1/filters", json=body)).raise_for_status().json()
     (await tenant.http.post(f"/v1/segments/{made['id']}/activate")).raise_for_status()
     await tenant.push(f"identity,city,city.operation\nu-1,{CITY},$add\n".encode())
     await tenant.push(f"identity,shade\nu-1,{LATER}\n".encode())

@@ -38,7 +38,7 @@ async def crm(tenant):
 
 async def make(tenant, condition, **more):
     body = {"name": "golden", "description": "Who is golden", "type": "SCD", "condition": condition} | more
-    made = (await tenant.http.post("/v1/segments/filters", json=body)).raise_for_status().json()
+    made = (await tenant.http.post("/v1/filters", json=body)).raise_for_status().json()
     assert (made["status"], made["method"], made["channels"]) == ("draft", "filter", ["push", "email", "sms"])
     (await tenant.http.post(f"/v1/segments/{made['id']}/activate")).raise_for_status()
     return await active(tenant, made)
@@ -99,7 +99,7 @@ FITS = [
 async def test_a_preview_counts_who_fits_and_says_what_cannot_be_asked(tenant):
     await crm(tenant)
     for condition, fits in [*FITS, (asks("tier", "equals", "gold' OR 'a'='a"), 0)]:
-        answer = await tenant.http.post("/v1/segments/filters/preview", json={"condition": condition})
+        answer = await tenant.http.post("/v1/filters/preview", json={"condition": condition})
         if fits is None:
             assert (answer.status_code, answer.json()["code"]) == (422, "condition_incorrect"), condition
         else:

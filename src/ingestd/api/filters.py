@@ -24,7 +24,7 @@ from ingestd.store.engine import new_id, utc_now
 from ingestd.store.filters import Meanings
 from ingestd.store.segments import Segment
 
-router = Router(prefix="/v1/segments", tags=["Segments"])
+router = Router(prefix="/v1", tags=["Segments"])
 
 Filter = Annotated[
     Condition,
@@ -106,12 +106,12 @@ async def create(body: FilterSegmentIn, tx: Tx, service: Service, caller: Caller
     )
     made = shown(await tx.run_sync(segments.add, segment))
     audit.note(tx, caller, "segment.created", made.id, after=made)
-    response.headers["Location"] = f"{router.prefix}/{made.id}"
+    response.headers["Location"] = f"{router.prefix}/segments/{made.id}"
     return made
 
 
 @router.get(
-    "/{segment_id}/condition",
+    "/segments/{segment_id}/condition",
     operation_id="segments_condition",
     summary="Show the condition of a filter segment",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
