@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import latency, lists, profiles, segments, small, upload, webhooks
+from benchmarks import filters, latency, lists, profiles, segments, small, upload, webhooks
 from benchmarks.machine import Measured
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -42,6 +42,7 @@ LISTS: Final = ("ingestions", "profiles", "fill_seconds", "seconds", "requests",
 WEBHOOKS: Final = ("deliveries", "seconds", "deliveries_per_s", "bare_per_s", "p50_ms", "p99_ms", "repeats",
                    "unexplained_repeats", "lost")  # fmt: skip
 UPLOAD: Final = ("mb", "seconds", "mb_per_s", "rows_per_s", "rows_accepted", "rows_rejected", "truth_rejected")
+FILTER: Final = ("profiles", "fill_seconds", "seconds", "members", "members_as_truth")
 SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
 
 
@@ -70,6 +71,20 @@ def measure_upload(mb: Mb = 40, runs: Runs = 1, out: Json = None, folder: Folder
     _write(measured, out)
     if any(each.rows_rejected != each.truth_rejected for each in measured):
         raise SystemExit("The rejected rows are not those of the file.")
+
+
+@app.command("filter")
+def measure_filter(
+    profiles: Annotated[int, typer.Option(min=1, help="How many people the account has.")] = 1_000_000,
+    runs: Runs = 1,
+    out: Json = None,
+    folder: Folder = None,
+) -> None:
+    """Find the members of a filter segment when it is activated, and again when a file brings its attributes."""
+    measured = _shown(filters.measure(profiles=profiles, runs=runs, parent=folder), FILTER)
+    _write(measured, out)
+    if not all(each.members_as_truth for each in measured):
+        raise SystemExit("The members are not those who fit the condition.")
 
 
 @app.command("latency")

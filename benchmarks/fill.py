@@ -115,6 +115,12 @@ def fill(url: str, account: UUID, *, ingestions: int, profiles: int) -> Known:
     return known
 
 
+def fill_profiles(url: str, account: UUID, count: int) -> None:
+    """Give an account so many profiles and nothing else."""
+    _run(url, [_PROFILES], {"account": account, "profiles": count, "ingestions": 1})
+    _run(url, ["VACUUM ANALYZE profiles"], {})
+
+
 def _run(url: str, statements: Sequence[LiteralString | sql.Composed], values: dict[str, Any]) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in statements:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -74,15 +74,21 @@ def measure(*, mb: float, runs: int, parent: Path | None) -> Iterator[Upload]:
 
 async def _upload(service: Service, files: dict[str, Path]) -> dict[str, Walk]:
     async with client(service) as connected:
-        http = connected.http
-        source = (await http.post("/v1/data-sources", json={"name": "measured"})).raise_for_status().json()["id"]
-        columns = [{"column": each["name"], "new_attribute": each} for each in ATTRIBUTES]
-        mapping = await http.put(f"/v1/data-sources/{source}/mapping", json={"columns": columns})
-        mapping.raise_for_status()
-        return {variant: await _one(connected, source, path, VARIANTS[variant]) for variant, path in files.items()}
+        source = await make_source(connected, ATTRIBUTES)
+        return {variant: await ingest(connected, source, path, VARIANTS[variant]) for variant, path in files.items()}
 
 
-async def _one(connected: Client, source: str, path: Path, mode: str) -> Walk:
+async def make_source(connected: Client, attributes: Sequence[dict[str, Any]]) -> str:
+    """Make a data source whose columns are new attributes; gives its id."""
+    http = connected.http
+    source: str = (await http.post("/v1/data-sources", json={"name": "measured"})).raise_for_status().json()["id"]
+    columns = [{"column": each["name"], "new_attribute": each} for each in attributes]
+    (await http.put(f"/v1/data-sources/{source}/mapping", json={"columns": columns})).raise_for_status()
+    return source
+
+
+async def ingest(connected: Client, source: str, path: Path, mode: str) -> Walk:
+    """Put a file for a data source, and follow its ingestion to its end."""
     put = await connected.http.put(f"/v1/files/{path.name}", content=_pieces(path), timeout=600)
     body = {"file_id": put.raise_for_status().json()["id"], "data_source_id": source, "mode": mode}
 

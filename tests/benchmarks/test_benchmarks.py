@@ -58,6 +58,15 @@ async def test_uploads_for_a_data_source_are_measured(tmp_path):
         assert each["rows_accepted"] > 50 * each["rows_rejected"]
 
 
+async def test_a_filter_segment_is_found_by_activation_and_anew_by_an_ingestion(tmp_path):
+    activated, ingested = await measured(tmp_path / "out.json", "filter", "--profiles", "2000")
+    assert (activated["variant"], ingested["variant"]) == ("activated", "ingested")
+    assert (activated["members"], ingested["members"]) == (269 + 1, 370)
+    for each in (activated, ingested):
+        assert each["members_as_truth"]
+        assert each["seconds"] > 0
+
+
 async def test_the_api_is_asked_when_idle_and_while_a_file_is_loaded(tmp_path):
     [latency] = await measured(tmp_path / "out.json", "latency", "--mb", "0.5", "--idle-seconds", "1")
     assert latency["requests"] > 0
