@@ -11,38 +11,17 @@ import time
 from contextlib import asynccontextmanager
 
 import httpx
-import psycopg
 import pytest
 import pytest_asyncio
-from psycopg import sql
 
 from ingestd.app import base
 from ingestd.cli import accounts
-from ingestd.keyring import new_master
 from ingestd.settings import Settings
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 
 STOP_SECONDS = 30
 HTTP = re.compile(r"HTTP on (http\S+?)[,\s]")
-
-
-@pytest.fixture
-def place(ground, tmp_path):
-    """An empty database, as an operator would bring it, and all that a process needs to know."""
-    name = f"serve_{os.getpid()}"
-    with psycopg.connect(ground.database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    yield {
-        "INGESTD_DATABASE_URL": ground.database_url.replace("/ingestd?", f"/{name}?"),
-        "INGESTD_DATA_DIR": str(tmp_path / "data"),
-        "INGESTD_MASTER_KEY": new_master(),
-        "INGESTD_HTTP__PORT": "0",
-        "INGESTD_SFTP__PORT": "0",
-        "INGESTD_METRICS__PORT": "0",
-    }
-    with psycopg.connect(ground.database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest_asyncio.fixture

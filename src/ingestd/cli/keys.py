@@ -1,4 +1,4 @@
-"""`ingestd keys`: import keys, the SSH public keys that open an account's SFTP door, and new master keys."""
+"""`ingestd keys`: import keys, the SSH public keys that open an account's SFTP door, and master keys."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ingestd.api import audit
 from ingestd.api.import_keys import shown
 from ingestd.api.model import Out
 from ingestd.app import base
+from ingestd.cli.master_key import rotate_master
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
@@ -25,9 +26,10 @@ from ingestd.store import import_keys
 from ingestd.store.accounts import Account
 from ingestd.store.import_keys import ImportKey
 
-app = typer.Typer(
-    help="Import keys (SSH public keys that open the SFTP door), and new master keys.", no_args_is_help=True
-)
+app = typer.Typer(help="Import keys (SSH public keys that open the SFTP door), and master keys.", no_args_is_help=True)
+
+
+app.command("rotate-master")(rotate_master)
 
 
 @app.command("master")

@@ -18,6 +18,7 @@ from ingestd.keyring.master import (
     drop_old_master_keys,
     master_from_file,
     new_master,
+    replace_master_file,
 )
 from ingestd.keyring.stream import SealBroken, Sealer
 
@@ -31,4 +32,5 @@ __all__ = [
     "drop_old_master_keys",
     "master_from_file",
     "new_master",
+    "replace_master_file",
 ]

@@ -28,6 +28,7 @@ from ingestd.keyring.account import (
 from ingestd.keyring.stream import SealBroken
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from uuid import UUID
 
@@ -145,8 +146,14 @@ def master_from_file(path: Path) -> str:
     """
     with contextlib.suppress(FileNotFoundError):
         return _read_private(path)
-    _create_private(path, new_master())
+    with contextlib.suppress(FileExistsError):  # another process was first: its key counts
+        _write_private(path, new_master(), os.link)
     return _read_private(path)
+
+
+def replace_master_file(path: Path, master: str) -> None:
+    """Put another master key in the place of the file's: a process that dies leaves the one or the other, whole."""
+    _write_private(path, master, os.replace)
 
 
 def _join_master(keyset: bytes, service: bytes) -> str:
@@ -173,16 +180,15 @@ def _read_private(path: Path) -> str:
         return file.read()
 
 
-def _create_private(path: Path, text: str) -> None:
-    """Put the text into a new file, whole and durable; a file that is there already stays."""
+def _write_private(path: Path, text: str, put: Callable[[Path, Path], None]) -> None:
+    """Write a file for our user only, whole and durable, which `put` brings to its place."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # another process was first: its key counts
-            os.link(draft, path)
+        put(draft, path)
     finally:
         draft.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
