@@ -65,6 +65,7 @@ class SftpSettings(_Part):
     revocation_seconds: float = Field(5, description="How often sessions are looked at whose key was revoked.")
     sessions_per_connection: int = 10
     handles_per_session: int = 16
+    manifest_grace: float = Field(0, ge=0, description="How long a manifest waits for a data file that comes later.")
 
 
 class WorkerSettings(_Part):

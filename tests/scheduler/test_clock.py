@@ -16,7 +16,7 @@ async def test_what_is_due_runs_by_itself(tenant):
             late = "UPDATE schedules SET valid_from = CAST(:now AS date), since = :now, next_due_at = :now WHERE active"
             await session.execute(text(late), {"now": utc_now() - timedelta(days=2)})
         stop = asyncio.Event()
-        running = asyncio.create_task(clock.Clock(tenant.app.intake.sessions, tenant.app.intake.engine).run(stop))
+        running = asyncio.create_task(clock.Clock(tenant.app.intake).run(stop))
         while not await runs_of(tenant, segment):
             assert not running.done()
         stop.set()
@@ -34,7 +34,7 @@ async def test_a_look_that_fails_is_made_up_for_and_the_clock_stops_when_told(te
     monkeypatch.setattr(clock, "tick", look)
     monkeypatch.setattr(clock, "LOOK_SECONDS", 0.01)
     stop = asyncio.Event()
-    running = asyncio.create_task(clock.Clock(tenant.app.intake.sessions, tenant.app.intake.engine).run(stop))
+    running = asyncio.create_task(clock.Clock(tenant.app.intake).run(stop))
     for _ in range(3):
         await looks.get()
     stop.set()

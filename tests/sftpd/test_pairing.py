@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 from tests.sftpd.world import LIMIT, manifest, put
 
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+from ingestd.ingest.grace import settle_waiting
+from ingestd.store.engine import utc_now
 from ingestd.store.files import File
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.manifests import Manifest
@@ -63,6 +68,27 @@ async def test_a_manifest_before_its_file_fails_and_the_file_waits_for_another(w
         assert await world.ingestions() == [NO_DATA]
         await put(sftp, "x2.manifest", manifest())
     assert await world.ingestions() == [NO_DATA, ("scheduled", None, 1)]
+
+
+@pytest.mark.rule("D17", "D18")
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_with_a_grace_period_a_manifest_waits_for_its_file_and_fails_only_after_it(open_world, arrives):
+    async with open_world(manifest_grace=600) as world:
+        client = await world.client()
+        async with client.sftp() as sftp:
+            await put(sftp, "x.manifest", manifest())
+            await put(sftp, "x.manifest", manifest())
+            now = utc_now()
+            assert await settle_waiting(world.intake, now) == 0
+            assert await world.ingestions() == []
+            if arrives:
+                await put(sftp, "x.csv", b"1")
+        assert await settle_waiting(world.intake, now if arrives else now + timedelta(minutes=10)) == 1
+        assert await settle_waiting(world.intake, now + timedelta(minutes=10)) == 0
+        assert await world.ingestions() == [("scheduled", None, 1) if arrives else NO_DATA]
+        [row], [paper] = await world.rows(Ingestion), await world.rows(Manifest)
+    assert (row.manifest_id, row.uploaded_by["id"]) == (paper.id, ids.show(Prefix.IMPORT_KEY, client.key_id))
+    assert paper.state == ("accepted" if arrives else "refused")
 
 
 @pytest.mark.rule("S107", "D18")

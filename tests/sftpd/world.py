@@ -8,7 +8,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -157,8 +157,12 @@ async def opened(
     sessions = engine.sessions(doors)
     blobs = folder / "blobs"
     keyring = Keyring.load(new_master())
-    intake = Intake(sessions, job_engine, open_store(blobs), keyring, Limits(file_bytes=file_bytes), quota)
-    server = await listen(intake, SftpSettings(port=0, **settings), folder=folder)
+    door = SftpSettings(port=0, **settings)
+    intake = Intake(
+        *(sessions, job_engine, open_store(blobs), keyring, Limits(file_bytes=file_bytes), quota),
+        manifest_grace=timedelta(seconds=door.manifest_grace),
+    )
+    server = await listen(intake, door, folder=folder)
     yield World(server, intake, sessions, blobs, folder)
     await server.close()
     await intake.close()

@@ -130,6 +130,7 @@ class _Starting:
             quota=self.settings.quota,
             hold_above=self.settings.segments.hold_above,
             source_file_bytes=self.settings.data_sources.file_bytes,
+            manifest_grace=timedelta(seconds=self.settings.sftp.manifest_grace),
         )
         stack.push_async_callback(self.intake.close)
         self.checks |= checks.of_ground(self.sessions, ground.blobs)
@@ -199,7 +200,7 @@ class _Starting:
     def start_clock(self) -> None:
         """Make runs when they are due, and do what has to be done from time to time."""
         upkeep = Upkeep(self.sql, self.ground.blobs, self.settings.retention)
-        tasks = [self._run(upkeep.run), self._run(Clock(self.sessions, self.engine).run)]
+        tasks = [self._run(upkeep.run), self._run(Clock(self.intake).run)]
         self.checks["clock"] = checks.of_flag(lambda: not any(task.done() for task in tasks))
 
     async def start_sftp(self) -> SftpAddress:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from ingestd.domain.ids import Prefix, show
+from ingestd.domain.ids import Prefix, read, show
 from ingestd.domain.ingestion import Channel
 from ingestd.domain.plan import Plan
+
+_PREFIXES: Final = {"import_key": Prefix.IMPORT_KEY, "api_key": Prefix.API_KEY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,18 @@ class Actor:
 
     def shown(self) -> dict[str, str | None]:
         """The actor as the API shows it."""
-        prefix = {"import_key": Prefix.IMPORT_KEY, "api_key": Prefix.API_KEY}.get(self.type)
+        prefix = _PREFIXES.get(self.type)
         return {
             "type": self.type,
             "id": show(prefix, self.id) if self.id and prefix else None,
             "name": self.name,
         }
+
+    @classmethod
+    def read(cls, shown: dict[str, Any]) -> Actor:
+        """The actor that `shown` has shown."""
+        prefix = _PREFIXES.get(shown["type"])
+        return cls(shown["type"], read(prefix, shown["id"]) if shown["id"] and prefix else None, shown["name"])
 
 
 COMMAND: Final = Actor("command", name="ingestd")

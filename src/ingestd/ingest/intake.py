@@ -7,7 +7,7 @@ transaction under the account's row lock, so that the order of an account is the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from uuid import UUID
 
@@ -42,6 +42,7 @@ class Intake:
     quota: QuotaSettings
     hold_above: float = SegmentSettings().hold_above
     source_file_bytes: int = DataSourceSettings().file_bytes
+    manifest_grace: timedelta = timedelta(0)
     _keys: dict[UUID, tuple[SealedKeys, AccountKeys]] = field(default_factory=dict, repr=False)
 
     async def keys(self, account_id: UUID) -> AccountKeys:

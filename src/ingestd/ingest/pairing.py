@@ -29,6 +29,7 @@ from ingestd.store.ingestions import Ingestion
 from ingestd.store.manifests import Manifest, ManifestState
 
 DATA_SUFFIX = ".csv"
+NO_DATA_FILE = "no_data_file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,10 @@ class Arrival:
     actor: Actor
 
 
-async def submit_manifest(session: AsyncSession, intake: Intake, arrival: Arrival, *, now: datetime) -> UUID:
+async def submit_manifest(session: AsyncSession, intake: Intake, arrival: Arrival, *, now: datetime) -> UUID | None:
     """Pair a manifest with its data file and submit it, in the caller's transaction; gives the ingestion's id.
+
+    None where the manifest may wait for a data file that comes later, and does (D17).
 
     A manifest that is refused is an ingestion that has failed, told like any other: nothing is ever dropped silently.
     """
@@ -53,13 +56,18 @@ async def submit_manifest(session: AsyncSession, intake: Intake, arrival: Arriva
     if earlier is not None:
         return await _again(session, account, arrival, earlier, now=now)
     manifest = await _add(session, arrival, ManifestState.ACCEPTED, now=now)
-    try:
-        return (await _pair(session, intake, account, manifest, arrival, now=now)).id
-    except (Invalid, FileRefused) as refusal:
-        error = error_of(refusal)
-        manifest.state = ManifestState.REFUSED
-        manifest.problems = [problem.model_dump() for problem in error.problems]
-        return await _refuse(session, account, arrival, manifest.id, error, now=now)
+    return await _meet(session, intake, account, manifest, arrival, now=now)
+
+
+async def settle(session: AsyncSession, intake: Intake, waiting: Manifest, text: bytes, *, now: datetime) -> bool:
+    """Pair a manifest that waited with the data file that has come, or refuse it when its time is over (D17)."""
+    account = await accounts.lock(session, waiting.account_id)
+    manifest = await manifests.get(session, account.id, waiting.id, lock=True)
+    if manifest.state != ManifestState.WAITING or manifest.brought_by is None:
+        return False  # another clock was faster
+    blob = BlobInfo(manifest.blob, manifest.size_bytes, manifest.sha256)
+    arrival = Arrival(Channel.SFTP, account.id, manifest.name, text, blob, Actor.read(manifest.brought_by))
+    return await _meet(session, intake, account, manifest, arrival, now=now) is not None
 
 
 async def add_draft(session: AsyncSession, arrival: Arrival, *, now: datetime) -> Manifest:
@@ -142,6 +150,26 @@ async def _add(session: AsyncSession, arrival: Arrival, state: ManifestState, *,
     return manifest
 
 
+async def _meet(
+    session: AsyncSession, intake: Intake, account: Account, manifest: Manifest, arrival: Arrival, *, now: datetime
+) -> UUID | None:
+    """Submit a manifest with its data file, refuse it, or let it wait where no such file has come yet."""
+    try:
+        ingestion = await _pair(session, intake, account, manifest, arrival, now=now)
+    except (Invalid, FileRefused) as refusal:
+        if refusal.code == NO_DATA_FILE and now < manifest.created_at + intake.manifest_grace:
+            manifest.state = ManifestState.WAITING
+            manifest.waits_for = safe_name(parse(arrival.text).file_name)
+            manifest.brought_by = arrival.actor.shown()
+            return None
+        error = error_of(refusal)
+        manifest.state = ManifestState.REFUSED
+        manifest.problems = [problem.model_dump() for problem in error.problems]
+        return await _refuse(session, account, arrival, manifest.id, error, now=now)
+    manifest.state = ManifestState.ACCEPTED
+    return ingestion.id
+
+
 async def _pair(
     session: AsyncSession, intake: Intake, account: Account, manifest: Manifest, arrival: Arrival, *, now: datetime
 ) -> Ingestion:
@@ -171,8 +199,10 @@ async def _claim(
 
 async def _again(
     session: AsyncSession, account: Account, arrival: Arrival, earlier: Manifest, *, now: datetime
-) -> UUID:
+) -> UUID | None:
     """A manifest's name came a second time: a repeat of the same ingestion, or a reuse that is refused (D18)."""
+    if earlier.state == ManifestState.WAITING and earlier.sha256 == arrival.blob.sha256:
+        return None
     if earlier.sha256 == arrival.blob.sha256 and not await _newer_upload_waits(session, arrival):
         found = await ingestions.find_of_manifest(session, earlier.id)
         if found is not None:
@@ -261,7 +291,7 @@ async def _data_file(session: AsyncSession, account_id: UUID, parsed: Parsed, li
     name = safe_name(parsed.file_name)
     file = await files.find_available(session, account_id, name) if name else None
     if file is None:
-        raise FileRefused("No file of the name in 'fileName' waits for a manifest.", code="no_data_file")
+        raise FileRefused("No file of the name in 'fileName' waits for a manifest.", code=NO_DATA_FILE)
     refuse_unfit(file.name, file.size_bytes, limits)
     return file
 

@@ -17,9 +17,10 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from ingestd import telemetry
 from ingestd.ingest.delays import tell_delays
-from ingestd.ingest.engine import Engine
+from ingestd.ingest.grace import settle_waiting
+from ingestd.ingest.intake import Intake
 from ingestd.scheduler.ticks import tick
-from ingestd.store.engine import Sessions, utc_now
+from ingestd.store.engine import utc_now
 
 LOOK_SECONDS: Final = 5
 
@@ -28,10 +29,9 @@ log = telemetry.logger(__name__)
 
 @dataclass(frozen=True)
 class Clock:
-    """What makes runs when they are due, and tells what takes long; several processes may have one."""
+    """What makes runs when they are due, ends waits, and tells what takes long; several processes may have one."""
 
-    sessions: Sessions
-    engine: Engine
+    intake: Intake
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look now and then every few seconds, one look at a time, until `stop` is set."""
@@ -55,7 +55,8 @@ class Clock:
     async def look(self) -> None:
         """Look once; one that fails is made up for by the next."""
         try:
-            await tick(self.sessions, self.engine, utc_now())
-            await tell_delays(self.sessions)
+            await tick(self.intake.sessions, self.intake.engine, utc_now())
+            await settle_waiting(self.intake, utc_now())
+            await tell_delays(self.intake.sessions)
         except Exception as fault:
             log.warning("clock_failed", exc_info=fault)

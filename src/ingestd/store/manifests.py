@@ -8,11 +8,13 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, select
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, exists, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
+from ingestd.store.files import File, FileState
 from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
@@ -21,12 +23,16 @@ class ManifestState(StrEnum):
     """Where a manifest stands."""
 
     DRAFT = "draft"
+    WAITING = "waiting"
     ACCEPTED = "accepted"
     REFUSED = "refused"
 
 
 class Manifest(Base):
-    """A manifest as it came in, what it was paired with, or why it was refused."""
+    """A manifest as it came in, what it was paired with, or why it was refused.
+
+    One that came before its data file and is `waiting` for it has that file's name and who brought the manifest.
+    """
 
     __tablename__ = "manifests"
     __table_args__ = (
@@ -34,6 +40,7 @@ class Manifest(Base):
         Index("ix_manifests_account_id_created_at_id", "account_id", "created_at", "id"),
         Index("ix_manifests_account_id_state_created_at_id", "account_id", "state", "created_at", "id"),
         Index("ix_manifests_blob", "blob"),
+        Index("ix_manifests_waiting", "created_at", postgresql_where=text("state = 'waiting'")),
     )
 
     id: Mapped[Key]
@@ -45,6 +52,8 @@ class Manifest(Base):
     state: Mapped[str]
     problems: Mapped[list[Any]]
     file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"), index=True)
+    waits_for: Mapped[str | None]
+    brought_by: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
 
 
@@ -83,3 +92,20 @@ async def find(session: AsyncSession, account_id: UUID, name: str) -> Manifest |
         select(Manifest).where(Manifest.account_id == account_id, Manifest.name == name)
     )
     return found
+
+
+async def to_settle(session: AsyncSession, before: datetime) -> Sequence[Manifest]:
+    """The manifests that wait for a data file which has come, or have done so since before a time."""
+    come = exists().where(
+        File.account_id == Manifest.account_id, File.name == Manifest.waits_for, File.state == FileState.AVAILABLE
+    )
+    statement = (
+        select(Manifest)
+        .join(Account, Account.id == Manifest.account_id)
+        .where(
+            text("manifests.state = 'waiting'"), come | (Manifest.created_at <= before), Account.deleted_at.is_(None)
+        )
+        .order_by(Manifest.created_at, Manifest.id)
+    )
+    found = await session.scalars(statement)
+    return found.all()
