@@ -18,6 +18,13 @@ def test_a_secret_may_stand_in_a_file_and_is_never_shown(tmp_path, monkeypatch):
     assert "hidden" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
+@pytest.mark.rule("D36")
+def test_the_names_that_no_event_may_have_are_a_setting(monkeypatch):
+    assert "App Launched" in Settings().restricted_events
+    monkeypatch.setenv("INGESTD_RESTRICTED_EVENTS", '["Mine"]')
+    assert Settings().restricted_events == ("Mine",)
+
+
 def test_a_variable_goes_before_a_file(tmp_path, monkeypatch):
     (tmp_path / "ingestd_log_level").write_text("error")
     monkeypatch.setenv("INGESTD_SECRETS_DIR", str(tmp_path))

@@ -17,7 +17,7 @@ from pydantic_settings import (
 
 from ingestd.domain.data_source import FILE_BYTES
 from ingestd.domain.errors import Invalid, Problem
-from ingestd.domain.plan import MIB, Limits
+from ingestd.domain.plan import MIB, RESTRICTED_EVENTS, Limits
 
 
 class _Part(BaseModel):
@@ -161,6 +161,7 @@ class Settings(BaseSettings):
     blob_url: str | None = Field(None, description="Object storage by URL; default: a folder in the data folder.")
     master_key: SecretStr | None = Field(None, description="Sealed keysets' master key; default: made at first start.")
     egress_allow: tuple[str, ...] = Field((), description="`CIDR:port` that may be connected to though private.")
+    restricted_events: tuple[str, ...] = Field(RESTRICTED_EVENTS, description="Names that no event may have (D36).")
     log_format: Literal["json", "console", "auto"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     http: HttpSettings = HttpSettings()

@@ -1,6 +1,9 @@
 """Accounts: what an operator changes, and what an account changes of itself."""
 
+import json
+
 import pytest
+from tests.api.world import manifest
 
 
 @pytest.fixture
@@ -32,6 +35,18 @@ async def test_accounts_are_listed_and_changed_by_an_operator_only(tenant, as_op
     assert changed == (await as_operator.get(url)).json()
     assert changed["features"] == {"sftp": True, "milestone_emails": False}
     assert (changed["email_domains"], changed["sync_time"]) == (["a.example"], "04:30:00")
+
+
+@pytest.mark.rule("S125", "D36")
+async def test_an_account_adds_names_to_the_events_that_no_file_may_write(tenant):
+    changed = await tenant.http.patch("/v1/account", json={"restricted_events": ["Internal Audit"]})
+    assert changed.json()["restricted_events"] == ["Internal Audit"]
+    await tenant.put("x.csv", b"identity,evtName\nann,Internal Audit\nann,App Launched\nann,Bought\n")
+    await tenant.put("x.manifest", json.dumps(manifest("x.csv", type="event")).encode())
+    ended = await tenant.ended()
+    assert (ended["counts"]["accepted"], ended["counts"]["rejected"]) == (1, 2)
+    found = (await tenant.http.get(f"/v1/ingestions/{ended['id']}/error-summary")).json()["reasons"]
+    assert [(reason["code"], reason["rows"]) for reason in found] == [("event_name_restricted", 2)]
 
 
 @pytest.mark.threat("T56")

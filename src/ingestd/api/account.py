@@ -52,6 +52,8 @@ SyncTime = Annotated[
 ]
 Domain = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", examples=["example.org"])]
 Domains = Annotated[list[Domain], Field(max_length=100)]
+EventName = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^\S(.*\S)?$", examples=["Internal Audit"])]
+EventNames = Annotated[list[EventName], Field(max_length=1000)]
 
 
 class Features(In):
@@ -87,6 +89,7 @@ class OwnAccountPatch(TypedDict, total=False):
     time_zone: TimeZone
     sync_time: SyncTime
     confirm_recipients: bool
+    restricted_events: EventNames
 
 
 class AccountPatch(OwnAccountPatch, total=False):
@@ -99,6 +102,7 @@ class AccountPatch(OwnAccountPatch, total=False):
 class AccountOut(Out):
     """An account; `sync_time` is the local time of day at which scheduled runs fire (D7).
 
+    `restricted_events` are names that no event of a file may have, beside the service's own list.
     With `confirm_recipients` a new recipient gets a code by mail, and nothing else until it is confirmed.
     `key_rotation` says how far a rotation of its data keys is, null where there is none.
     """
@@ -108,6 +112,7 @@ class AccountOut(Out):
     sync_time: SyncTime
     features: Features
     email_domains: list[str]
+    restricted_events: list[str]
     confirm_recipients: bool
     key_rotation: Rotation | None
     created_at: Moment
@@ -126,6 +131,7 @@ def shown(account: Account) -> AccountOut:
         sync_time=account.sync_time,
         features=Features.model_validate(account.features),
         email_domains=account.email_domains,
+        restricted_events=account.restricted_events,
         confirm_recipients=account.confirm_recipients,
         key_rotation=None if account.rotation is None else Rotation(account.rotation),
         created_at=account.created_at,
@@ -222,7 +228,7 @@ async def get_own(tx: Reading, caller: Caller) -> AccountOut:
     dependencies=[needs(Scope.ACCOUNT_WRITE)],
 )
 async def change_own(body: OwnAccountPatch, tx: Tx, caller: Caller, match: IfMatch) -> AccountOut:
-    """Change the account's name, time zone and sync time, and whether recipients confirm their address."""
+    """Change name, time zone, sync time and restricted events, and whether recipients confirm their address."""
     account = await accounts.lock(tx, caller.account_id)
     before = shown(account)
     match.check(before)
@@ -254,6 +260,7 @@ async def _changed(
     account.name = body.get("name", account.name)
     account.time_zone = body.get("time_zone", account.time_zone)
     account.sync_time = body.get("sync_time", account.sync_time)
+    account.restricted_events = body.get("restricted_events", account.restricted_events)
     account.confirm_recipients = body.get("confirm_recipients", account.confirm_recipients)
     if body.keys() & {"time_zone", "sync_time"}:
         await schedules.move_calendar(tx, account)

@@ -130,6 +130,7 @@ class _Starting:
             quota=self.settings.quota,
             hold_above=self.settings.segments.hold_above,
             source_file_bytes=self.settings.data_sources.file_bytes,
+            restricted_events=self.settings.restricted_events,
             manifest_grace=timedelta(seconds=self.settings.sftp.manifest_grace),
         )
         stack.push_async_callback(self.intake.close)

@@ -133,7 +133,7 @@ def examine(file: Path, manifest: Path, errors: Path | None, told: Told) -> Verd
         verdict.warnings = [*_misnamed(file, manifest, parsed.file_name), *parsed.warnings]
         refuse_unfit(file.name, file.stat().st_size, settings.limits)
         with _part_of(errors) as part:
-            found = _walk(file, parsed.plan(settings.limits), cast("BinaryIO", part), told)
+            found = _walk(file, parsed.plan(settings.limits, settings.restricted_events), cast("BinaryIO", part), told)
             if errors is not None and found.counts.rejected:
                 part.flush()
                 Path(part.name).replace(errors)

@@ -31,6 +31,7 @@ def new_account(  # noqa: PLR0913 -- the fields of an account
         sync_time=sync_time,
         features=features,
         email_domains=list(email_domains),
+        restricted_events=[],
         confirm_recipients=False,
         next_seq=1,
         data_keys=sealed.data,

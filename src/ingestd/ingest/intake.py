@@ -17,7 +17,7 @@ from ingestd.blobs.store import BlobInfo, BlobStore
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ingestion import NO_PROGRESS, Counts, Stage, Status
 from ingestd.domain.notice import NoticeType
-from ingestd.domain.plan import Limits
+from ingestd.domain.plan import RESTRICTED_EVENTS, Limits
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.engine import Engine
 from ingestd.ingest.incoming import Incoming, Room
@@ -43,6 +43,7 @@ class Intake:
     hold_above: float = SegmentSettings().hold_above
     source_file_bytes: int = DataSourceSettings().file_bytes
     manifest_grace: timedelta = timedelta(0)
+    restricted_events: tuple[str, ...] = RESTRICTED_EVENTS
     _keys: dict[UUID, tuple[SealedKeys, AccountKeys]] = field(default_factory=dict, repr=False)
 
     async def keys(self, account_id: UUID) -> AccountKeys:

@@ -15,7 +15,7 @@ from ingestd.domain.ingestion import Channel, ErrorView, Stage, Status
 from ingestd.domain.manifest import Manifest as Parsed
 from ingestd.domain.manifest import named_address, parse
 from ingestd.domain.notice import NoticeType
-from ingestd.domain.plan import Limits
+from ingestd.domain.plan import Limits, Plan
 from ingestd.domain.recipient import normal_address
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, new_ingestion, submit
@@ -122,7 +122,7 @@ async def submit_file(  # noqa: PLR0913 -- a manifest without a name, and the fi
         problem = Problem("/fileName", "other_file", "'fileName' must be the name of the file.")
         raise Invalid("Incorrect details in manifest file", code="manifest_incorrect", problems=(problem,))
     refuse_unfit(file.name, file.size_bytes, intake.limits)
-    submission = await _claim(session, parsed, file, Channel.UPLOAD, actor, intake.limits)
+    submission = await _claim(session, parsed, _plan(intake, account, parsed), file, Channel.UPLOAD, actor)
     return await submit(session, intake.engine, submission, intake.quota, now=now)
 
 
@@ -175,20 +175,25 @@ async def _pair(
 ) -> Ingestion:
     parsed = await read_manifest(session, account, arrival.text)
     file = await _data_file(session, account.id, parsed, intake.limits)
-    submission = await _claim(session, parsed, file, arrival.channel, arrival.actor, intake.limits)
+    submission = await _claim(session, parsed, _plan(intake, account, parsed), file, arrival.channel, arrival.actor)
     manifest.file_id = file.id
     return await submit(session, intake.engine, replace(submission, manifest_id=manifest.id), intake.quota, now=now)
 
 
+def _plan(intake: Intake, account: Account, parsed: Parsed) -> Plan:
+    """The Plan of the data file; restricted events are those of the service and of the account (D36)."""
+    return parsed.plan(intake.limits, (*intake.restricted_events, *account.restricted_events))
+
+
 async def _claim(
-    session: AsyncSession, parsed: Parsed, file: File, channel: Channel, actor: Actor, limits: Limits
+    session: AsyncSession, parsed: Parsed, plan: Plan, file: File, channel: Channel, actor: Actor
 ) -> Submission:
     """Take the file, and say what is to be done with it and who is told; the webhooks are those of its import key."""
     await files.take(session, file)
     return Submission(
         channel=channel,
         account_id=file.account_id,
-        plan=parsed.plan(limits),
+        plan=plan,
         file_id=file.id,
         uploaded_by=actor,
         recipients=(parsed.client_email,),

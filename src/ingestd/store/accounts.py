@@ -27,6 +27,8 @@ class Rotation(StrEnum):
 class Account(Base):
     """An account. `next_seq` is the number its next ingestion gets; the keysets are sealed by the master key.
 
+    `restricted_events` are names of events that its files may not write, beside those in the settings (D36).
+
     One that was deleted has no keysets, and is gone for everybody but the upkeep, which removes its rows.
     """
 
@@ -38,6 +40,7 @@ class Account(Base):
     sync_time: Mapped[time] = mapped_column(Time)
     features: Mapped[dict[str, Any]]
     email_domains: Mapped[list[Any]]
+    restricted_events: Mapped[list[Any]] = mapped_column(server_default="[]")
     confirm_recipients: Mapped[bool] = mapped_column(server_default=false())
     next_seq: Mapped[int]
     data_keys: Mapped[bytes] = mapped_column(LargeBinary)
