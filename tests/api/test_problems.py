@@ -22,6 +22,8 @@ ELSEWHERE = (
     "store/schema.py",
     "blobs/",
     "ingest/pool.py",
+    "ingest/applying.py",
+    "ingest/checking.py",
     "ingest/work.py",
     "ingest/engine.py",
     "store/ingestions.py",

@@ -26,15 +26,15 @@ PATIENCE = 120  # seconds for what takes a few on an idle machine
 ATTEMPTS = 2
 POINTS = {
     "before the claim": "ingestd.store.ingestions:claim",
-    "before the check": "ingestd.ingest.work:check",
-    "in the check, rows read": "ingestd.ingest.work:resolve",
-    "in a part, nothing written": "ingestd.ingest.work:_apply",
+    "before the check": "ingestd.ingest.checking:check",
+    "in the check, rows read": "ingestd.ingest.checking:resolve",
+    "in a part, nothing written": "ingestd.ingest.applying:_apply",
     "in a part, all written": "ingestd.store.ingestions:guard",
     "between apply and report": "ingestd.store.ingestions:finish",
-    "between report and clearing up": "ingestd.ingest.work:discard",
+    "between report and clearing up": "ingestd.ingest.applying:discard",
 }
 HEARTBEAT = "ingestd.store.replicas:beat"
-NEW_ERROR_FILE = "ingestd.ingest.work:report_lost"
+NEW_ERROR_FILE = "ingestd.ingest.applying:report_lost"
 SETTLING = "ingestd.store.ingestions:settle_part"
 OPENING = "ingestd.store.ingestions:open_part"
 DATABASE_CALLS = ("psycopg.cursor:Cursor.execute", "psycopg.cursor:Cursor.copy", "psycopg.connection:Connection.commit")

@@ -22,14 +22,14 @@ from ingestd.app.gauges import exposition
 from ingestd.app.ground import Base
 from ingestd.app.serving import serving
 from ingestd.fetch.remote import Terms
-from ingestd.ingest import work
+from ingestd.ingest import applying
 from ingestd.ingest.engine import Engine, Workflows
 from ingestd.ingest.fetching import Fetching
 from ingestd.ingest.flow import Flow
 from ingestd.ingest.intake import Intake
 from ingestd.ingest.pool import Pool
 from ingestd.ingest.upkeep import Upkeep
-from ingestd.ingest.work import Place
+from ingestd.ingest.work import FROZEN, Place
 from ingestd.metrics import Metrics, new_metrics
 from ingestd.notify.letters import House
 from ingestd.notify.mailing import Mailing
@@ -114,7 +114,7 @@ class _Starting:
         ground, stack = self.ground, self.stack
         doors = store.async_engine(ground.database_url)
         stack.push_async_callback(doors.dispose)
-        self.sql = store.engine(ground.database_url, settings=work.FROZEN)
+        self.sql = store.engine(ground.database_url, settings=FROZEN)
         stack.callback(self.sql.dispose)
         self.sessions = store.sessions(doors)
         self.engine = Engine(ground.database_url, self.sql, replica=store.new_id().hex)
@@ -143,7 +143,7 @@ class _Starting:
             outbox = Outbox(url=ground.database_url, sessions=self.sessions, channel=channel, clock=store.utc_now)
             self._run(outbox.run)
         pool = Pool(settings.processes, threads=settings.processes)
-        pool.warm(work.warm)
+        pool.warm(applying.warm)
         flow = Flow(
             sql=self.sql,
             pool=pool,

@@ -25,9 +25,9 @@ from ingestd.domain.ingestion import Counts, ErrorView, Status, outcome
 from ingestd.domain.layout import bind
 from ingestd.domain.plan import MIB, Plan, Target
 from ingestd.domain.rejection import ROW_REASONS
+from ingestd.ingest.checking import TWO_PEOPLE
 from ingestd.ingest.pairing import refuse_unfit
 from ingestd.ingest.refusal import error_of, nothing_applied
-from ingestd.ingest.work import TWO_PEOPLE
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.parts import PartWriter, bucket_count
 from ingestd.pipeline.report import ErrorFile, RejectLog, reject_counts

@@ -23,7 +23,7 @@ from ingestd.domain.errors import FileRefused, Unavailable
 from ingestd.domain.ingestion import Counts, ErrorView, Stage, Status, outcome, progress_after_reading
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Format, Plan, Target, exceeds
-from ingestd.ingest import work
+from ingestd.ingest import applying, checking
 from ingestd.ingest.engine import Engine as Jobs
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.filters import recompute, recompute_one
@@ -31,7 +31,7 @@ from ingestd.ingest.pool import Pool, PoolClosed
 from ingestd.ingest.refusal import error, error_of, nothing_applied
 from ingestd.ingest.sealing import seal_account
 from ingestd.ingest.tell import tell_ingestion
-from ingestd.ingest.work import Checked, Job, Place
+from ingestd.ingest.work import LEAVE, SEGMENT, Checked, Job, Place
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
@@ -122,7 +122,7 @@ class Flow:
                     return
                 checked = Checked.model_validate(row.checked)
                 lost = max(deaths, row.attempts) >= self.settings.attempts
-                if self.pool.run(work.apply_part, self._job(row), checked, part, lost=lost):
+                if self.pool.run(applying.apply_part, self._job(row), checked, part, lost=lost):
                     self._settle(ingestion_id, part)
                 else:
                     self._hold(ingestion_id, row.fence)
@@ -171,7 +171,7 @@ class Flow:
             except FenceLost:
                 if not self._is_cancelled(ingestion_id):
                     raise
-        self.pool.run(work.discard, job)
+        self.pool.run(applying.discard, job)
 
     def _is_cancelled(self, ingestion_id: UUID) -> bool:
         with self.sql.connect() as connection:
@@ -243,7 +243,7 @@ class Flow:
     def _check(self, job: Job) -> Checked:
         with self.sql.begin() as connection:
             ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.CHECKING)
-        checked = self.pool.run(work.check, job)
+        checked = self.pool.run(checking.check, job)
         with self.sql.begin() as connection:
             ingestions.change(
                 connection,
@@ -280,7 +280,7 @@ class Flow:
             if lost:
                 checked = checked.model_copy(update={"warnings": [*checked.warnings, NOBODY_LEFT]})
             else:
-                self.apply_part(job.ingestion_id, work.LEAVE)
+                self.apply_part(job.ingestion_id, LEAVE)
         if job.source is not None and job.segment_id is not None:
             with self._stage(job, Stage.SEGMENTING):
                 self._put_into_segment(job)
@@ -290,21 +290,21 @@ class Flow:
         if lost and attempts >= 2 * self.settings.attempts:
             checked = checked.without(lost)
         elif lost:
-            checked = self.pool.run(work.report_lost, job, checked, lost)
+            checked = self.pool.run(applying.report_lost, job, checked, lost)
         return checked.with_applied(applied.values())
 
     def _put_into_segment(self, job: Job) -> None:
         """Put the people of a data source's file into the segment that was asked for (S65, S75)."""
         with self.sql.begin() as connection:
             ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
-        self.apply_part(job.ingestion_id, work.SEGMENT)
+        self.apply_part(job.ingestion_id, SEGMENT)
 
     def _rehearse(self, job: Job, checked: Checked) -> None:
         """Say what the file would do, to the figure, and change nothing but the ingestion's own row."""
         samples: dict[str, list[tuple[int, str]]] = {}
         with self._stage(job, Stage.APPLYING):
             parts = [*checked.parts, *([checked.merges] if checked.merges else [])]
-            done = [self.pool.run(work.rehearse, job, checked, part) for part in parts]
+            done = [self.pool.run(applying.rehearse, job, checked, part) for part in parts]
         for each in done:
             for what, some in each.samples.items():
                 samples[what] = sorted([*samples.get(what, []), *some])[:SAMPLE]

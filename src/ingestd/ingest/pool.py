@@ -1,7 +1,7 @@
 """The data-plane processes: spawned, niced, warm, and each dead one is one task's misfortune only.
 
-What they run are the plain functions of `ingest.work`; a task's arguments and result cross as small values. A process
-ends when its parent does, and is replaced now and then so that its memory is given back.
+What they run are the plain functions of `ingest.checking` and `ingest.applying`; a task's arguments and result cross
+as small values. A process ends when its parent does, and is replaced now and then so that its memory is given back.
 """
 
 from __future__ import annotations

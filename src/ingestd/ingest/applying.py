@@ -1,0 +1,166 @@
+"""Applying the parts of a checked file in a data-plane process, each in one transaction with its ledger row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, replace
+from functools import cache, partial
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from ingestd.domain.plan import Mode, Target
+from ingestd.ingest.checking import TWO_PEOPLE, report_again
+from ingestd.ingest.work import LEAVE, MERGE, REFRESH, SEGMENT, Checked, Job, Rehearsed, Scratch, engine, means
+from ingestd.pipeline.ahead import ahead
+from ingestd.pipeline.fold import fold, fold_events
+from ingestd.pipeline.parts import identifiers, members, read, read_all
+from ingestd.pipeline.report import rejected_for
+from ingestd.pipeline.seal import seal
+from ingestd.store import attributes, dump, ingestions
+from ingestd.store import engine as store
+from ingestd.store.load.events import apply_events
+from ingestd.store.load.merge import apply_merges
+from ingestd.store.load.profiles import Names, apply_profiles
+from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, present
+from ingestd.store.load.sources import SAMPLE, enter, leave, touched
+from ingestd.store.load.stage import Load
+
+TOUCHES: Final = ("create", "update", "leave")
+"""What an ingestion does to the people of its file (`store.load.sources.touched`)."""
+
+INTERNAL: Final = "internal"
+
+
+def warm() -> None:
+    """Do nothing: what this module imports is then there."""
+
+
+def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> bool:
+    """Apply one part in one transaction with its ledger row; a repeat does nothing, a stale owner changes nothing.
+
+    A part that is `lost` is only written off: its ledger row says how many rows were not applied. False where too many
+    members would leave a segment: then nothing is done.
+    """
+    with suppress(TooManyLeave), engine(job.place.database_url).begin() as connection:
+        if ingestions.open_part(connection, job.ingestion_id, part):
+            rows = sum(checked.parts[each] for each in checked.units().get(part, ()))
+            figures = {"lost": rows} if lost else _apply(job, checked, part, connection)
+            ingestions.close_part(connection, job.ingestion_id, part, figures)
+            ingestions.guard(connection, job.ingestion_id, job.fence)
+        return True
+    return False
+
+
+def rehearse(job: Job, checked: Checked, part: str) -> Rehearsed:
+    """Apply one part and take it back: a dry run does what an ingestion does, to the point of committing it."""
+    with engine(job.place.database_url).connect() as connection, connection.begin() as transaction:
+        counts = _apply(job, checked, part, connection)
+        done = touched(store.raw(connection), load=_load(job)) if part in checked.parts else None
+        transaction.rollback()
+    if done is None:
+        return Rehearsed(counts=counts)
+    blobs, keys = means(job)
+    rows = read(Scratch(blobs, keys, checked.folder), part, ["row_no", "id"]).group_by("id").min()
+    done = rows.join(done, on="id").sort("row_no")
+    samples = {what: done.filter(what=what).head(SAMPLE).select("row_no", "id").rows() for what in TOUCHES}
+    return Rehearsed(counts=counts, samples=samples)
+
+
+def report_lost(job: Job, checked: Checked, lost: Sequence[str]) -> Checked:
+    """Write the error file anew with the rows of parts that could not be applied (P6)."""
+    blobs, keys = means(job)
+    late: dict[int, str] = {}
+    if checked.rejects_blob is not None:
+        with closing(blobs.open(checked.rejects_blob, keys)) as log:
+            late |= dict.fromkeys(rejected_for(log, TWO_PEOPLE), TWO_PEOPLE)
+    for name in lost:
+        rows = read(Scratch(blobs, keys, checked.folder), name, ["row_no"])
+        late |= dict.fromkeys(rows["row_no"], INTERNAL)
+    counts, kept = report_again(job, late)
+    return checked.model_copy(update={"counts": counts, **kept})
+
+
+def discard(job: Job) -> None:
+    """Remove what an ingestion that has ended leaves, of all its attempts: parts, and error files it does not name."""
+    blobs, _ = means(job)
+    with engine(job.place.database_url).begin() as connection:
+        if not dump.may_remove_blobs(connection):
+            return  # the sweep will
+        row = ingestions.peek(connection, job.ingestion_id)
+        left = [*blobs.list(f"parts/{job.ingestion_id.hex}"), *blobs.list(f"errors/{job.ingestion_id.hex}")]
+        blobs.delete({stored.name for stored in left} - {row.error_blob, row.rejects_blob})
+
+
+def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dict[str, int]:
+    blobs, keys = means(job)
+    raw = store.raw(connection)
+    load = _load(job)
+    if part == LEAVE:
+        assert job.source is not None
+        return {"removed": leave(raw, source=job.source, load=load)}
+    if part == REFRESH:
+        return _refresh(job, checked, raw, load)
+    if part == SEGMENT:
+        return _put_into_segment(job, checked, raw, load)
+    rows = read(Scratch(blobs, keys, checked.folder), part)
+    if part == MERGE:
+        return {"merged": apply_merges(raw, rows, load=load)}
+    named = cache(partial(identifiers, rows, keys.index_key))
+    started = int(job.started_at.timestamp())
+    if job.plan.target is Target.EVENTS:
+        events, people = fold_events(rows, started)
+        applied = apply_events(raw, events, people, named, load=load)
+    else:
+        names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
+        sealed, kinds = seal(rows, attributes.personal(connection, job.account_id), keys)
+        changes = fold(sealed, started, sealed=kinds)
+        applied = apply_profiles(raw, changes, named, names=names, load=load)
+        if job.source is not None:
+            more = enter(raw, changes["id"], named, kept=names.attributes, source=job.source, load=load)
+            applied = replace(applied, updated=applied.updated + more, unchanged=applied.unchanged - more)
+    return _figures(applied)
+
+
+def _load(job: Job) -> Load:
+    return Load(
+        account_id=job.account_id,
+        ingestion_id=job.ingestion_id,
+        seq=job.seq,
+        received_at=job.received_at,
+        now=job.started_at,
+    )
+
+
+def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]:
+    """Apply all parts of a segment's file; a file that brings rows back, or is added, lets nobody leave."""
+    assert job.segment_id is not None  # the target is a segment
+    additive = checked.returned or job.plan.mode is Mode.APPEND
+    refresh = Refresh(segment_id=job.segment_id, additive=additive, hold_above=job.plan.hold_above)
+    blobs, keys = means(job)
+    rows = read_all(Scratch(blobs, keys, checked.folder), checked.parts, checked.buckets)
+    with store.autocommitting(job.place.database_url) as reading:
+        buckets = ahead(zip(rows, present(reading, checked.buckets, refresh, load=load), strict=True))
+        return _figures(apply_segment(raw, buckets, refresh, load=load))
+
+
+def _put_into_segment(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]:
+    """Put the people of a data source's file into the segment's partition of the source's name; nobody leaves."""
+    assert job.segment_id is not None
+    assert job.source is not None
+    blobs, keys = means(job)
+    refresh = Refresh(segment_id=job.segment_id, additive=True, hold_above=None)
+    people = members(Scratch(blobs, keys, checked.folder), checked.parts, keys.index_key, job.source.name)
+    with store.autocommitting(job.place.database_url) as reading:
+        there = present(reading, 1, refresh, load=load)
+        done = apply_segment(raw, ((rows, those) for those in there for rows in people), refresh, load=load)
+    return {"entered": done.created}
+
+
+def _figures(applied: Any) -> dict[str, int]:
+    return {name: count for name, count in asdict(applied).items() if count}
+
+
+def _named(columns: Iterable[str], prefix: str) -> list[str]:
+    return [column.removeprefix(prefix) for column in columns if column.startswith(prefix)]
