@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import filters, latency, lists, profiles, segments, small, upload, webhooks
+from benchmarks import filters, hostile, latency, lists, profiles, segments, small, upload, webhooks
 from benchmarks.machine import Measured
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -41,6 +41,8 @@ LISTS: Final = ("ingestions", "profiles", "fill_seconds", "seconds", "requests",
                 "slowest_p99_ms", "rows_read_without_index")  # fmt: skip
 WEBHOOKS: Final = ("deliveries", "seconds", "deliveries_per_s", "bare_per_s", "p50_ms", "p99_ms", "repeats",
                    "unexplained_repeats", "lost")  # fmt: skip
+HOSTILE: Final = ("mb", "seconds", "status", "error", "rows_read", "rows_accepted", "rows_rejected", "peak_pss_mb",
+                  "requests", "api_p50_ms", "api_p99_ms")  # fmt: skip
 UPLOAD: Final = ("mb", "seconds", "mb_per_s", "rows_per_s", "rows_accepted", "rows_rejected", "truth_rejected")
 FILTER: Final = ("profiles", "fill_seconds", "seconds", "members", "members_as_truth")
 SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
@@ -99,6 +101,21 @@ def measure_latency(
     """Ask the API while a file of profiles is loaded, and while nothing is."""
     measured = latency.measure(mb=mb, rate=rate, idle_seconds=idle_seconds, runs=runs, parent=folder)
     _write(_shown(measured, LATENCY), out)
+
+
+@app.command("hostile")
+def measure_hostile(
+    mb: Mb = 200,
+    kind: Annotated[list[str] | None, typer.Option(help="What the file is made of; more than once for more.")] = None,
+    rate: Annotated[float, typer.Option(help="Requests a second.")] = latency.RATE,
+    out: Json = None,
+    folder: Folder = None,
+) -> None:
+    """Push files made to hurt, each to a new service, and ask the API meanwhile."""
+    kinds = kind or list(hostile.USUAL)
+    if unknown := [each for each in kinds if each not in hostile.KINDS]:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of: {', '.join(hostile.KINDS)}.", param_hint="--kind")
+    _write(_shown(hostile.measure(kinds=kinds, mb=mb, rate=rate, parent=folder), HOSTILE), out)
 
 
 @app.command("small")

@@ -64,7 +64,7 @@ async def _ask(
     async with client(service) as connected:
         await connected.put(known.data)
         await connected.walk(known.data.with_suffix(".manifest"))
-        asked = _Asked(connected, _identities(known), rate)
+        asked = Asked(connected, identities(known), rate)
         idle, _ = await asked.during(asyncio.sleep(idle_seconds))
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as customer:
             upload, _ = await asked.during(asyncio.get_running_loop().run_in_executor(customer, _put, service, made))
@@ -73,12 +73,12 @@ async def _ask(
         "mb": round(made.data.stat().st_size / 1e6, 1),
         "seconds": round(walk.seconds, 3),
         "requests": len(load),
-        "api_p50_ms": _percentile(load, 50),
-        "api_p99_ms": _percentile(load, 99),
-        "api_p50_idle_ms": _percentile(idle, 50),
-        "api_p99_idle_ms": _percentile(idle, 99),
-        "api_p50_upload_ms": _percentile(upload, 50),
-        "api_p99_upload_ms": _percentile(upload, 99),
+        "api_p50_ms": percentile(load, 50),
+        "api_p99_ms": percentile(load, 99),
+        "api_p50_idle_ms": percentile(idle, 50),
+        "api_p99_idle_ms": percentile(idle, 99),
+        "api_p50_upload_ms": percentile(upload, 50),
+        "api_p99_upload_ms": percentile(upload, 99),
     }
 
 
@@ -92,7 +92,7 @@ def _put(service: Service, made: Generated) -> None:
     asyncio.run(put())
 
 
-class _Asked:
+class Asked:
     """Asks the API `rate` times a second, in turn for the ingestions and for a person."""
 
     def __init__(self, connected: Client, identities: list[str], rate: float) -> None:
@@ -128,10 +128,11 @@ class _Asked:
         )
 
 
-def _identities(made: Generated) -> list[str]:
+def identities(made: Generated) -> list[str]:
     """Identities of people in a file."""
     return pl.read_csv(made.clean, columns=["identity"])["identity"].unique(maintain_order=True).to_list()
 
 
-def _percentile(seconds: list[float], share: float) -> float:
+def percentile(seconds: list[float], share: float) -> float:
+    """Of answer times in seconds, in milliseconds."""
     return round(1000 * float(np.percentile(seconds, share)), 1)

@@ -74,6 +74,14 @@ async def test_the_api_is_asked_when_idle_and_while_a_file_is_loaded(tmp_path):
         assert 0 < latency[f"api_p50{which}_ms"] <= latency[f"api_p99{which}_ms"]
 
 
+async def test_the_api_is_asked_while_a_file_made_to_hurt_is_taken(tmp_path):
+    [hostile] = await measured(tmp_path / "out.json", "hostile", "--mb", "0.5", "--kind", "fields too many")
+    assert (hostile["status"], hostile["error"]) == ("failed", "nothing_applied")
+    assert hostile["rows_rejected"] == hostile["rows_read"] == 500_000 // len("a,b,c\n")
+    assert hostile["peak_pss_mb"] > 100
+    assert 0 < hostile["api_p50_ms"] <= hostile["api_p99_ms"]
+
+
 async def test_small_files_are_timed_one_after_the_other(tmp_path):
     first, second = await measured(tmp_path / "out.json", "small", "--runs", "2")
     assert (first["variant"], second["variant"]) == ("first", "next")
