@@ -16,6 +16,7 @@ from ingestd.domain.data_source import Pair
 from ingestd.store.base import Base, Key
 from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
+from ingestd.store.profiles import FILL
 
 
 class DataSource(Base):
@@ -58,7 +59,10 @@ class DataSourceMember(Base):
     """Somebody in a data source; `seq` is the number of the last ingestion of the source whose file had them."""
 
     __tablename__ = "data_source_members"
-    __table_args__ = (Index("ix_data_source_members_account_id_profile_id", "account_id", "profile_id"),)
+    __table_args__ = (
+        Index("ix_data_source_members_account_id_profile_id", "account_id", "profile_id"),
+        {"postgresql_with": {"fillfactor": FILL}},
+    )
 
     account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     data_source_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
@@ -80,8 +84,8 @@ class DataSourceChange(Base):
     __tablename__ = "data_source_changes"
     __table_args__ = (Index("ix_data_source_changes_account_id_profile_id", "account_id", "profile_id"),)
 
-    account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    ingestion_id: Mapped[UUID] = mapped_column(ForeignKey("ingestions.id"), primary_key=True, index=True)
+    account_id: Mapped[UUID] = mapped_column(Uuid)
+    ingestion_id: Mapped[UUID] = mapped_column(ForeignKey("ingestions.id"), primary_key=True)
     profile_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     move: Mapped[str]
 

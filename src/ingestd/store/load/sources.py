@@ -15,7 +15,18 @@ import polars as pl
 from psycopg import Connection, sql
 
 from ingestd.domain.plan import Mode
-from ingestd.store.load.stage import Cursors, Identifiers, Load, copy, cursor, erased, lock_slices
+from ingestd.store.load.stage import (
+    Cursors,
+    Identifiers,
+    Load,
+    copy,
+    cursor,
+    erased,
+    lock_slices,
+    place,
+    probe_only,
+    slices,
+)
 
 ALL_SLICES: Final = list(range(16))
 SAMPLE: Final = 10
@@ -30,12 +41,12 @@ WITH owned AS (
     WHERE data_source_id = %(source)s AND seq IS NOT NULL AND NOT dry_run
 ), gone AS (
     SELECT t.profile_id, t.updated_at = %(now)s AS touched, array_agg(a.name) AS names
-    FROM {people} s JOIN profiles t ON t.account_id = %(account)s AND t.profile_id = s.profile_id, owned,
-        LATERAL jsonb_object_keys(t.attributes) AS a (name)
-    WHERE a.name <> ALL (%(kept)s::text[]) AND coalesce((t.origins -> a.name)::bigint, t.origin) = ANY (owned.seqs)
+    FROM {people} s JOIN {profiles} t ON t.account_id = %(account)s AND t.profile_id = s.profile_id, owned,
+        LATERAL jsonb_object_keys(t.attributes - %(kept)s::text[]) AS a (name)
+    WHERE coalesce((t.origins -> a.name)::bigint, t.origin) = ANY (owned.seqs)
     GROUP BY t.profile_id, t.updated_at
 ), forgotten AS (
-    UPDATE profiles t SET
+    UPDATE {profiles} t SET
         attributes = t.attributes - gone.names,
         origins = coalesce(t.origins, '{{}}')
             || (SELECT jsonb_object_agg(name, %(seq)s) FROM unnest(gone.names) AS name),
@@ -50,7 +61,7 @@ ENTER: Final = """
 WITH found AS (
     SELECT s.profile_id, m.profile_id IS NULL AS new, t.updated_at = %(now)s AS touched
     FROM present s
-    JOIN profiles t ON t.account_id = %(account)s AND t.profile_id = s.profile_id
+    JOIN {profiles} t ON t.account_id = %(account)s AND t.profile_id = s.profile_id
     LEFT JOIN data_source_members m
         ON m.account_id = %(account)s AND m.data_source_id = %(source)s AND m.profile_id = s.profile_id
 ), told AS (
@@ -127,9 +138,12 @@ def enter(
     """
     with cursor(connection) as cur:
         gone = erased(cur, identifiers, load)["id"]
-        _stage(cur, [ids.filter(~ids.is_in(gone.implode()))])
-        changed = _forget(cur, "present", kept, source, load) if source.mode is Mode.REPLACE else 0
-        cur.execute(ENTER, _parameters(source, load))
+        ids = ids.filter(~ids.is_in(gone.implode()))
+        profiles = place("profiles", slices(ids))
+        probe_only(cur)
+        _stage(cur, [ids])
+        changed = _forget(cur, "present", profiles, kept, source, load) if source.mode is Mode.REPLACE else 0
+        cur.execute(sql.SQL(ENTER).format(profiles=profiles), _parameters(source, load))
     return changed
 
 
@@ -138,7 +152,7 @@ def leave(connection: Connection[Any], *, source: Source, load: Load) -> int:
     with cursor(connection) as cur:
         lock_slices(cur, load.account_id, ALL_SLICES)
         cur.execute(LEAVING, _parameters(source, load))
-        _forget(cur, "leaving", (), source, load)
+        _forget(cur, "leaving", sql.Identifier("profiles"), (), source, load)
         return cur.execute(LEAVE, _parameters(source, load)).rowcount
 
 
@@ -167,11 +181,13 @@ def touched(connection: Connection[Any], *, load: Load) -> pl.DataFrame:
 def _stage(cur: Cursors, ids: Iterable[pl.Series]) -> None:
     cur.execute(STAGE)
     for each in ids:
-        copy(cur, sql.Identifier("present"), each.unique().to_frame("profile_id"), {"profile_id": "uuid"})
+        copy(cur, sql.Identifier("present"), each.unique().sort().to_frame("profile_id"), {"profile_id": "uuid"})
 
 
-def _forget(cur: Cursors, people: str, kept: Sequence[str], source: Source, load: Load) -> int:
-    statement = sql.SQL(FORGET).format(people=sql.Identifier(people))
+def _forget(
+    cur: Cursors, people: str, profiles: sql.Identifier, kept: Sequence[str], source: Source, load: Load
+) -> int:
+    statement = sql.SQL(FORGET).format(people=sql.Identifier(people), profiles=profiles)
     ((changed,),) = cur.execute(statement, _parameters(source, load) | {"kept": list(kept)}).fetchall()
     return int(changed)
 
