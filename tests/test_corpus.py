@@ -18,7 +18,7 @@ from tests.faults.program import Program
 from ingestd.cli.check import examine
 from ingestd.store import embedded
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 AT_THE_DOOR = (INCORRECT, NO_FILE)
 """What HTTP answers at once with a problem, where SFTP can only tell it as an ingestion that has failed."""

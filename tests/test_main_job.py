@@ -77,7 +77,7 @@ async def test_the_samples_give_the_documented_outcome_with_any_client(tenant, s
 
 
 def counts(**given):
-    names = ("read", "accepted", "rejected", "blank", "created", "updated", "unchanged", "merged", "erased")
+    names = ("read", "accepted", "rejected", "blank", "created", "updated", "unchanged", "merged", "erased", "removed")
     return dict.fromkeys(names, 0) | given
 
 

@@ -41,7 +41,8 @@ async def test_a_webhook_is_chosen_for_a_segment_and_for_a_data_source(tenant, r
     ]
     for ingestion in told:
         await receiver.until("ingestion.completed", ingestion)
-    assert {each["data"]["id"] for each in receiver.told} == set(told)
+    await receiver.until("segment.refreshed", made[0])
+    assert {each["data"]["id"] for each in receiver.told} == {*told, made[0]}
     (await tenant.http.delete(f"/v1/webhooks/{chosen}")).raise_for_status()
     for path in (segment, source):
         assert (await tenant.http.get(path)).json()["webhooks"] == []

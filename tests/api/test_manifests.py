@@ -22,7 +22,7 @@ async def test_a_draft_is_written_shown_changed_and_submitted(tenant):
     assert shown["plan"] == {
         "file_name": "x.csv",
         "target": "profiles",
-        "columns": {"age": {"name": None, "type": "INTEGER"}},
+        "columns": {"age": {"name": None, "type": "INTEGER", "kind": None}},
     }
     early = await tenant.http.post(f"{path}/submit")
     assert (early.status_code, early.json()["code"]) == (422, "no_data_file")

@@ -13,6 +13,7 @@ PHASES = "coverage,fuzzing" if examples(1) == 1 else "coverage,fuzzing,stateful"
 """Sequences of requests, each made up from the answers before it, take minutes: `make nightly` has them."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600 * examples(1))
 async def test_no_request_gets_an_answer_that_the_document_does_not_have(tenant, tmp_path):
     await tenant.http.get("/openapi.json")  # made now: the first answer may take longer than schemathesis waits
