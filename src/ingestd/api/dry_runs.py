@@ -13,7 +13,7 @@ from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
-from ingestd.store import ingestions
+from ingestd.store import ingestion_views, ingestions
 
 router = Router(prefix="/v1/ingestions", tags=["Ingestions"])
 
@@ -60,7 +60,7 @@ class DryRunOut(BaseModel):
 async def get_one(ingestion_id: IngestionId, service: Service, caller: Caller) -> DryRunOut:
     """What the file would do to people; 404 unless the ingestion is a dry run that has completed."""
     async with service.intake.sessions() as session:
-        row = await ingestions.get(session, caller.account_id, ingestion_id)
+        row = await ingestion_views.get(session, caller.account_id, ingestion_id)
         found = await ingestions.rehearsal(session, ingestion_id)
     if found is None:
         raise NotFound("The ingestion is no dry run that has completed.")

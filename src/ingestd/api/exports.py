@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from ingestd.api.context import Parts
 from ingestd.domain.ingestion import Counts, IngestionView
 from ingestd.pipeline.report import ACTIVE
-from ingestd.store import activity, ingestions
+from ingestd.store import activity, ingestion_views
 from ingestd.store.activity import Wanted
 
 CSV: Final = "text/csv"
@@ -56,7 +56,7 @@ async def _pieces(service: Parts, account_id: UUID, which: Wanted) -> AsyncItera
     async with service.exports, service.intake.sessions() as session:
         ready: list[Sequence[Any]] = []
         async for row in activity.export(session, account_id, which):
-            ready.append(_cells(ingestions.view(row)))
+            ready.append(_cells(ingestion_views.view(row)))
             if len(ready) == _ROWS_AT_ONCE:
                 yield written(ready)
                 ready.clear()

@@ -20,7 +20,7 @@ from ingestd.api.ids import IngestionId
 from ingestd.api.pause import pause
 from ingestd.api.routes import Router
 from ingestd.domain.ingestion import IngestionView
-from ingestd.store import ingestions
+from ingestd.store import ingestion_views
 
 router = Router(prefix="/v1/ingestions", tags=["Ingestions"])
 
@@ -61,7 +61,7 @@ async def follow(
 
     async def look() -> IngestionView:
         async with service.intake.sessions() as session:
-            return ingestions.view(await ingestions.get(session, caller.account_id, ingestion_id))
+            return ingestion_views.view(await ingestion_views.get(session, caller.account_id, ingestion_id))
 
     first = await look()
     if first.status.terminal and _id(first.model_dump_json()) == last_event_id:

@@ -29,7 +29,7 @@ from ingestd.ingest.intake import Intake
 from ingestd.ingest.pairing import submit_file
 from ingestd.ingest.segments import submit_segment
 from ingestd.ingest.uploads import NewSegment, Upload, header_of, submit_upload
-from ingestd.store import activity, ingestions
+from ingestd.store import activity, ingestion_views
 from ingestd.store.activity import Wanted
 from ingestd.store.engine import utc_now
 from ingestd.store.ingestions import Ingestion
@@ -147,7 +147,7 @@ async def list_all(
     if prefers_csv(request):
         return exported(service, caller.account_id, which, head=request.state.head)
     rows = await activity.page(tx, caller.account_id, asked.cut, which)
-    return asked.page(IngestionPage, rows, ingestions.view)
+    return asked.page(IngestionPage, rows, ingestion_views.view)
 
 
 @router.post(
@@ -214,7 +214,7 @@ async def get_one(
     waited = 0.0
     while True:
         async with service.intake.sessions() as session:
-            shown = ingestions.view(await ingestions.get(session, caller.account_id, ingestion_id))
+            shown = ingestion_views.view(await ingestion_views.get(session, caller.account_id, ingestion_id))
         if shown.status.terminal or waited >= wait or service.stopping.is_set():
             return shown
         await pause(service.stopping, LOOK_SECONDS)
@@ -230,7 +230,7 @@ async def get_one(
 async def cancel(ingestion_id: IngestionId, tx: Tx, caller: Caller) -> IngestionView:
     """End an ingestion before anything of it is applied; 409 where rows are being applied or it has ended."""
     await control.cancel(tx, caller.account_id, ingestion_id, now=utc_now())
-    shown = ingestions.view(await ingestions.get(tx, caller.account_id, ingestion_id))
+    shown = ingestion_views.view(await ingestion_views.get(tx, caller.account_id, ingestion_id))
     audit.note(tx, caller, "ingestion.cancelled", shown.id)
     return shown
 
@@ -275,7 +275,7 @@ async def retry(
 
 async def accepted(tx: Tx, caller: Principal, response: Response, ingestion_id: Any, action: str) -> IngestionView:
     """The answer to a request that made an ingestion: where it is, and how it stands."""
-    shown = ingestions.view(await ingestions.get(tx, caller.account_id, ingestion_id))
+    shown = ingestion_views.view(await ingestion_views.get(tx, caller.account_id, ingestion_id))
     audit.note(tx, caller, action, shown.id, after=shown)
     response.headers["Location"] = f"{router.prefix}/{shown.id}"
     return shown

@@ -27,7 +27,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.rejection import ROW_REASONS
 from ingestd.ingest.work import UNREPORTED
 from ingestd.pipeline import report
-from ingestd.store import attributes, ingestions
+from ingestd.store import attributes, ingestion_views, ingestions
 from ingestd.store.engine import transaction
 from ingestd.store.page import numbered
 
@@ -155,7 +155,7 @@ async def _read_personal(service: Parts, caller: Principal, row: Row[Any]) -> No
 
 
 async def some_rejects(service: Parts, row: Row[Any], limit: int) -> list[RejectOut]:
-    """The first rejected rows of an ingestion, a row of `ingestions.shown`."""
+    """The first rejected rows of an ingestion, a row of `ingestion_views.shown`."""
     found: list[RejectOut] = await _of_log(service, row, lambda log: _rejects(log, 0, limit), [])
     return found
 
@@ -170,7 +170,7 @@ def _rejects(log: BinaryIO, after: int, limit: int) -> list[RejectOut]:
 
 async def _ingestion(service: Parts, account_id: UUID, ingestion_id: UUID) -> Row[Any]:
     async with service.intake.sessions() as session:
-        return await ingestions.get(session, account_id, ingestion_id)
+        return await ingestion_views.get(session, account_id, ingestion_id)
 
 
 async def _of_log(service: Parts, row: Row[Any], read: Callable[[BinaryIO], T], nothing: T) -> T:

@@ -15,7 +15,7 @@ from ingestd.domain.plan import Mode, Plan
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.tell import tell
-from ingestd.store import accounts, files, ingestions
+from ingestd.store import accounts, files, ingestion_views, ingestions
 from ingestd.store.files import FileState
 from ingestd.store.ingestions import Ingestion
 
@@ -29,7 +29,7 @@ class Rows(StrEnum):
 
 async def cancel(session: AsyncSession, account_id: UUID, ingestion_id: UUID, *, now: datetime) -> None:
     """End an ingestion before anything of it is applied, or raise Conflict where it is too late."""
-    await ingestions.get(session, account_id, ingestion_id)
+    await ingestion_views.get(session, account_id, ingestion_id)
     if not await ingestions.cancel(session, ingestion_id, now=now):
         raise Conflict("It is too late: rows are being applied, or the ingestion has ended.", code="too_late")
     await tell(session, NoticeType.INGESTION_CANCELLED, ingestion_id, now=now)
@@ -43,7 +43,7 @@ async def confirm(
     Its file is checked again, against the members as they are then.
     """
     seq = await accounts.take_seq(session, account_id)
-    await ingestions.get(session, account_id, ingestion_id)
+    await ingestion_views.get(session, account_id, ingestion_id)
     if not await ingestions.confirm(session, ingestion_id, seq=seq):
         raise Conflict("The ingestion is not held.", code="not_held")
     await intake.engine.enqueue(session, ingestion_id=ingestion_id, account_id=account_id, seq=seq, again=True)

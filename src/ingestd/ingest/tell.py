@@ -15,7 +15,7 @@ from ingestd.domain.notice import NoticeType, thin
 from ingestd.domain.plan import Target
 from ingestd.domain.recipient import normal_address
 from ingestd.domain.run import RESULT_OF, Outcome
-from ingestd.store import ingestions, messages, notices, runs, segments
+from ingestd.store import ingestion_views, messages, notices, runs, segments
 from ingestd.store.engine import new_id
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.notices import Notice
@@ -24,8 +24,8 @@ from ingestd.store.runs import Run
 
 def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeType, *, now: datetime) -> None:
     """Write that something happened to an ingestion, which is shown as it stands in this transaction."""
-    row = connection.execute(ingestions.shown(Ingestion.id == ingestion_id)).one()
-    view = thin(ingestions.view(row))
+    row = connection.execute(ingestion_views.shown(Ingestion.id == ingestion_id)).one()
+    view = thin(ingestion_views.view(row))
     told = Notice(
         id=new_id(),
         account_id=row.account_id,

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.ingestion import Channel, Status
 from ingestd.domain.plan import Target
-from ingestd.store.ingestions import Ingestion, shown
+from ingestd.store.ingestion_views import shown
+from ingestd.store.ingestions import Ingestion
 from ingestd.store.page import Cut, Sorts
 
 SORTS: Final[Sorts] = {"created_at": (Ingestion.created_at, Ingestion.id)}
@@ -41,7 +42,7 @@ class Wanted:
 
 
 async def page(session: AsyncSession, account_id: UUID, cut: Cut, wanted: Wanted) -> list[Row[Any]]:
-    """Some of the wanted ingestions of the account, as rows of `ingestions.shown`."""
+    """Some of the wanted ingestions of the account, as rows of `ingestion_views.shown`."""
     found = await session.execute(cut.of(_of(account_id, wanted)))
     return list(found.all())
 

@@ -13,7 +13,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    ColumnElement,
     Connection,
     ForeignKey,
     Index,
@@ -32,16 +31,12 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
-from ingestd.domain import ids
 from ingestd.domain.errors import IngestdError, NotFound
-from ingestd.domain.ids import Prefix
-from ingestd.domain.ingestion import BEFORE_APPLYING, NO_PROGRESS, Counts, IngestionView, Stage, Status
+from ingestd.domain.ingestion import BEFORE_APPLYING, NO_PROGRESS, Counts, Stage, Status
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
 from ingestd.store.data_sources import DataSource
 from ingestd.store.files import File
-from ingestd.store.manifests import Manifest
-from ingestd.store.segments import Segment
 
 LONG: Final = timedelta(hours=2)
 """How long processing may take before it counts as delayed, and then until it does so again (D29)."""
@@ -130,15 +125,6 @@ class FenceLost(IngestdError):
     code = "fence_lost"
 
 
-async def get(session: AsyncSession, account_id: UUID, ingestion_id: UUID) -> Row[Any]:
-    """An ingestion of the account as `shown` gives it, or NotFound."""
-    found = await session.execute(shown(Ingestion.account_id == account_id, Ingestion.id == ingestion_id))
-    row: Row[Any] | None = found.one_or_none()
-    if row is None:
-        raise NotFound("There is no such ingestion.")
-    return row
-
-
 IS_OPEN = text("status IN ('scheduled', 'in_progress')")
 """As the index `ix_ingestions_open` says it."""
 
@@ -179,10 +165,6 @@ async def cancel(session: AsyncSession, ingestion_id: UUID, *, now: datetime) ->
     return changed.first() is not None
 
 
-_SHOWN = tuple(column for column in Ingestion.__table__.c if column.key not in {"plan", "checked", "rehearsal"})
-"""All but what may be large and is never shown."""
-
-
 async def confirm(session: AsyncSession, ingestion_id: UUID, *, seq: int) -> bool:
     """Let an ingestion that is held begin anew, with another number and nothing to be held for; False for any other."""
     changed = await session.execute(
@@ -208,69 +190,6 @@ def cancel_held(connection: Connection, before: datetime, *, now: datetime) -> l
     held = (IS_OPEN, Ingestion.stage == Stage.HELD, Ingestion.started_at < before)
     ended = update(Ingestion).where(*held).values(status=Status.CANCELLED, stage=Stage.DONE, finished_at=now)
     return list(connection.scalars(ended.returning(Ingestion.id)))
-
-
-def shown(*where: ColumnElement[bool]) -> Select[Any]:
-    """The statement that gives ingestions with all that `view` shows; for either kind of connection."""
-    return (
-        select(
-            *_SHOWN,
-            File.name,
-            File.size_bytes,
-            File.sha256,
-            Manifest.name.label("manifest_name"),
-            DataSource.name.label("data_source_name"),
-            Segment.name.label("segment_name"),
-        )
-        .outerjoin(File, File.id == Ingestion.file_id)
-        .outerjoin(Manifest, Manifest.id == Ingestion.manifest_id)
-        .outerjoin(DataSource, DataSource.id == Ingestion.data_source_id)
-        .outerjoin(Segment, Segment.id == Ingestion.segment_id)
-        .where(*where)
-    )
-
-
-def view(row: Row[Any]) -> IngestionView:
-    """An ingestion as clients and webhook receivers see it, from a row of `shown`."""
-    found = row._mapping  # noqa: SLF001 -- SQLAlchemy's public name for it
-    file = found["file_id"] and {
-        "id": ids.show(Prefix.FILE, found["file_id"]),
-        "name": found["name"],
-        "size_bytes": found["size_bytes"],
-        "sha256": found["sha256"],
-    }
-    manifest = found["manifest_id"] and {
-        "id": ids.show(Prefix.MANIFEST, found["manifest_id"]),
-        "name": found["manifest_name"],
-    }
-    data_source = found["data_source_id"] and {
-        "id": ids.show(Prefix.DATA_SOURCE, found["data_source_id"]),
-        "name": found["data_source_name"],
-    }
-    segment = found["segment_id"] and {
-        "id": ids.show(Prefix.SEGMENT, found["segment_id"]),
-        "name": found["segment_name"],
-    }
-    error_file = found["error_blob"] and {"size_bytes": found["error_size_bytes"], "rows": found["counts"]["rejected"]}
-    return IngestionView.model_validate(
-        {name: found[name] for name in _SHOWN_AS_THEY_ARE}
-        | {
-            "id": ids.show(Prefix.INGESTION, found["id"]),
-            "file": file,
-            "manifest": manifest,
-            "data_source": data_source,
-            "segment": segment,
-            "held": found["held"] if found["stage"] == Stage.HELD else None,
-            "error_file": error_file,
-            "retry_of": found["retry_of"] and ids.show(Prefix.INGESTION, found["retry_of"]),
-        }
-    )
-
-
-_SHOWN_AS_THEY_ARE = (
-    "channel", "target", "status", "stage", "mode", "dry_run", "uploaded_by", "progress", "counts", "error", "warnings",
-    "created_at", "started_at", "finished_at",
-)  # fmt: skip
 
 
 async def last_of_source(session: AsyncSession, source_id: UUID) -> UUID | None:
