@@ -19,6 +19,7 @@ from sqlalchemy import (
     Row,
     String,
     and_,
+    any_,
     case,
     cast,
     column,
@@ -32,7 +33,7 @@ from sqlalchemy import (
     table,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.column import DataType
@@ -145,7 +146,7 @@ def _compared(test: Test, meaning: Meaning, keys: AccountKeys) -> ColumnElement[
         if meaning.personal:
             place = meaning.name if word is None else identifier_place(word)
             values = [{SEALED: token} for value in values for token in keys.tokens(place, canonical_of(value))]
-        return or_(false(), *(_equals(found, value) for value in values))
+        return _equals_any(found, values)
     if meaning.format is DataType.DATE:
         number: ColumnElement[Any] = cast(Profile.attributes[(meaning.name, "$D")].astext, BigInteger)
         values = [value["$D"] for value in values]
@@ -161,8 +162,11 @@ _ordered: Final[Mapping[Operator, Callable[..., ColumnElement[Any]]]] = {
 }
 
 
-def _equals(found: ColumnElement[Any], value: Any) -> ColumnElement[Any]:
-    return or_(found == literal(value, JSONB), found.op("@>")(literal([value], JSONB)))
+def _equals_any(found: ColumnElement[Any], values: list[Any]) -> ColumnElement[Any]:
+    """One look for all values, which PostgreSQL hashes: one for each makes long lists slow."""
+    in_list = or_(false(), *(found.bool_op("@>")(literal([value], JSONB)) for value in values))
+    one_of = found == any_(literal(values, ARRAY(JSONB)))
+    return case((func.jsonb_typeof(found) == "array", in_list), else_=one_of)
 
 
 def _contains(found: ColumnElement[Any], words: str) -> ColumnElement[Any]:
