@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import filters, hostile, latency, lists, profiles, segments, small, upload, webhooks
+from benchmarks import filters, hostile, latency, listing, lists, profiles, segments, small, upload, webhooks
 from benchmarks.machine import Measured
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -45,6 +45,7 @@ HOSTILE: Final = ("mb", "seconds", "status", "error", "rows_read", "rows_accepte
                   "requests", "api_p50_ms", "api_p99_ms")  # fmt: skip
 UPLOAD: Final = ("mb", "seconds", "mb_per_s", "rows_per_s", "rows_accepted", "rows_rejected", "truth_rejected")
 FILTER: Final = ("profiles", "fill_seconds", "seconds", "members", "members_as_truth")
+LISTING: Final = ("files", "seconds", "right")
 SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
 
 
@@ -156,6 +157,20 @@ def measure_webhooks(
     _write(measured, out)
     if any(telling.lost or telling.unexplained_repeats for telling in measured):
         raise SystemExit("Events were lost, or came again without a reason.")
+
+
+@app.command("listing")
+def measure_listing(
+    files: Annotated[int, typer.Option(min=1, max=10_000, help="In the one folder.")] = 10_000,
+    runs: Annotated[int, typer.Option(min=1, help="How often to ask over each protocol.")] = 3,
+    out: Json = None,
+    folder: Folder = None,
+) -> None:
+    """Ask which of many files on an FTP and on an SFTP server would be picked."""
+    measured = _shown(listing.measure(files=files, runs=runs, parent=folder), LISTING)
+    _write(measured, out)
+    if not all(each.right for each in measured):
+        raise SystemExit("The file that would be picked is not the newest.")
 
 
 def _shown(measured: Iterable[M], names: Sequence[str]) -> list[M]:

@@ -113,3 +113,11 @@ async def test_every_list_is_asked_in_every_order_and_with_every_filter(tmp_path
         assert any(question.startswith("/v1/ingestions?") and f"{name}=" in question for question in questions)
     assert lists["requests"] > len(questions)
     assert all(half <= most <= lists["slowest_p99_ms"] for half, most in lists["questions"].values())
+
+
+async def test_the_newest_of_many_files_is_found_over_ftp_and_over_sftp(tmp_path):
+    ftp, sftp = await measured(tmp_path / "out.json", "listing", "--files", "50", "--runs", "1")
+    assert (ftp["variant"], sftp["variant"]) == ("ftp", "sftp")
+    for each in (ftp, sftp):
+        assert (each["files"], each["right"]) == (50, True)
+        assert each["seconds"] > 0

@@ -196,6 +196,15 @@ async def test_hostile_names_are_skipped_and_counted():
     assert running.said() <= {"USER", "PASS", "PWD", "TYPE", "EPSV", "MLSD"}
 
 
+@pytest.mark.threat("T136")
+@pytest.mark.parametrize("time", ["", "99999999999999", "20201001020000.1e999", "\u0662" * 14, "20201001", "-" * 14])
+async def test_a_file_without_a_time_that_can_be_read_is_skipped_and_counted(time):
+    async with ScriptedFtp() as running:
+        running.modified = time
+        found = await listed(running)
+    assert (found.files, found.skipped) == ((), 1)
+
+
 @pytest.mark.threat("T139")
 @pytest.mark.parametrize("piece", ["220-hello\r\n", "x" * 100, "220-" + "x" * 9000 + "\r\n"])
 async def test_a_banner_that_does_not_end_is_left(piece):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import unicodedata
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -208,7 +207,7 @@ def _parts(text: str) -> list[str]:
             raise _path_invalid(f"{part!r} may not stand in a path: it begins at the root folder and leads down only.")
         if "*" in part or "?" in part:
             raise _path_invalid("Wildcards are not needed: of a folder the newest matching file is taken.")
-        if any(unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for char in part):
+        if not part.isprintable():
             raise _path_invalid("A path may not hold control characters.")
     return parts
 

@@ -13,7 +13,6 @@ from ingestd.domain.errors import NotFound
 SEPARATOR: Final = "__"
 MAX_NAME: Final = 200
 """Characters of a file's name at most."""
-_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +34,7 @@ class Choice:
 
 def is_safe(name: str) -> bool:
     """Whether a name in a listing is one plain component that can be asked for and shown (T136)."""
-    return (
-        0 < len(name) <= MAX_NAME
-        and name not in {".", ".."}
-        and not any(char in "/\\" or unicodedata.category(char) in _HIDDEN for char in name)
-    )
+    return 0 < len(name) <= MAX_NAME and name not in {".", ".."} and name.isprintable() and not {"/", "\\"} & set(name)
 
 
 def fits(name: str, stem: str, extension: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -17,6 +17,7 @@ from ingestd.fetch.control import Control, context_for, failures, refused_by
 from ingestd.fetch.remote import BLOCK, Listing, Server, Step, Terms, listing_time, too_long
 
 LISTING_LINE: Final = 4 * 1024
+LISTING_PIECE: Final = 64 * 1024
 ASKED_FOR: Final = 64
 """Files of which exact times are asked one by one: the dates of LIST are good enough to tell which may be newest."""
 
@@ -99,7 +100,7 @@ class FtpRemote:
     async def _mlsd(self, folder: str, wanted: Callable[[str], bool]) -> Listing:
         found = _Found(wanted)
         async for line in self._lines(f"MLSD {self._path(folder)}"):
-            facts, name = _facts(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+            facts, name = _facts(line.decode("utf-8", "surrogateescape"))
             if facts.get("type") not in {"cdir", "pdir"}:
                 found.add(
                     name, facts.get("type", ""), size=_number(facts.get("size", "")), at=_moment(facts), exact=True
@@ -122,14 +123,19 @@ class FtpRemote:
         """The lines of a listing, counted (T133)."""
         stream = await self._control.get_stream(command, "1xx")
         entries = size = 0
+        rest = b""
         try:
-            while line := await stream.readline():
-                entries, size = entries + 1, size + len(line)
+            while piece := await stream.read(LISTING_PIECE):
+                *lines, rest = (rest + piece).split(b"\n")
+                entries, size = entries + len(lines), size + len(piece)
                 if entries > self._settings.listing_entries + 2 or size > self._settings.listing_bytes:
                     raise too_long(self._settings)
-                if len(line) > LISTING_LINE:
+                if max(map(len, lines), default=len(rest)) > LISTING_LINE:
                     raise Unavailable("The folder's listing has a line that is too long.", code="listing_limit")
-                yield line
+                for line in lines:
+                    yield line.rstrip(b"\r")
+            if rest:
+                yield rest
             await stream.finish()
         finally:
             stream.close()
@@ -138,8 +144,10 @@ class FtpRemote:
         """Ask for the exact size and time of those entries that may be the newest, where the listing has neither."""
         vague = sorted(found.vague, key=lambda entry: entry[1] or _LONG_AGO, reverse=True)
         for name, _, _ in vague[:ASKED_FOR]:
-            with suppress(aioftp.StatusCodeError):  # gone since, or no plain file
+            try:
                 found.files.append(await self._exact(self._path(folder, name), name))
+            except aioftp.StatusCodeError:  # gone since, or no plain file
+                found.skipped += 1
         for name, at, size in vague[ASKED_FOR:]:
             if at is None or size is None:
                 found.skipped += 1
@@ -215,11 +223,14 @@ def _number(text: str) -> int | None:
 def _moment(facts: Mapping[str, Any]) -> datetime | None:
     """The fact `modify`, `YYYYMMDDHHMMSS` with or without a fraction, in UTC; None where it is missing or broken."""
     whole, _, fraction = str(facts.get("modify", "")).partition(".")
+    digits = whole + fraction[:6]
+    if len(whole) != 14 or not (digits.isascii() and digits.isdigit()):
+        return None
     try:
-        at = datetime.strptime(whole, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-        return at + timedelta(seconds=float(f"0.{fraction or 0}"))
+        at = datetime.fromisoformat(f"{whole[:8]}T{whole[8:]}Z")
     except ValueError:
         return None
+    return at + timedelta(microseconds=int(fraction[:6].ljust(6, "0"))) if fraction else at
 
 
 def _file(name: str, facts: dict[str, str]) -> RemoteFile | None:
