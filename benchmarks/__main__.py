@@ -176,7 +176,8 @@ def measure_listing(
 def _shown(measured: Iterable[M], names: Sequence[str]) -> list[M]:
     """Collect what is measured and print it: a line for each figure, a column for each measurement."""
     found = list(measured)
-    table = Table("", title=f"{found[0].work} on {found[0].machine.cores} cores of {found[0].machine.processor}")
+    console.print(f"{found[0].work} on {found[0].machine.cores} cores of {found[0].machine.processor}", soft_wrap=True)
+    table = Table("")
     for each in found:
         table.add_column(f"{each.variant} {each.run}", justify="right")
     figures = [asdict(each) for each in found]
