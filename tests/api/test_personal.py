@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import asynccontextmanager
 
 import httpx
@@ -42,6 +43,11 @@ async def rows(tenant, query="SELECT attributes, identifiers, origins FROM profi
         return list(await session.execute(text(query), {"account": account_of(tenant)}))
 
 
+async def words(tenant):
+    """What stands in the account's profiles, cut so that a token stays whole: its letters may spell anything."""
+    return set(re.split(r"[^\w+/=-]+", str(await rows(tenant))))
+
+
 async def sealed(tenant, name):
     """Wait until an attribute's stored values are sealed; the test's time limit ends a wait in vain."""
     while True:
@@ -64,8 +70,9 @@ async def look_up(http, value, kind="crmid"):
 @pytest.mark.threat("T113")
 async def test_personal_values_are_sealed_stay_searchable_and_are_seen_by_who_may(tenant):
     await people(tenant)
-    stored = str(await rows(tenant))
-    assert not any(value in stored for value in (PHONE, "919876543210", "Ulm", "30"))
+    stored = await words(tenant)
+    assert "E" in stored  # the key of a sealed value
+    assert stored.isdisjoint({PHONE, PHONE[1:], "Ulm", "30"})
     async with key_of(tenant, "profiles:read") as stranger:
         masked = await look_up(stranger, PHONE, "hm")
         assert masked["attributes"] == {"city": MASK, "age": MASK}
@@ -88,7 +95,7 @@ async def test_equal_personal_values_change_nothing_whatever_door_brings_them(te
     assert (moved["counts"]["unchanged"], moved["counts"]["updated"]) == (1, 1)
     pushed = await tenant.push(b"identity,city,city.operation\nu-1,Ulm,$add\nu-1,Bonn,$add\nu-1,Ulm,$remove\n")
     assert pushed["counts"]["created"] == 1
-    assert "Bonn" not in str(await rows(tenant))
+    assert "Bonn" not in await words(tenant)
     assert (await tenant.profile("u-1"))["attributes"] == {"city": ["Bonn"]}
 
 
