@@ -39,3 +39,27 @@ async def test_a_look_that_fails_is_made_up_for_and_the_clock_stops_when_told(te
         await looks.get()
     stop.set()
     await running
+
+
+async def test_a_system_clock_that_is_put_back_lets_no_look_wait(tenant, monkeypatch):
+    start, looks = utc_now(), asyncio.Queue()
+    shown = [start + timedelta(hours=hours) for hours in (0, -1, -25, 1, -1)]
+    times = iter(shown)
+
+    async def look(_sessions, _engine, now):
+        looks.put_nowait(now)
+
+    async def none(*_):
+        pass
+
+    monkeypatch.setattr(clock, "utc_now", lambda: next(times, start))
+    monkeypatch.setattr(clock, "tick", look)
+    for chore in ("settle_waiting", "tell_delays"):
+        monkeypatch.setattr(clock, chore, none)
+    monkeypatch.setattr(clock, "LOOK_SECONDS", 0.01)
+    stop = asyncio.Event()
+    running = asyncio.create_task(clock.Clock(tenant.app.intake).run(stop))
+    seen = [await looks.get() for _ in shown]
+    stop.set()
+    await running
+    assert seen == shown

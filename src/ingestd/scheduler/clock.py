@@ -1,19 +1,16 @@
 """The clock: looks again and again whether something is due.
 
-APScheduler is its alarm and no more: it keeps nothing and knows of no schedule. What is due, and what was done, are
-rows; so a schedule that is made or changed meanwhile is found by the next look, and it does not matter which replica
-looks, how often, or what a system clock that is put back or forward does to the alarm.
+What is due, and what was done, are rows; so a schedule that is made or changed meanwhile is found by the next look, and
+it does not matter which replica looks, or how often. Between two looks the loop's own time is counted, which nobody can
+put back or forward: a system clock that is set anew makes looks neither pause nor hurry.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Final
-
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from ingestd import telemetry
 from ingestd.ingest.delays import tell_delays
@@ -22,7 +19,7 @@ from ingestd.ingest.intake import Intake
 from ingestd.scheduler.ticks import tick
 from ingestd.store.engine import utc_now
 
-LOOK_SECONDS: Final = 5
+LOOK_SECONDS: Final = 5.0
 
 log = telemetry.logger(__name__)
 
@@ -34,29 +31,19 @@ class Clock:
     intake: Intake
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look now and then every few seconds, one look at a time, until `stop` is set."""
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)  # that a look is skipped while one goes on is meant
-        alarm = AsyncIOScheduler(timezone=UTC)
-        alarm.add_job(
-            self.look,
-            "interval",
-            seconds=LOOK_SECONDS,
-            next_run_time=utc_now(),
-            max_instances=1,
-            coalesce=True,
-            misfire_grace_time=None,
-        )
-        alarm.start()
-        try:
-            await stop.wait()
-        finally:
-            alarm.shutdown()
+        """Look now and every few seconds, one look at a time, until `stop` is set."""
+        while not stop.is_set():
+            await self.look()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await stop.wait()
 
     async def look(self) -> None:
         """Look once; one that fails is made up for by the next."""
         try:
-            await tick(self.intake.sessions, self.intake.engine, utc_now())
-            await settle_waiting(self.intake, utc_now())
+            now = utc_now()
+            await tick(self.intake.sessions, self.intake.engine, now)
+            await settle_waiting(self.intake, now)
             await tell_delays(self.intake.sessions)
         except Exception as fault:
             log.warning("clock_failed", exc_info=fault)
