@@ -197,6 +197,67 @@ async def test_hostile_names_are_skipped_and_counted():
 
 
 @pytest.mark.threat("T136")
+async def test_hostile_names_are_skipped_and_counted_where_the_server_knows_only_list():
+    class Old(ScriptedFtp):
+        async def mlsd(self, session, _):
+            await session.say("502 No MLSD")
+
+        async def list(self, session, _):
+            entries = [f"-rw-r--r-- 1 a a 1 Oct 01 02:00 {name}" for name in [*NAMES, NAME]]
+            entries.append("lrwxrwxrwx 1 a a 1 Oct 01 02:00 demo__link.csv -> /etc/passwd")
+            await self.send(session, "".join(f"{entry}\r\n" for entry in entries).encode())
+
+        async def size(self, session, _):
+            await session.say("213 1")
+
+        async def mdtm(self, session, _):
+            await session.say(f"213 {self.modified}")
+
+    async with Old() as running:
+        found = await listed(running)
+    assert [file.name for file in found.files] == [NAME]
+    assert found.skipped == len(NAMES)  # a line without a name is taken for one of the folder itself
+    assert [line for line in running.commands if line[:4] in {"SIZE", "MDTM"}] == [f"SIZE /{NAME}", f"MDTM /{NAME}"]
+
+
+@pytest.mark.threat("T136")
+async def test_hostile_names_over_sftp_are_skipped_and_counted(tmp_path):
+    class Names(asyncssh.SFTPServer):
+        async def scandir(self, _path):
+            for name, mode in [*((each, 0o100644) for each in [*NAMES, NAME]), ("demo__link.csv", 0o120777)]:
+                attrs = asyncssh.SFTPAttrs(size=1, permissions=mode, atime=0, mtime=0)
+                yield asyncssh.SFTPName(name.encode(), b"", attrs)
+
+    async with SftpServer(tmp_path, handler=Names) as running:
+        found = await listed(running)
+    assert [file.name for file in found.files] == [NAME]
+    assert found.skipped == len(NAMES) + 1
+
+
+@pytest.mark.threat("T136")
+@pytest.mark.parametrize("answer", ['"/in\rDELE b"', '"/in\x1b[2J"', '"in"', '""', "nowhere"])
+async def test_where_the_login_leads_to_is_a_path_or_nothing_is_asked_for(answer):
+    class Astray(ScriptedFtp):
+        async def pwd(self, session, _):
+            await session.say(f"257 {answer}")
+
+    async with Astray() as running:
+        assert await refusal(running, root="in") == "protocol_error"
+    assert running.said() <= {"USER", "PASS", "TYPE", "PWD"}
+
+
+@pytest.mark.threat("T136")
+async def test_every_path_that_is_asked_for_begins_at_the_root_folder():
+    async with ScriptedFtp() as running, visit(server_of(running, root="/in"), TERMS) as remote:
+        await remote.list("sub", lambda _: True)
+        await remote.look("sub", NAME)
+        async with remote.read("sub", NAME, 3) as pieces:
+            assert b"".join([piece async for piece in pieces]) == running.content[3:]
+    asked = {line for line in running.commands if line.split()[0] in {"MLSD", "MLST", "RETR", "CWD", "PWD", "LIST"}}
+    assert asked == {"MLSD /in/sub", f"MLST /in/sub/{NAME}", f"RETR /in/sub/{NAME}"}
+
+
+@pytest.mark.threat("T136")
 @pytest.mark.parametrize("time", ["", "99999999999999", "20201001020000.1e999", "\u0662" * 14, "20201001", "-" * 14])
 async def test_a_file_without_a_time_that_can_be_read_is_skipped_and_counted(time):
     async with ScriptedFtp() as running:

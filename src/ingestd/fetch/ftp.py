@@ -42,10 +42,18 @@ async def opened(
             with refused_by("login_refused", "The server does not let us in with this user name and password."):
                 await control.login(server.username, server.login.secret)
             await control.command("TYPE I", "200")  # SIZE counts bytes then
-            home = "" if server.root.startswith("/") else str(await control.get_current_directory()).rstrip("/")
+            home = "" if server.root.startswith("/") else await _home(control)
         yield FtpRemote(control, f"{home}/{server.root}".replace("//", "/").rstrip("/"), terms)
     finally:
         control.close()
+
+
+async def _home(control: Control) -> str:
+    """Where the login leads to; an answer that would be more than a path in later commands is none (T136)."""
+    home = str(await control.get_current_directory())
+    if not (home.startswith("/") and home.isprintable()):
+        raise Unavailable("The server does not tell where the login leads to.", code="protocol_error")
+    return home.rstrip("/")
 
 
 class FtpRemote:
