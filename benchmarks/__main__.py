@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import filters, hostile, latency, listing, lists, profiles, segments, small, upload, webhooks
+from benchmarks import filters, hostile, latency, listing, lists, loads, segments, small, upload, webhooks
 from benchmarks.machine import Measured
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -25,8 +25,8 @@ Runs = Annotated[int, typer.Option(min=1, help="How often to measure; each time 
 Json = Annotated[Path | None, typer.Option("--json", help="Where to write all figures, as a JSON list.")]
 Folder = Annotated[Path | None, typer.Option(help="Where to keep files and the database meanwhile.")]
 
-PROFILES: Final = (
-    "mb", "seconds", "mb_per_s", "rows_per_s", "raw_copy_seconds", "ratio_raw_copy", "peak_pss_mb",
+LOAD: Final = (
+    "mb", "seconds", "mb_per_s", "rows_per_s", "raw_copy_seconds", "ratio_raw_copy", "peak_pss_mb", "wal_mb",
     "rows_rejected", "truth_rejected", "rejected_as_truth",
 )  # fmt: skip
 LATENCY: Final = ("mb", "rate", "seconds", "requests", "api_p50_ms", "api_p99_ms", "api_p50_idle_ms", "api_p99_idle_ms",
@@ -51,8 +51,18 @@ SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
 
 @app.command("profiles")
 def measure_profiles(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Folder = None) -> None:
-    """Load a file of profiles into an empty account, then all of them again with other values."""
-    measured = _shown(profiles.measure(mb=mb, runs=runs, parent=folder), PROFILES)
+    """Load a file of profiles into an empty account, the same file again, then other values of all people."""
+    _measure_loads("profiles", mb, runs, out, folder)
+
+
+@app.command("events")
+def measure_events(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Folder = None) -> None:
+    """Load a file of events into an empty account, then the same file again, which is as many events more."""
+    _measure_loads("events", mb, runs, out, folder)
+
+
+def _measure_loads(work: loads.Work, mb: float, runs: int, out: Path | None, folder: Path | None) -> None:
+    measured = _shown(loads.measure(work, mb=mb, runs=runs, parent=folder), LOAD)
     _write(measured, out)
     if not all(load.rejected_as_truth for load in measured):
         raise SystemExit("What was rejected is not what is wrong with the file.")

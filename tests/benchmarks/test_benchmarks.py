@@ -28,9 +28,10 @@ async def measured(out, *arguments):
 
 
 async def test_loads_of_profiles_are_measured_and_their_rejected_rows_compared_with_the_truth(tmp_path):
-    first, updates = await measured(tmp_path / "out.json", "profiles", "--mb", "0.5")
-    assert (first["work"], first["variant"], updates["variant"]) == ("profiles", "first", "updates")
-    for load in (first, updates):
+    figures = await measured(tmp_path / "out.json", "profiles", "--mb", "0.5")
+    assert [load["variant"] for load in figures] == ["first", "again", "updates"]
+    for load in figures:
+        assert load["work"] == "profiles"
         assert load["mb"] == pytest.approx(0.5, rel=0.1)
         assert load["rows_rejected"] == load["truth_rejected"] > 0
         assert load["rejected_as_truth"]
@@ -38,6 +39,15 @@ async def test_loads_of_profiles_are_measured_and_their_rejected_rows_compared_w
         assert load["mb_per_s"] == pytest.approx(load["mb"] / load["seconds"], rel=0.2)
         assert load["ratio_raw_copy"] == pytest.approx(load["raw_copy_seconds"] / load["seconds"], rel=0.2)
         assert load["peak_pss_mb"] > 100
+        assert load["wal_mb"] > 0
+
+
+async def test_loads_of_events_are_measured_and_their_rejected_rows_compared_with_the_truth(tmp_path):
+    figures = await measured(tmp_path / "out.json", "events", "--mb", "0.2")
+    assert [(load["work"], load["variant"]) for load in figures] == [("events", "first"), ("events", "again")]
+    for load in figures:
+        assert load["rows_rejected"] == load["truth_rejected"] > 0
+        assert load["rejected_as_truth"]
 
 
 async def test_refreshes_of_segments_are_measured_and_their_members_compared_with_the_truth(tmp_path):
