@@ -13,6 +13,9 @@ TYPES := examples/frontend/api.d.ts
 RELEASED := openapi/released.json
 NPX   := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npx --no-install
 
+# Each command starts processes, of which each would compile the service anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export REDOCLY_TELEMETRY := off
 export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
@@ -51,7 +54,7 @@ demo: $(STAMP) ## show the whole way on a throw-away service: SFTP push, profile
 
 .PHONY: test
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: nightly
 nightly: $(STAMP) ## run the generated tests at length: 10,000 files for the scanner, sequences of requests; over an hour

@@ -32,6 +32,9 @@ hypothesis.settings.load_profile("busy machine")
 
 SAMPLES = resources.files("ingestd.cli") / "samples"
 TERMINAL = {"completed", "failed", "cancelled"}
+TLS = httpx.create_ssl_context()
+"""Reads all certificates, and each client of its own would."""
+
 FAST_AND_LOOSE = {"fsync": "off", "synchronous_commit": "off", "shared_buffers": "64MB"}
 
 
@@ -118,6 +121,11 @@ class Tenant:
         return answer.raise_for_status().json()["data"]
 
 
+def new_client(url: str, **options: Any) -> httpx.AsyncClient:
+    """A client of an address of ours."""
+    return httpx.AsyncClient(base_url=url, trust_env=False, **{"verify": TLS, "timeout": 30} | options)
+
+
 def new_folder() -> Path:
     """A folder that the embedded database's user can pass through when the tests run as root."""
     folder = Path(tempfile.mkdtemp(prefix="ingestd-test-"))
@@ -188,7 +196,7 @@ async def open_tenant(ground: Base, app: App, folder: Path) -> AsyncIterator[Ten
         accounts.make, ground, name="test", email_domains=["example.org"], import_key=folder / "import_key"
     )
     headers = {"Authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=app.http_url, headers=headers, trust_env=False, timeout=30) as http:
+    async with new_client(app.http_url, headers=headers) as http:
         yield Tenant(app, account, key, folder / "import_key", http)
 
 

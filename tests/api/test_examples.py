@@ -10,6 +10,7 @@ import httpx
 import pytest
 from openapi_schema_validator import OAS31Validator
 from tests.api.walk import DOCUMENT, Operation, fresh, operations, owned
+from tests.conftest import new_client
 
 from ingestd.api import examples
 
@@ -75,7 +76,7 @@ async def ask(client: httpx.AsyncClient, tenant: Any, operation: Operation, ids:
 async def test_every_operation_has_an_answer_for_its_example(tenant, operator):
     ids, found = await owned(tenant), {}
     headers = {"Authorization": f"Bearer {operator}"}
-    async with httpx.AsyncClient(base_url=tenant.app.http_url, headers=headers, trust_env=False) as operators:
+    async with new_client(tenant.app.http_url, headers=headers) as operators:
         for operation in sorted(answering_json(), key=lambda each: each.method != "GET"):
             client = operators if operation.scope == "admin" else tenant.http
             found[operation.name] = plain(await ask(client, tenant, operation, ids))

@@ -6,6 +6,7 @@ import random
 import httpx
 import pytest
 from sqlalchemy import text
+from tests.conftest import TLS
 
 from ingestd.store import api_keys
 from ingestd.store.engine import transaction, utc_now
@@ -19,7 +20,7 @@ def client_of(tenant, key, address="127.0.0.1"):
     return httpx.AsyncClient(
         base_url=tenant.app.http_url,
         headers={"Authorization": f"Bearer {key}"},
-        transport=httpx.AsyncHTTPTransport(local_address=address),
+        transport=httpx.AsyncHTTPTransport(local_address=address, verify=TLS),
     )
 
 

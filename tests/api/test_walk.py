@@ -28,7 +28,7 @@ from tests.api.walk import (
     prefix_of,
     unknown,
 )
-from tests.conftest import Tenant, open_tenant
+from tests.conftest import Tenant, new_client, open_tenant
 
 from ingestd.cli import accounts
 
@@ -96,7 +96,7 @@ def test_every_id_in_a_path_is_of_a_kind_that_the_walk_knows(pair):
 @pytest.mark.threat("T153")
 @pytest.mark.parametrize("operation", ALL, ids=of)
 async def test_without_a_key_nothing_answers_but_what_is_open(pair, operation):
-    async with httpx.AsyncClient(base_url=pair.me.app.http_url, trust_env=False) as stranger:
+    async with new_client(pair.me.app.http_url) as stranger:
         answer = await ask(stranger, operation, operation.url(pair.mine))
     assert operation.is_open == (operation.name in OPEN)
     assert answer.status_code == (200 if operation.is_open else 401)

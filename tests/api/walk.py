@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from tests.conftest import Tenant
+from tests.conftest import Tenant, new_client
 
 from ingestd.api.app import document
 from ingestd.domain.ids import Prefix, read
@@ -289,7 +289,7 @@ async def client_with(tenant: Tenant, *scopes: str) -> httpx.AsyncClient:
     """A client whose key has these scopes only."""
     made = await tenant.http.post("/v1/api-keys", json={"name": "walk", "scopes": list(scopes)})
     headers = {"Authorization": f"Bearer {made.raise_for_status().json()['key']}"}
-    return httpx.AsyncClient(base_url=tenant.app.http_url, headers=headers, trust_env=False, timeout=30)
+    return new_client(tenant.app.http_url, headers=headers)
 
 
 SEGMENT = "/v1/segments/{segment_id}"

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
+from tests.conftest import new_client
 
 from ingestd.app import Role, running, serving
 from ingestd.metrics import new_metrics
@@ -21,12 +22,8 @@ from ingestd.metrics import new_metrics
 ROOT = Path(__file__).parents[2]
 
 
-def client(url, **options):
-    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=30, **options)
-
-
 async def scraped(app):
-    async with client(app.operations_url) as http:
+    async with new_client(app.operations_url) as http:
         text = (await http.get("/metrics")).raise_for_status().text
     return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
 
@@ -42,12 +39,12 @@ def away(folder):
 async def test_readiness_names_each_check(ground, app):
     checks = dict.fromkeys(("database", "migrations", "blobs", "worker", "clock", "sftp"), "ok")
     for url in (app.http_url, app.operations_url):
-        async with client(url) as http:
+        async with new_client(url) as http:
             assert (await http.get("/livez")).json() == {"status": "ok"}
             ready = await http.get("/readyz")
             assert (ready.status_code, ready.json()) == (200, {"status": "ok", "checks": checks})
     with away(Path(ground.blob_place)):
-        async with client(app.http_url) as http:
+        async with new_client(app.http_url) as http:
             ready = await http.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
     assert ready.json()["checks"] == checks | {"blobs": "unavailable"}
@@ -101,10 +98,10 @@ def test_the_documents_list_every_metric_with_its_labels():
 
 
 async def test_a_process_without_a_role_has_neither_its_door_nor_its_check(ground, app):
-    async with running(ground, [Role.API]) as api, client(api.http_url) as http:
+    async with running(ground, [Role.API]) as api, new_client(api.http_url) as http:
         assert list((await http.get("/readyz")).json()["checks"]) == ["database", "migrations", "blobs"]
         assert api.sftp_door is None
-    async with running(ground, [Role.CLOCK]) as clock, client(clock.operations_url) as http:
+    async with running(ground, [Role.CLOCK]) as clock, new_client(clock.operations_url) as http:
         assert list((await http.get("/readyz")).json()["checks"])[3:] == ["clock"]
         assert (await http.get("/version")).status_code == 200
         assert clock.http_port is None
@@ -123,16 +120,16 @@ async def test_the_api_speaks_tls_where_a_certificate_is_set(ground, app, tmp_pa
     authority.configure_trust(context)
     async with running(secured, [Role.API]) as api:
         assert api.http_url.startswith("https://localhost:")
-        async with client(api.http_url, verify=context) as trusting:
+        async with new_client(api.http_url, verify=context) as trusting:
             assert (await trusting.get("/livez")).status_code == 200
-        async with client(api.http_url) as stranger:
+        async with new_client(api.http_url) as stranger:
             with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
                 await stranger.get("/livez")
 
 
 async def stream_until_stop(port, *, stopping):
     """Read a stream to its end; tell when its first piece is there."""
-    async with client(f"http://127.0.0.1:{port}") as http, http.stream("GET", "/stream") as answer:
+    async with new_client(f"http://127.0.0.1:{port}") as http, http.stream("GET", "/stream") as answer:
         pieces = answer.aiter_raw()
         assert await anext(pieces) == b"open"
         stopping.set()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -26,13 +28,15 @@ SENDER = Sender(allow=egress.parse_allow(["127.0.0.0/8:*"]))
 
 @contextmanager
 def running(program: str, secret: str):
-    """A consumer: its URL, and what gives the next line it prints."""
+    """A consumer: its URL, and what gives the next line it prints. What starts Node is a process of its own."""
     environment = {"WEBHOOK_SECRET": secret, "PORT": "0"}
-    with subprocess.Popen(PROGRAMS[program], env=environment, stdout=subprocess.PIPE, text=True) as started:
+    with subprocess.Popen(
+        PROGRAMS[program], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as started:
         try:
             yield f"http://127.0.0.1:{started.stdout.readline().split()[-1]}/", started.stdout.readline
         finally:
-            started.kill()
+            os.killpg(started.pid, signal.SIGKILL)
 
 
 @pytest.mark.rule("S136")

@@ -14,6 +14,7 @@ import asyncssh
 import httpx
 import psutil
 import psycopg
+from tests.conftest import new_client
 
 from ingestd.app import base
 from ingestd.cli import accounts
@@ -212,7 +213,7 @@ class Client:
     def http(self):
         """A client of the API, as it is reached now."""
         headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx.AsyncClient(base_url=self.program.url, headers=headers, trust_env=False, timeout=60)
+        return new_client(self.program.url, headers=headers, timeout=60)
 
     @asynccontextmanager
     async def sftp(self):
