@@ -9,6 +9,7 @@ from tests.api.world import account_of, ingest, nothing_is_checked
 
 from ingestd.ingest.upkeep import Upkeep
 from ingestd.settings import RetentionSettings
+from ingestd.store import endings
 from ingestd.store import engine as store
 from ingestd.store.base import Base
 
@@ -32,8 +33,9 @@ async def end(tenant, operator):
 
 
 @pytest.fixture
-def upkeep(ground, app):
+def upkeep(ground, app, monkeypatch):
     sql = store.engine(ground.database_url)
+    monkeypatch.setattr(endings, "AT_ONCE", 1)
     yield Upkeep(sql, ground.blobs, RetentionSettings())
     sql.dispose()
 
@@ -54,6 +56,8 @@ async def test_a_deleted_account_is_shut_at_once_and_leaves_nothing_but_its_trai
     tenant, other, receiver, end, upkeep, operator
 ):
     ended = await tenant.ended(await ingest(tenant, "x.csv", ROWS, columns=AGE))
+    again = await tenant.http.post(f"/v1/ingestions/{ended['id']}/retry", json={"rows": "rejected"})
+    await tenant.ended(again.raise_for_status().json()["id"])
     await other.ended(await ingest(other, "x.csv", ROWS, columns=AGE))
     await receiver.until("ingestion.completed", ended["id"])
     account = account_of(tenant)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Engine, Table, delete, select, update
+from sqlalchemy import ColumnElement, Engine, Table, delete, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from ingestd.domain.errors import Conflict, NotFound
@@ -23,6 +23,9 @@ from ingestd.store.ingestions import IS_OPEN, Ingestion
 from ingestd.store.webhooks import Webhook
 
 _DESTROYED: Final = b""
+
+AT_ONCE: Final = 10_000
+"""Rows that a transaction removes, so that none is long however large the account was."""
 
 
 def shut(session: Session, account_id: UUID, *, now: datetime) -> Account:
@@ -45,14 +48,22 @@ def shut(session: Session, account_id: UUID, *, now: datetime) -> Account:
 
 
 def remove_all(engine: Engine) -> int:
-    """Remove the rows of every account that was shut, a table in a transaction; the number of accounts."""
+    """Remove the rows of every account that was shut, some of a table in a transaction; the number of accounts."""
     with engine.begin() as connection:
         shut_ones = connection.scalars(select(Account.id).where(Account.deleted_at.is_not(None))).all()
     for account_id in shut_ones:
         for table, rows in _of(account_id):
-            with engine.begin() as connection:
-                connection.execute(delete(table).where(rows))
+            while _remove_some(engine, table, rows):
+                pass
     return len(shut_ones)
+
+
+def _remove_some(engine: Engine, table: Table, rows: ColumnElement[bool]) -> bool:
+    """Remove rows of a table, the newest first, since they may refer to older ones; whether there can be more."""
+    key = table.primary_key.columns
+    newest = select(*key).where(rows).order_by(*(column.desc() for column in key)).limit(AT_ONCE)
+    with engine.begin() as connection:
+        return connection.execute(delete(table).where(tuple_(*key).in_(newest))).rowcount == AT_ONCE
 
 
 def _of(account_id: UUID) -> Iterator[tuple[Table, ColumnElement[bool]]]:
