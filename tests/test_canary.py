@@ -3,11 +3,16 @@
 import asyncio
 import io
 import logging
+from functools import partial
 
 import asyncssh
 import httpx
 import pytest
 from sqlalchemy import text
+from tests.api.sources import CRMID, source, tsv
+from tests.api.walk import SERVER
+from tests.fetch.servers import SftpServer, put
+from tests.scheduler.world import activate, ended, new_connection, scheduled
 
 from ingestd import telemetry
 from ingestd.cli.receiver import Receiver
@@ -73,6 +78,50 @@ async def requests(tenant):
             await stranger.get("/v1/me", headers={"Authorization": key})
 
 
+async def sources(tenant):
+    """A data source, its uploads, and a filter segment of who they bring."""
+    columns = {
+        "town": {"name": NAME, "use_in_segments": True, "pii": True},
+        "age": {"name": "age", "format": "INTEGER"},
+    }
+    crm = await source(tenant, NAME, crmid=CRMID, **columns)
+    condition = {"attribute": NAME, "op": "equals", "value": VALUE}
+    body = {"name": f"{NAME} filter", "description": VALUE, "type": "SCD", "condition": condition}
+    made = await tenant.http.post("/v1/filters", json=body)
+    await activate(tenant, made.raise_for_status().json())
+    await tenant.http.post("/v1/filters/preview", json={"condition": condition | {"op": VALUE}})
+    done = await crm.ingest(
+        tsv("crmid town age", f"{VALUE} {VALUE} 1", f"{VALUE}-2 {VALUE} {VALUE}"), name=f"{NAME}.tsv"
+    )
+    assert (done["counts"]["accepted"], done["counts"]["rejected"]) == (1, 1)
+    assert (await crm.post(tsv(f"crmid {VALUE}", f"{VALUE} {VALUE}"))).json()["code"] == "header_incorrect"
+    form = {"data_source_id": (None, crm.id), "file": (f"{VALUE}.tsv", VALUE.encode())}
+    await tenant.http.post("/v1/ingestions", files=form)
+
+
+async def segments(tenant, folder):
+    """A segment that fetches its members from a server, which is browsed, too."""
+    for age, row in ((120, f"{VALUE},{VALUE}"), (60, f'{VALUE},{VALUE},{VALUE}\n"{VALUE}')):
+        put(folder / "demo_path", f"{NAME}__{age}.csv", f"user_id,level\n{row}\n".encode(), age=age)
+    async with SftpServer(folder) as server:
+        connection = await new_connection(tenant, **server.connection())
+        async with scheduled(tenant, connection, NAME, path="demo_path") as segment:
+            path = f"/v1/segments/{segment['id']}"
+            run = await ended(tenant, (await tenant.http.post(f"{path}/runs")).raise_for_status().json())
+            await tenant.ended(run["ingestion"]["id"])
+            looked_up = {"identifiers": [{"kind": "user_id", "value": VALUE}, {"kind": VALUE, "value": VALUE}]}
+            await tenant.http.post(f"{path}/members/lookup", json=looked_up)
+            for asked in ("members", "export", f"members?partition={VALUE}"):
+                await tenant.http.get(f"{path}/{asked}")
+            await tenant.http.put(f"{path}/draft", json={"description": VALUE, VALUE: VALUE})
+        browsed = await tenant.http.get(f"/v1/connections/{connection['id']}/files", params={"path": "demo_path"})
+        assert NAME in browsed.raise_for_status().text
+        await tenant.http.get(f"/v1/connections/{connection['id']}/files", params={"path": VALUE})
+        await tenant.http.post(f"/v1/connections/{connection['id']}/resolve", json={"path": VALUE, "name": VALUE})
+    for wrong in ({"host": f"{VALUE}.invalid"}, {"username": VALUE, "password": VALUE}, {"root": f"../{VALUE}"}):
+        await tenant.http.post("/v1/connections/test", json=SERVER | {"name": VALUE} | wrong)
+
+
 async def failures(tenant):
     """A database that fails, quoting what it stumbled over."""
     async with transaction(tenant.app.intake.sessions) as session:
@@ -102,8 +151,8 @@ async def sftp(tenant):
 
 
 @pytest.mark.threat("T102", "T103")
-async def test_no_mark_is_found_where_personal_data_has_no_place(tenant, receiver: Receiver, written):
-    for act in (files, requests, failures, sftp):
+async def test_no_mark_is_found_where_personal_data_has_no_place(tenant, receiver: Receiver, written, tmp_path):
+    for act in (files, requests, sources, partial(segments, folder=tmp_path / "theirs"), failures, sftp):
         await act(tenant)
     async with asyncio.timeout(30), receiver.news:
         await receiver.news.wait_for(lambda: len(receiver.told) >= 12)
@@ -118,6 +167,7 @@ async def test_no_mark_is_found_where_personal_data_has_no_place(tenant, receive
         for query in (
             "SELECT concat(error, warnings, checked, counts, progress) FROM ingestions",
             "SELECT concat(data) FROM notices",
+            "SELECT concat(error, why) FROM runs",
             "SELECT concat(attempts) FROM deliveries",
             "SELECT encode(hash || fingerprint || answer, 'escape') FROM idempotency_keys",
         ):
