@@ -160,3 +160,19 @@ async def test_a_key_that_only_reads_is_shown_no_segment_that_is_not_active(tena
             assert (await consumer.get(f"/v1/segments/{made['id']}")).status_code == 404
             assert (await consumer.get("/v1/segments")).json()["data"] == []
             assert (await consumer.get("/v1/segments", params={"status": "inactive"})).json()["data"] == []
+
+
+async def test_a_key_that_only_reads_is_shown_the_draft_and_the_schedule_of_what_is_active(tenant):
+    made = await make(tenant)
+    (await do(tenant, made, "activate")).raise_for_status()
+    assert await refreshed(tenant, made, b"user_id,level\nann,High\n") == "active"
+    paths = [f"/v1/segments/{made['id']}/{each}" for each in ("draft", "schedule")]
+    (await tenant.http.put(paths[0], json={"name": "devotion"})).raise_for_status()
+    await put_schedule(tenant, made, body(await new_connection(tenant)))
+    async with await client_with(tenant, "segments:read") as consumer:
+        for path in paths:
+            assert (await consumer.get(path)).json() == (await tenant.http.get(path)).json()
+            assert (await consumer.delete(path)).json()["code"] == "scope_missing"
+        (await do(tenant, made, "deactivate")).raise_for_status()
+        assert [(await consumer.get(path)).status_code for path in paths] == [404, 404]
+    (await tenant.http.delete(paths[1])).raise_for_status()

@@ -13,6 +13,7 @@ from ingestd.api.etags import IfMatch
 from ingestd.api.ids import SegmentId
 from ingestd.api.routes import Router
 from ingestd.api.schedules import Owner, ScheduleIn, ScheduleOut, pause, remove, resume, save, shown
+from ingestd.api.segments import visible
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.domain.run import RunView
@@ -38,11 +39,11 @@ async def _held(tx: AsyncSession, caller: Principal, segment_id: UUID) -> Owner:
     "/schedule",
     operation_id="segments_schedule",
     summary="Show a segment's schedule",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+    dependencies=[needs(Scope.SEGMENTS_READ)],
 )
 async def get_one(segment_id: SegmentId, tx: Reading, caller: Caller) -> ScheduleOut:
     """When its file is fetched, and from where; 404 where it has no schedule."""
-    await _segment(tx, caller, segment_id)
+    await visible(tx, caller, segment_id)
     return shown(await schedules.get(tx, caller.account_id, segment_id), await accounts.get(tx, caller.account_id))
 
 

@@ -278,11 +278,11 @@ async def delete(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) 
     "/{segment_id}/draft",
     operation_id="segments_draft",
     summary="Show a segment's draft",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+    dependencies=[needs(Scope.SEGMENTS_READ)],
 )
 async def get_draft(segment_id: SegmentId, tx: Reading, caller: Caller) -> DraftOut:
     """The edits that are not published yet; 404 where there are none."""
-    draft = _draft(await segments.get(tx, caller.account_id, segment_id))
+    draft = _draft(await visible(tx, caller, segment_id))
     if draft is None:
         raise NotFound("The segment has no draft.")
     return draft
