@@ -163,3 +163,5 @@ async def test_a_host_that_cannot_be_looked_up_now_is_kept_and_its_test_says_so(
     connection = await made(tenant, host="sftp.invalid", port=22)
     answer = (await tenant.http.post(f"/v1/connections/{connection['id']}/test")).raise_for_status().json()
     assert (answer["steps"][0]["status"], answer["steps"][0]["code"]) == ("failed", "dns_failed")
+    refused = await tenant.http.get(f"/v1/connections/{connection['id']}/files")
+    assert (refused.status_code, refused.json()["code"]) == (502, "dns_failed")

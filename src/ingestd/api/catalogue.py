@@ -24,6 +24,9 @@ class Entry:
 
 _TEST: Final = "Test the connection: it says step by step what works. Then ask who runs the server."
 _OF_OTHERS: Final = {
+    "dns_failed": Entry(
+        502, "Host not found", "The host's address could not be found.", "Check the host's name, or try again later."
+    ),
     "connect_failed": Entry(502, "No answer", "The connection's server does not answer at its port.", _TEST),
     "connection_lost": Entry(502, "Connection lost", "The server broke the connection off.", _TEST),
     "server_silent": Entry(502, "Server silent", "The server did not answer in time.", _TEST),
@@ -349,9 +352,6 @@ _OF_THE_API: Final = {
     ),
     "unavailable": Entry(
         503, "Unavailable", "Something the service depends on does not answer.", "Send the request again later."
-    ),
-    "dns_failed": Entry(
-        503, "Host not found", "The host's address could not be found.", "Check the host's name, or try again later."
     ),
     "storage_failed": Entry(
         503, "Storage failed", "The service could not write to its storage.", "Send the request again later."

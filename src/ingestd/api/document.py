@@ -58,6 +58,9 @@ _IF_NONE_MATCH: Final = {
     "description": "ETags that the caller has: 304 where it is still one of them.",
     **_TEXT,
 }
+_LOOKING_UP: Final = {"webhooks_create", "webhooks_change"}
+"""Operations that look a host up before they keep it."""
+
 _RANGE: Final = {"name": "Range", "in": "header", "description": "The one range wanted, as `bytes=0-499`.", **_TEXT}
 
 
@@ -166,7 +169,7 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[int]:
         found += [404, 409]
     if any(each["name"] == "If-Match" for each in operation.get("parameters", [])):
         found += [412]
-    if "Connections" in operation["tags"] and "{" in path:
+    if ("Connections" in operation["tags"] and "{" in path) or operation["operationId"] in _LOOKING_UP:
         found += [502]
     if "206" in operation["responses"]:
         found += [410, 416]
