@@ -1,5 +1,6 @@
 """The committed OpenAPI document is the one that the service serves, and is one that tools can build on."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from tests.api.walk import DOCUMENT, operations, resolve
+from tests.conftest import new_client
 
 from ingestd.domain.notice import NoticeType
 
@@ -23,6 +25,12 @@ def answers():
 
 def test_the_committed_document_is_the_generated_one():
     assert json.loads(COMMITTED.read_text()) == DOCUMENT, "run: make openapi"
+
+
+async def test_the_served_document_is_the_generated_one_also_for_those_who_ask_first_at_once(app):
+    async with new_client(app.http_url) as stranger:
+        answers = await asyncio.gather(*(stranger.get("/openapi.json") for _ in range(2)))
+    assert [each.json() for each in answers] == [DOCUMENT] * 2
 
 
 def test_the_document_is_valid():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.responses import Response
 from fastapi.telemetry import TelemetryConfig
+from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from ingestd import __version__
@@ -90,7 +94,7 @@ def routes() -> FastAPI:
         servers=SERVERS,
         license_info=LICENSE,
         openapi_tags=TAGS,
-        openapi_url="/openapi.json",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         telemetry=_TELEMETRY,
@@ -101,4 +105,21 @@ def routes() -> FastAPI:
     for resource in _RESOURCES:
         api.include_router(resource.router)
     describe(api)
+    _serve_document(api)
     return api
+
+
+def _serve_document(api: FastAPI) -> None:
+    """Give the OpenAPI document, made when it is first asked for: that takes a second, in which others are answered."""
+    one, made = asyncio.Lock(), list[bytes]()
+
+    def make() -> bytes:
+        return json.dumps(api.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def openapi(_: Request) -> Response:
+        async with one:
+            if not made:
+                made.append(await asyncio.to_thread(make))
+        return Response(made[0], media_type="application/json")
+
+    api.add_route("/openapi.json", openapi, include_in_schema=False)
