@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from typing import Annotated, Final
 
@@ -61,6 +62,7 @@ async def _run(ground: Base, roles: list[Role], first: tuple[str, str] | None) -
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, stop.set)
     async with running(ground, roles) as app:
+        gc.freeze()  # what is here stays: to look through it for garbage would hold up each request of the moment
         typer.echo(f"ingestd is ready: {', '.join(_places(app))}")
         if first is not None and app.sftp_door and app.http_port:
             typer.echo(_welcome(app, *first))
