@@ -65,7 +65,7 @@ async def test_the_samples_give_the_documented_outcome_with_any_client(tenant, s
         "Age": 21,
         "Playlist": ["Rock"],
     }
-    assert john["preferences"] == {"MSG-sms": True, "MSG-dndSMS": False}
+    assert (john["preferences"], john["channels"]) == ({"MSG-sms": True, "MSG-dndSMS": False}, ["sms"])
     assert (await tenant.profile("dummy_cookie-001", kind="objectId"))["id"] == john["id"]
     assert "Phone" not in (await tenant.profile("jane.roe-004@example.org"))["attributes"]
     happened = await tenant.events("john.doe-001@example.org")

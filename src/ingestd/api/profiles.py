@@ -20,6 +20,7 @@ from ingestd.api.partitions import PartitionRef, ref
 from ingestd.api.personal import Sight, sight
 from ingestd.api.routes import Router
 from ingestd.domain import ids
+from ingestd.domain.column import permitted
 from ingestd.domain.errors import NotFound
 from ingestd.domain.identity import KIND_OF_WORD, normalise
 from ingestd.domain.ids import Prefix
@@ -51,12 +52,14 @@ class LookupIn(In):
 class ProfileOut(BaseModel):
     """A person: attributes by name (dates in RFC 3339), preferences, and all identifiers by kind.
 
+    `channels` are those by which the preferences let the person be written to; do-not-disturb wins over a permission.
     Personal values are shown to a key with the scope `profiles:read_pii`, which the audit trail notes, else as `***`.
     """
 
     id: str
     attributes: dict[str, Any]
     preferences: dict[str, bool]
+    channels: list[str]
     identifiers: dict[str, list[str]]
     created_at: Moment
     updated_at: Moment
@@ -240,6 +243,7 @@ def _fields(profile: Profile, seen: Sight) -> dict[str, Any]:
         "id": ids.show(Prefix.PROFILE, profile.profile_id),
         **seen.of(profile),
         "preferences": profile.preferences,
+        "channels": permitted(profile.preferences),
         "created_at": profile.created_at,
         "updated_at": profile.updated_at,
     }

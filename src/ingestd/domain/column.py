@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -56,6 +57,26 @@ class Preference(StrEnum):
 
 
 PREFERENCES: Final = {preference.casefold(): preference for preference in Preference}
+
+PERMISSIONS: Final = {
+    "push": Preference.PUSH,
+    "email": Preference.EMAIL,
+    "sms": Preference.SMS,
+    "whatsapp": Preference.WHATSAPP,
+}
+DO_NOT_DISTURB: Final = {"email": Preference.DND_EMAIL, "sms": Preference.DND_SMS}
+
+
+def permitted(preferences: Mapping[str, bool]) -> list[str]:
+    """The channels by which a person may be written to: those permitted, but do-not-disturb wins (D25).
+
+    `preferences` {name: boolean} need not be complete: what was never said is no permission.
+    """
+    return [
+        channel
+        for channel, permission in PERMISSIONS.items()
+        if preferences.get(permission) and not preferences.get(DO_NOT_DISTURB.get(channel, ""))
+    ]
 
 
 def name_problem(name: str) -> str | None:
