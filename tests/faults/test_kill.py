@@ -5,10 +5,11 @@ import functools
 import importlib
 import os
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
-from tests.faults.program import ARMED, ATTEMPTS, PATIENCE, POINTS
+from tests.faults.program import ARMED, ATTEMPTS, PATIENCE, POINTS, until
 from tests.faults.world import PARTS, adding, crashes, exact
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
@@ -55,6 +56,16 @@ async def test_a_killed_worker_costs_only_its_own_ingestion_a_repeat(program, cl
     await exact(client, ["Rock"])
     await exact(other, ["Jazz"])
     assert crashes(program) == [0, int("check" in point)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux chooses by this figure")
+async def test_a_worker_is_what_dies_when_memory_runs_out(program):
+    await until(lambda: {willing_to_die(pid) for pid in program.workers()} == {1000})
+    assert willing_to_die(program.process.pid) < 1000
+
+
+def willing_to_die(pid):
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
 
 async def test_idle_workers_that_die_are_replaced(program, client):

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -26,6 +28,9 @@ LOOK_SECONDS: Final = 1.0
 
 NICENESS: Final = 10
 """The API's process goes first: its answers stay quick while a file is being loaded."""
+
+FIRST_TO_DIE: Final = "1000"
+"""Linux takes a data-plane process when memory runs out, so that it costs one ingestion a repeat, and no other."""
 
 ALLOCATION: Final = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
 """The buffers of a chunk are kept for the next one, rather than asked of the system anew, page by page."""
@@ -116,6 +121,8 @@ def _end(pool: ProcessPool) -> None:
 def _prepare(parent: int) -> None:
     """Make this process a good neighbour, and let it end with its parent."""
     os.nice(NICENESS)
+    with suppress(OSError):  # only Linux has it
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_DIE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
