@@ -7,13 +7,13 @@ import json
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 from tests.sftpd.world import LIMIT, manifest, put
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
-from ingestd.ingest.grace import settle_waiting
-from ingestd.store.engine import utc_now
+from ingestd.scheduler.clock import Clock
+from ingestd.store.engine import transaction
 from ingestd.store.files import File
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.manifests import Manifest
@@ -74,21 +74,28 @@ async def test_a_manifest_before_its_file_fails_and_the_file_waits_for_another(w
 @pytest.mark.parametrize("arrives", [True, False])
 async def test_with_a_grace_period_a_manifest_waits_for_its_file_and_fails_only_after_it(open_world, arrives):
     async with open_world(manifest_grace=600) as world:
-        client = await world.client()
+        client, clock = await world.client(), Clock(world.intake)
         async with client.sftp() as sftp:
             await put(sftp, "x.manifest", manifest())
             await put(sftp, "x.manifest", manifest())
-            now = utc_now()
-            assert await settle_waiting(world.intake, now) == 0
+            await clock.look()
             assert await world.ingestions() == []
             if arrives:
                 await put(sftp, "x.csv", b"1")
-        assert await settle_waiting(world.intake, now if arrives else now + timedelta(minutes=10)) == 1
-        assert await settle_waiting(world.intake, now + timedelta(minutes=10)) == 0
-        assert await world.ingestions() == [("scheduled", None, 1) if arrives else NO_DATA]
+        if not arrives:
+            await came_earlier(world, minutes=10)
+        for _ in range(2):
+            await clock.look()
+            assert await world.ingestions() == [("scheduled", None, 1) if arrives else NO_DATA]
         [row], [paper] = await world.rows(Ingestion), await world.rows(Manifest)
     assert (row.manifest_id, row.uploaded_by["id"]) == (paper.id, ids.show(Prefix.IMPORT_KEY, client.key_id))
     assert paper.state == ("accepted" if arrives else "refused")
+
+
+async def came_earlier(world, *, minutes):
+    """Let time pass: the manifests came so many minutes earlier."""
+    async with transaction(world.sessions) as session:
+        await session.execute(update(Manifest).values(created_at=Manifest.created_at - timedelta(minutes=minutes)))
 
 
 @pytest.mark.rule("S107", "D18")
