@@ -18,6 +18,7 @@ from ingestd.pipeline.fold import fold, fold_events
 from ingestd.pipeline.parts import identifiers, members, read, read_all
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.seal import seal
+from ingestd.pipeline.shorten import batches, gathered
 from ingestd.store import attributes, dump, ingestions
 from ingestd.store import engine as store
 from ingestd.store.load.events import apply_events
@@ -104,9 +105,10 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
         return _refresh(job, checked, raw, load)
     if part == SEGMENT:
         return _put_into_segment(job, checked, raw, load)
-    rows = read(Scratch(blobs, keys, checked.folder), part)
+    folder = Scratch(blobs, keys, checked.folder)
     if part == MERGE:
-        return {"merged": apply_merges(raw, rows, load=load)}
+        return {"merged": apply_merges(raw, read(folder, part), load=load)}
+    rows = read(folder, part) if job.plan.target is Target.EVENTS else gathered(batches(folder, part))
     named = cache(partial(identifiers, rows, keys.index_key))
     started = int(job.started_at.timestamp())
     if job.plan.target is Target.EVENTS:

@@ -61,7 +61,7 @@ def fold(rows: pl.DataFrame, started: int | None = None, *, sealed: Collection[i
     return pl.DataFrame(
         {
             "id": rows["id"].gather(people.ends),
-            "rows": (people.ends - people.starts + 1).cast(pl.UInt32),
+            "rows": _counted(people, rows),
             "ts": ts if started is None else ts.fill_null(started),
             "identifiers": _json_object(identifiers, people.height).fill_null("{}"),
             "preferences": _json_object(preferences, people.height).fill_null("{}"),
@@ -72,6 +72,14 @@ def fold(rows: pl.DataFrame, started: int | None = None, *, sealed: Collection[i
         },
         schema=CHANGE_SCHEMA,
     )
+
+
+def _counted(people: _People, rows: pl.DataFrame) -> pl.Series:
+    """How many rows each person had, those included that were dropped already (`pipeline.shorten`)."""
+    if "n" not in rows.columns:
+        return (people.ends - people.starts + 1).cast(pl.UInt32)
+    total = rows["n"].fill_null(1).cast(pl.Int64).cum_sum().gather(people.ends)
+    return (total - total.shift(1, fill_value=0)).cast(pl.UInt32)
 
 
 def fold_events(rows: pl.DataFrame, started: int) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
 import polars as pl
@@ -34,6 +34,9 @@ NOTHING_BROKEN: Final = pl.DataFrame(schema=BROKEN_SCHEMA)
 
 ACTIVE: Final = r"^['=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # the last four are = + - @ in full width
 """How a cell begins that a spreadsheet could take for a formula, or that begins with the guard itself."""
+
+AT_ONCE_BYTES: Final = 8 * 1024 * 1024
+"""How much of the sentences is written at once: where every cell is wrong they take many times a batch's bytes."""
 
 _CUT: Final = "; only the first {} bytes stand here"
 _FACTS: Final = {"line": "line_no", "found": "found", "expected": "expected"}
@@ -91,10 +94,11 @@ class ErrorFile:
 
     def _put(self, records: pl.DataFrame) -> None:
         cell = pl.all()
-        guarded = records.select(pl.when(cell.str.contains(ACTIVE)).then("'" + cell).otherwise(cell).name.keep())
-        piece = io.BytesIO()
-        guarded.write_csv(piece, include_header=False, quote_style="always", line_terminator="\r\n")
-        self._sink.write(piece.getvalue())
+        for some in _slices(records):
+            guarded = some.select(pl.when(cell.str.contains(ACTIVE)).then("'" + cell).otherwise(cell).name.keep())
+            piece = io.BytesIO()
+            guarded.write_csv(piece, include_header=False, quote_style="always", line_terminator="\r\n")
+            self._sink.write(piece.getvalue())
 
 
 class RejectLog:
@@ -116,12 +120,19 @@ class RejectLog:
             codes, failure = pl.concat_list("code").alias("codes"), _failures(broken).alias("failure")
             records = pl.concat([records, broken.select("row_no", "line_no", codes, failure)]).sort("row_no")
         if records.height:
-            self._stream.write_table(records.to_arrow())
+            for some in _slices(records):
+                self._stream.write_table(some.to_arrow())
             self.reasons.update(dict(records["codes"].explode().value_counts().iter_rows()))
 
     def close(self) -> None:
         """Finish the stream; the sink stays open."""
         self._stream.close()
+
+
+def _slices(records: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Records with a column "failure", in slices of about AT_ONCE_BYTES of it."""
+    sentences = int(records["failure"].str.len_bytes().sum())
+    return records.iter_slices(max(1, records.height * AT_ONCE_BYTES // max(AT_ONCE_BYTES, sentences)))
 
 
 def _failures(broken: pl.DataFrame) -> pl.Expr:
@@ -136,8 +147,10 @@ def _failures(broken: pl.DataFrame) -> pl.Expr:
 
 def rejected_for(log: BinaryIO, code: str) -> list[int]:
     """The `row_no` of every record that a log names with a code."""
-    records = pl.read_ipc_stream(log)
-    return records.filter(pl.col("codes").list.contains(code))["row_no"].to_list()
+    found = []
+    for batch in pa.ipc.open_stream(log):
+        found += _records(batch).filter(pl.col("codes").list.contains(code))["row_no"].to_list()
+    return found
 
 
 def rejects(log: BinaryIO, *, after: int, limit: int) -> pl.DataFrame:
