@@ -17,8 +17,14 @@ TALLY = Counter()
 
 def pytest_terminal_summary(terminalreporter):
     """Say what was broken."""
-    for (what, kind), times in sorted(TALLY.items()):
+    struck = {each: times for each, times in sorted(TALLY.items()) if times}
+    for (what, kind), times in struck.items():
         terminalreporter.write_line(f"faults: {times:4} x {kind} at a {what}")
+    if struck:
+        places, kinds = ({each[at] for each in struck} for at in (0, 1))
+        terminalreporter.write_line(
+            f"faults: {sum(struck.values())} in all, of {len(kinds)} kinds at {len(places)} sorts of points"
+        )
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -23,7 +23,7 @@ from ingestd.settings import Settings
 from ingestd.store import embedded
 
 READY = re.compile(r"HTTP on (\S+), SFTP on (\S+):(\d+)")
-PATIENCE = 120  # seconds for what takes a few on an idle machine
+PATIENCE = 400  # seconds for what takes a few on an idle machine: workers are niced, and others may be busy
 ATTEMPTS = 2
 POINTS = {
     "before the claim": "ingestd.store.ingestions:claim",

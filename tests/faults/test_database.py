@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from dbos import DBOSClient
+from tests.faults.conftest import TALLY
 from tests.faults.program import HEARTBEAT, PATIENCE, until
 from tests.faults.world import adding, crashes, exact
 
@@ -20,6 +21,7 @@ async def test_a_lost_connection_is_no_crash_and_repeats_nothing(program, client
         await program.held()
         with program.sql() as sql:
             sql.execute(CUT_ALL)
+        TALLY["named boundary of a worker", "cut"] += 1
         program.release()
         (ended,) = await exact(client, ["Rock"])
         await asyncio.wait_for(receiver.until("ingestion.completed", ended["id"]), PATIENCE)
@@ -45,6 +47,7 @@ async def test_whoever_has_lost_an_ingestion_to_another_changes_nothing(program,
     await client.push("one", adding("Rock"))
     await program.held()
     taken_over(program)
+    TALLY["named boundary of a worker", "taken over"] += 1
     program.release()
     await exact(client, ["Rock"])
 

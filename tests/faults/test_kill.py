@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.faults.conftest import TALLY
 from tests.faults.program import ARMED, ATTEMPTS, PATIENCE, POINTS, until
 from tests.faults.world import PARTS, adding, crashes, exact
 
@@ -37,6 +38,7 @@ async def test_a_killed_service_finishes_what_it_began_exactly_once(program, cli
         await program.held()
         await client.push("second", adding("Jazz"))
         await program.kill()
+        TALLY["named boundary of the service", "die"] += 1
         await program.start()
         first, second = await exact(client, ["Rock", "Jazz"])
         for each in (first, second):
@@ -52,6 +54,7 @@ async def test_a_killed_worker_costs_only_its_own_ingestion_a_repeat(program, cl
     worker = await program.held()
     await other.push("two", adding("Jazz"))
     os.kill(worker, signal.SIGKILL)
+    TALLY["named boundary of a worker", "die"] += 1
     program.release()
     await exact(client, ["Rock"])
     await exact(other, ["Jazz"])
