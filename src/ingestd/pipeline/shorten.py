@@ -54,33 +54,33 @@ def shorten(rows: pl.DataFrame) -> pl.DataFrame:
     count = pl.col("n").fill_null(1).sum() if "n" in rows.columns else pl.len()
     rows = rows.with_columns(count.over("id").alias("n"))
     said = [name for name in rows.columns if rows[name].null_count() < rows.height]
-    decides = [rule for name in said for rule in _decides(name, said)]
+    decides = [_decides(rows, name, said) for name in said if name.startswith(("k", "p:", "a:", "o:")) or name == "ts"]
     rows = rows.filter(pl.any_horizontal(decides).fill_null(value=False))
     last = place == place.max().over("id")
     return rows.with_columns(pl.when(last).then("n").otherwise(0).alias("n"))
 
 
-def _decides(name: str, said: list[str]) -> list[pl.Expr]:
+def _decides(rows: pl.DataFrame, name: str, said: list[str]) -> pl.Series:
     """Which rows a column needs: the last value of a person, every identifier once, what is left of a list."""
-    cell, operation = pl.col(name), f"o:{name.removeprefix('a:')}"
     if name.startswith("k"):
-        return [cell.is_not_null() & (place == place.min().over("id", name))]
-    if name == "ts" or name.startswith("p:") or (name.startswith("a:") and operation not in said):
-        return [place == _last(cell.is_not_null())]
+        return rows.select(pl.col(name).is_not_null() & (place == place.min().over("id", name))).to_series()
     if name.startswith("o:"):
-        return _operations(cell.fill_null(0), f"a:{name.removeprefix('o:')}")
-    return []
+        return _operations(rows.select("id", "row_no", code=pl.col(name).fill_null(0), value=f"a:{name[2:]}"))
+    if name.startswith("a:") and f"o:{name[2:]}" in said:
+        return pl.repeat(False, rows.height, dtype=pl.Boolean, eager=True)
+    return rows.select(place == _last(pl.col(name).is_not_null())).to_series()
 
 
-def _operations(code: pl.Expr, name: str) -> list[pl.Expr]:
-    """Which rows an attribute with operations needs: see `fold` for what they come to."""
-    given, edits = pl.col(name).is_not_null(), code.is_in([_ADD, _REMOVE])
-    reset = _last((code == _DELETE) | (given & ~edits))
-    live = edits & given & (place > reset).fill_null(value=True)
-    removed = _last(live & (code == _REMOVE), name)
-    stays = live & (code == _ADD) & (place > removed).fill_null(value=True)
-    added = pl.when(stays).then(place).min().over("id", name)
-    return [place == reset, place == removed, place == added]
+def _operations(rows: pl.DataFrame) -> pl.Series:
+    """Which rows an attribute with operations needs, of "code" and "value": see `fold` for what they come to."""
+    code, given = pl.col("code"), pl.col("value").is_not_null()
+    edits = code.is_in([_ADD, _REMOVE])
+    rows = rows.with_columns(reset=_last((code == _DELETE) | (given & ~edits)))
+    rows = rows.with_columns(live=edits & given & (place > pl.col("reset")).fill_null(value=True))
+    rows = rows.with_columns(removed=_last(pl.col("live") & (code == _REMOVE), "value"))
+    stays = pl.col("live") & (code == _ADD) & (place > pl.col("removed")).fill_null(value=True)
+    rows = rows.with_columns(added=pl.when(stays).then(place).min().over("id", "value"))
+    return rows.select(pl.any_horizontal(place == pl.col(each) for each in ("reset", "removed", "added"))).to_series()
 
 
 def _last(rows: pl.Expr, *within: str) -> pl.Expr:
