@@ -217,3 +217,15 @@ def test_many_rows_of_one_person_are_folded_in_file_order(account):
     rows = [{"k1": "ann", "a:Age": str(number), "a:L": f'"{number % 50}"', "o:L": ADD} for number in range(20_000)]
     account.push(frame(rows, **COLUMNS))
     assert account.people() == {"ann": {"Age": 19_999, "L": [str(number) for number in range(50)]}}
+
+
+@pytest.mark.rule("D16")
+def test_of_many_attributes_those_that_changed_are_known(account):
+    names = [f'Größe "{number}" %s' for number in range(20)]
+    columns = dict.fromkeys((f"a:{name}" for name in names), pl.String)
+    people = [{"k1": "ann"} | {f"a:{name}": "1" for name in names}]
+    account.push(frame(people, **columns))
+    changed = names[::3]
+    account.push(frame([people[0] | {f"a:{name}": "2" for name in changed}], **columns))
+    ((origins,),) = account.rows("SELECT origins FROM profiles WHERE account_id = %s")
+    assert origins == dict.fromkeys(changed, 2)

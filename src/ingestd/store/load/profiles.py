@@ -7,6 +7,7 @@ the new values of a row once, compares them and writes only what changed, so tha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,31 +62,30 @@ CREATE TEMP TABLE stage (
 UPDATE: Final = """
 WITH computed AS MATERIALIZED (
     SELECT s.profile_id, s.ts, t.ctid AS place,
-        CASE WHEN s.added IS NULL AND s.removed IS NULL THEN {assigned} ELSE {edited} END AS attributes,
-        t.preferences || s.preferences AS preferences,
-        CASE WHEN t.identifiers @> s.identifiers THEN t.identifiers ELSE t.identifiers || (
+        nullif(CASE WHEN s.added IS NULL AND s.removed IS NULL THEN {assigned} ELSE {edited} END, t.attributes)
+            AS attributes,
+        CASE WHEN NOT t.preferences @> s.preferences THEN t.preferences || s.preferences END AS preferences,
+        CASE WHEN NOT t.identifiers @> s.identifiers THEN t.identifiers || (
             SELECT jsonb_object_agg(key, list_edit(t.identifiers -> key, NULL, value)) FROM jsonb_each(s.identifiers)
-        ) END AS identifiers,
-        NOT t.identifiers @> s.identifiers AS named
+        ) END AS identifiers
     FROM stage s LEFT JOIN {slice} t ON t.account_id = %(account)s AND t.profile_id = s.profile_id
     WHERE s.profile_id BETWEEN %(first)s AND %(last)s
 ), written AS (
     UPDATE {slice} t SET
-        attributes = c.attributes, preferences = c.preferences, identifiers = c.identifiers,
-        origins = CASE WHEN t.attributes = c.attributes THEN t.origins ELSE coalesce(t.origins, '{{}}')
-            || ('{{' || concat_ws(',', VARIADIC ARRAY[{origins}]::text[]) || '}}')::jsonb END,
+        attributes = coalesce(c.attributes, t.attributes), preferences = coalesce(c.preferences, t.preferences),
+        identifiers = coalesce(c.identifiers, t.identifiers),
+        origins = CASE WHEN c.attributes IS NULL THEN t.origins ELSE coalesce(t.origins, '{{}}') || {origins} END,
         last_ts = coalesce(c.ts, t.last_ts), updated_at = %(now)s
-    FROM computed c
-    WHERE t.ctid = c.place
-        AND (t.attributes <> c.attributes OR t.preferences <> c.preferences OR t.identifiers <> c.identifiers)
+    FROM computed c WHERE t.ctid = c.place AND coalesce(c.attributes, c.preferences, c.identifiers) IS NOT NULL
     RETURNING 1
 )
 SELECT NULL, NULL, count(*) FROM written
-UNION ALL SELECT replace(profile_id::text, '-', ''), place IS NULL, 0 FROM computed WHERE place IS NULL OR named
+UNION ALL SELECT replace(profile_id::text, '-', ''), place IS NULL, 0 FROM computed
+WHERE place IS NULL OR identifiers IS NOT NULL
 """
-"""Without a brace doubled: the new ones and those with a new identifier, and in the first row how many were written.
+"""Gives the new ones and those with a new identifier, and in the first row how many were written.
 
-A row is found again by its place, which is safe under the lock of its slice.
+What stays as it is, is null in `computed`. A row is found again by its place: safe under the lock of its slice.
 """
 
 ASSIGNED: Final = """
@@ -107,7 +107,10 @@ jsonb_set_lax({attributes}, ARRAY[{name}], CASE
 What `list_edit` would do to a list with one value to add, the usual case, is done here: a call costs ten times as much.
 """
 
-ORIGIN: Final = "CASE WHEN c.attributes -> {name} IS DISTINCT FROM t.attributes -> {name} THEN {entry} END"
+CHANGED: Final = "CASE WHEN c.attributes -> {name} IS DISTINCT FROM t.attributes -> {name} THEN {bit} ELSE 0 END"
+
+TOGETHER: Final = 6
+"""Of so many attributes the new origins are made beforehand, one JSON text for each way in which they can change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +185,10 @@ def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tu
     edited: sql.Composable = sql.SQL(ASSIGNED)
     for n in range(len(names.lists)):
         edited = sql.SQL(EDITED).format(attributes=edited, name=_text(f"list{n}"))
-    attributes = sorted(names.attributes, key=lambda name: (len(name.encode()), name.encode()))  # as jsonb keeps them
-    origins = [sql.SQL(ORIGIN).format(name=_text(f"name{n}"), entry=_text(f"entry{n}")) for n in range(len(attributes))]
-    parts = {"assigned": sql.SQL(ASSIGNED), "edited": edited, "origins": sql.SQL(", ").join(origins)}
-    parameters: dict[str, object] = {"account": load.account_id, "now": load.now}
+    origins, parameters = _origins(names.attributes, load.seq)
+    parts = {"assigned": sql.SQL(ASSIGNED), "edited": edited, "origins": origins}
+    parameters |= {"account": load.account_id, "now": load.now}
     parameters |= {f"list{n}": name for n, name in enumerate(names.lists)}
-    parameters |= {f"name{n}": name for n, name in enumerate(attributes)}
-    parameters |= {f"entry{n}": f'"{name}":{load.seq}' for n, name in enumerate(attributes)}
     new: list[str] = []
     named: list[str] = []
     updated = 0
@@ -200,6 +200,27 @@ def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tu
         new += [id_ for id_, is_new, _ in found if is_new]
         named += [id_ for id_, is_new, _ in found if not is_new]
     return pl.Series(new, dtype=pl.String), pl.Series(named, dtype=pl.String), updated
+
+
+def _origins(names: Sequence[str], seq: int) -> tuple[sql.Composable, dict[str, object]]:
+    """The origins of the attributes that an update changed, as an expression and its parameters.
+
+    Each has a bit; the bits of those that changed are the place of their JSON text in a list of all there can be.
+    """
+    parameters: dict[str, object] = {f"name{n}": name for n, name in enumerate(names)}
+    pieces: list[sql.Composable] = []
+    for first in range(0, len(names), TOGETHER):
+        texts = ["{}"]
+        bits: list[sql.Composable] = [sql.SQL("1")]
+        for n, name in enumerate(names[first : first + TOGETHER], first):
+            bits.append(sql.SQL(CHANGED).format(name=_text(f"name{n}"), bit=sql.Literal(len(texts))))
+            texts += [json.dumps(json.loads(text) | {name: seq}) for text in texts]
+        parameters[f"origins{first}"] = texts
+        texts_of = sql.SQL("({}::jsonb[])[{}]")
+        pieces.append(texts_of.format(sql.Placeholder(f"origins{first}"), sql.SQL(" + ").join(bits)))
+    while len(pieces) > 1:  # in pairs, for it takes as long as its operands to join two
+        pieces = [sql.SQL("({})").format(sql.SQL(" || ").join(pieces[at : at + 2])) for at in range(0, len(pieces), 2)]
+    return pieces[0] if pieces else sql.SQL("'{}'"), parameters
 
 
 def _text(parameter: str) -> sql.Composable:
