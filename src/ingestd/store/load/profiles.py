@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 from psycopg import Connection, sql
 from psycopg.errors import UniqueViolation
 
+from ingestd.store.base import SLICES
 from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.stage import (
     Cursors,
@@ -51,6 +53,8 @@ STAGED: Final[dict[str, Field]] = {
     "removed": "jsonb",
 }
 ALIASES: Final[dict[str, Field]] = {"kind": "smallint", "hash": "uuid", "profile_id": "uuid"}
+AT_ONCE: Final = 32
+"""Aliases that go to one slice before it is the next one's turn."""
 
 STAGE: Final = """
 CREATE TEMP TABLE stage (
@@ -260,8 +264,18 @@ def _add_aliases(cur: Cursors, aliases: pl.DataFrame, load: Load, *, fresh: bool
     account = {"account_id": load.account_id}
     if fresh:
         with suppress(UniqueViolation), cur.connection.transaction():
-            copy(cur, sql.Identifier("profile_aliases"), aliases, ALIASES, account)
+            copy(cur, sql.Identifier("profile_aliases"), _spread(aliases), ALIASES, account)
             return
     cur.execute("CREATE TEMP TABLE alias (LIKE profile_aliases) ON COMMIT DROP")
     copy(cur, sql.Identifier("alias"), aliases, ALIASES, account)
     cur.execute("INSERT INTO profile_aliases SELECT * FROM alias ON CONFLICT DO NOTHING")
+
+
+def _spread(sorted_rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows sorted by hash, some of each slice in turn, for a COPY into all of them.
+
+    COPY holds a thousand rows back, each in a slot of its partition, and a slot costs more the more slots there are.
+    """
+    turns = -(-sorted_rows.height // (SLICES * AT_ONCE))
+    places = np.arange(SLICES * turns * AT_ONCE).reshape(SLICES, turns, AT_ONCE).swapaxes(0, 1).ravel()
+    return sorted_rows[places[places < sorted_rows.height]]
