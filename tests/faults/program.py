@@ -36,8 +36,8 @@ POINTS = {
 }
 HEARTBEAT = "ingestd.store.replicas:beat"
 NEW_ERROR_FILE = "ingestd.ingest.applying:report_lost"
-SETTLING = "ingestd.store.ingestions:settle_part"
-OPENING = "ingestd.store.ingestions:open_part"
+SETTLING = "ingestd.store.ledger:settle_part"
+OPENING = "ingestd.store.ledger:open_part"
 DATABASE_CALLS = ("psycopg.cursor:Cursor.execute", "psycopg.cursor:Cursor.copy", "psycopg.connection:Connection.commit")
 STORAGE_CALLS = ("os:fsync", "os:link")
 DOORS = (
@@ -50,7 +50,7 @@ DOORS = (
 WALK = (
     "ingestd.store.ingestions:claim",
     "ingestd.store.ingestions:change",
-    "ingestd.store.ingestions:applied",
+    "ingestd.store.ledger:applied",
     SETTLING,
     "ingestd.store.ingestions:finish",
     "ingestd.ingest.tell:tell_ingestion",

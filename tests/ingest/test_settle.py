@@ -7,7 +7,7 @@ from sqlalchemy import create_engine, make_url
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
-from ingestd.store import ingestions
+from ingestd.store import ledger
 
 
 async def test_a_part_that_the_database_lost_is_not_settled(tenant, ground):
@@ -16,9 +16,9 @@ async def test_a_part_that_the_database_lost_is_not_settled(tenant, ground):
     with psycopg.connect(ground.database_url) as sql:
         [(part,)] = sql.execute("SELECT part FROM ledger WHERE ingestion_id = %s", [pushed]).fetchall()
     with engine.begin() as connection:
-        assert ingestions.settle_part(connection, pushed, part)
+        assert ledger.settle_part(connection, pushed, part)
     with psycopg.connect(ground.database_url) as sql:
         sql.execute("DELETE FROM ledger WHERE ingestion_id = %s", [pushed])
     with engine.begin() as connection:
-        assert not ingestions.settle_part(connection, pushed, part)
+        assert not ledger.settle_part(connection, pushed, part)
     engine.dispose()

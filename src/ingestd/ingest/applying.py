@@ -19,7 +19,7 @@ from ingestd.pipeline.parts import identifiers, members, read, read_all
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.seal import seal
 from ingestd.pipeline.shorten import batches, gathered
-from ingestd.store import attributes, dump, ingestions
+from ingestd.store import attributes, dump, ingestions, ledger
 from ingestd.store import engine as store
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
@@ -45,10 +45,10 @@ def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> bool:
     members would leave a segment: then nothing is done.
     """
     with suppress(TooManyLeave), engine(job.place.database_url).begin() as connection:
-        if ingestions.open_part(connection, job.ingestion_id, part):
+        if ledger.open_part(connection, job.ingestion_id, part):
             rows = sum(checked.parts[each] for each in checked.units().get(part, ()))
             figures = {"lost": rows} if lost else _apply(job, checked, part, connection)
-            ingestions.close_part(connection, job.ingestion_id, part, figures)
+            ledger.close_part(connection, job.ingestion_id, part, figures)
             ingestions.guard(connection, job.ingestion_id, job.fence)
         return True
     return False

@@ -35,7 +35,7 @@ from ingestd.ingest.work import LEAVE, SEGMENT, Checked, Job, Place
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
-from ingestd.store import ingestions
+from ingestd.store import ingestions, ledger
 from ingestd.store.engine import is_transient, utc_now
 from ingestd.store.ingestions import FenceLost
 from ingestd.store.load.sources import SAMPLE, Source
@@ -145,7 +145,7 @@ class Flow:
     def _settle(self, ingestion_id: UUID, part: str) -> None:
         """Wait until a part is on the disk, before its job may count as done; Unavailable if the database lost it."""
         with self.sql.begin() as connection:
-            if not ingestions.settle_part(connection, ingestion_id, part):
+            if not ledger.settle_part(connection, ingestion_id, part):
                 raise Unavailable("The database ended before a part was on its disk.")
 
     def stop(self) -> None:
@@ -272,7 +272,7 @@ class Flow:
         if checked.merges is not None:
             self.apply_part(job.ingestion_id, checked.merges)
         with self.sql.begin() as connection:
-            applied = ingestions.applied(connection, job.ingestion_id)
+            applied = ledger.applied(connection, job.ingestion_id)
             if not units.keys() <= applied.keys():
                 return None
         lost = [part for unit, parts in units.items() if "lost" in applied[unit] for part in parts]
@@ -286,7 +286,7 @@ class Flow:
                 self._put_into_segment(job)
         with self.sql.begin() as connection:
             ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
-            applied = ingestions.applied(connection, job.ingestion_id)
+            applied = ledger.applied(connection, job.ingestion_id)
         if lost and attempts >= 2 * self.settings.attempts:
             checked = checked.without(lost)
         elif lost:
@@ -317,7 +317,7 @@ class Flow:
         done = 0
         while done < len(checked.parts):
             with self.sql.begin() as connection:
-                found = len(ingestions.applied(connection, job.ingestion_id).keys() & checked.parts.keys())
+                found = len(ledger.applied(connection, job.ingestion_id).keys() & checked.parts.keys())
                 if found > done:
                     progress = _progress(job, checked.counts, 50 + 50 * found / len(checked.parts))
                     ingestions.change(connection, job.ingestion_id, job.fence, progress=progress)

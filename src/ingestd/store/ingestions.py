@@ -1,7 +1,7 @@
-"""Ingestions: one row for each file on its way, its ledger of parts, and the guards of the flow.
+"""Ingestions: one row for each file on its way, and the guards of the flow.
 
 Three guards make any job engine harmless: `seq` gives the account's order, `fence` is a number that only the
-present owner knows, and a ledger row is written in the transaction that applies its part, so a repeat does nothing.
+present owner knows, and the ledger (`store.ledger`) makes a repeat do nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
@@ -103,17 +103,6 @@ class Ingestion(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     delays: Mapped[int] = mapped_column(server_default="0")
-
-
-class LedgerEntry(Base):
-    """A part that has been applied; `counts` is what it changed."""
-
-    __tablename__ = "ledger"
-
-    ingestion_id: Mapped[UUID] = mapped_column(ForeignKey("ingestions.id"), primary_key=True)
-    part: Mapped[str] = mapped_column(primary_key=True)
-    counts: Mapped[dict[str, Any]]
-    applied_at: Mapped[datetime]
 
 
 _Earlier = aliased(Ingestion)
@@ -329,39 +318,6 @@ def guard(connection: Connection, ingestion_id: UUID, fence: int) -> None:
     )
     if held.first() is None:
         raise FenceLost
-
-
-def open_part(connection: Connection, ingestion_id: UUID, part: str) -> bool:
-    """Write the ledger row of a part in the caller's transaction; False where the part has been applied before."""
-    entry = insert(LedgerEntry).values(ingestion_id=ingestion_id, part=part, counts={}, applied_at=func.now())
-    written = connection.execute(entry.on_conflict_do_nothing().returning(LedgerEntry.part))
-    return written.first() is not None
-
-
-def close_part(connection: Connection, ingestion_id: UUID, part: str, counts: dict[str, int]) -> None:
-    """Write what a part changed into its ledger row, in the transaction that applies it."""
-    connection.execute(
-        update(LedgerEntry)
-        .where(LedgerEntry.ingestion_id == ingestion_id, LedgerEntry.part == part)
-        .values(counts=counts)
-    )
-
-
-def settle_part(connection: Connection, ingestion_id: UUID, part: str) -> bool:
-    """Whether a part is in the ledger; once the caller's transaction has committed, that stands on the disk.
-
-    The row is written again, so that there is something to bring to the disk, and with it all that came before.
-    """
-    row = (LedgerEntry.ingestion_id == ingestion_id, LedgerEntry.part == part)
-    return connection.execute(update(LedgerEntry).where(*row).values(applied_at=func.now())).rowcount == 1
-
-
-def applied(connection: Connection, ingestion_id: UUID) -> dict[str, dict[str, int]]:
-    """What each applied part changed, by part."""
-    rows = connection.execute(
-        select(LedgerEntry.part, LedgerEntry.counts).where(LedgerEntry.ingestion_id == ingestion_id)
-    )
-    return {part: counts for part, counts in rows}  # noqa: C416 -- rows are no pairs for dict()
 
 
 _DELAYED = text("""

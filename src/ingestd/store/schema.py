@@ -29,6 +29,7 @@ from ingestd.store import (  # noqa: F401 -- importing a table declares it
     idempotency_keys,
     import_keys,
     ingestions,
+    ledger,
     manifests,
     messages,
     notices,

@@ -1,0 +1,60 @@
+"""The ledger: which parts of an ingestion have been applied, each written in the transaction that applies it.
+
+A repeat finds its row and does nothing; a crash that takes a part's rows takes its entry as well.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, ForeignKey, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ingestd.store.base import Base
+
+
+class LedgerEntry(Base):
+    """A part that has been applied; `counts` is what it changed."""
+
+    __tablename__ = "ledger"
+
+    ingestion_id: Mapped[UUID] = mapped_column(ForeignKey("ingestions.id"), primary_key=True)
+    part: Mapped[str] = mapped_column(primary_key=True)
+    counts: Mapped[dict[str, Any]]
+    applied_at: Mapped[datetime]
+
+
+def open_part(connection: Connection, ingestion_id: UUID, part: str) -> bool:
+    """Write the ledger row of a part in the caller's transaction; False where the part has been applied before."""
+    entry = insert(LedgerEntry).values(ingestion_id=ingestion_id, part=part, counts={}, applied_at=func.now())
+    written = connection.execute(entry.on_conflict_do_nothing().returning(LedgerEntry.part))
+    return written.first() is not None
+
+
+def close_part(connection: Connection, ingestion_id: UUID, part: str, counts: dict[str, int]) -> None:
+    """Write what a part changed into its ledger row, in the transaction that applies it."""
+    connection.execute(
+        update(LedgerEntry)
+        .where(LedgerEntry.ingestion_id == ingestion_id, LedgerEntry.part == part)
+        .values(counts=counts)
+    )
+
+
+def settle_part(connection: Connection, ingestion_id: UUID, part: str) -> bool:
+    """Whether a part is in the ledger; once the caller's transaction has committed, that stands on the disk.
+
+    The row is written again, so that there is something to bring to the disk, and with it all that came before.
+    """
+    row = (LedgerEntry.ingestion_id == ingestion_id, LedgerEntry.part == part)
+    return connection.execute(update(LedgerEntry).where(*row).values(applied_at=func.now())).rowcount == 1
+
+
+def applied(connection: Connection, ingestion_id: UUID) -> dict[str, dict[str, int]]:
+    """What each applied part changed, by part."""
+    rows = connection.execute(
+        select(LedgerEntry.part, LedgerEntry.counts).where(LedgerEntry.ingestion_id == ingestion_id)
+    )
+    return {part: counts for part, counts in rows}  # noqa: C416 -- rows are no pairs for dict()
