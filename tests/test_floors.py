@@ -14,6 +14,7 @@ HOMES = {
     "aioftp": {"fetch", "cli"},
     "aiosmtplib": {"notify"},
     "alembic": {"store"},
+    "apscheduler": {"scheduler"},
     "asyncssh": {"sftpd", "fetch", "cli"},
     "cryptography": {"domain", "keyring"},
     "dbos": {"ingest.engine"},
