@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
+from tests.test_segment_files import make, refresh
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
@@ -158,3 +159,18 @@ async def test_no_blob_is_removed_while_a_backup_is_made(ground, upkeep, tenant,
     assert files(upkeep, tenant) == [("expired", True)]
     await asyncio.to_thread(upkeep.once, store.utc_now() + 8 * DAY)
     assert files(upkeep, tenant) == [("expired", False)]
+
+
+async def test_the_members_of_a_deleted_segment_go_in_batches(upkeep, tenant, monkeypatch):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"user_id,level\nann,High\nbob,High\ncem,Low\n")
+    kept = await make(tenant, name="kept")
+    await refresh(tenant, kept, b"user_id,level\nann,High\n")
+    (await tenant.http.post(f"/v1/segments/{segment}/deactivate")).raise_for_status()
+    (await tenant.http.delete(f"/v1/segments/{segment}")).raise_for_status()
+    assert (await tenant.http.get(f"/v1/segments/{segment}/members")).status_code == 404
+    monkeypatch.setattr("ingestd.ingest.upkeep.BATCH", 2)
+    assert await asyncio.to_thread(upkeep.remove_members, store.utc_now()) == 3
+    account = ids.read(Prefix.ACCOUNT, tenant.id)
+    left = rows(upkeep, "SELECT segment_id FROM segment_members WHERE account_id = :account", account=account)
+    assert [segment for (segment,) in left] == [ids.read(Prefix.SEGMENT, kept)]

@@ -261,7 +261,10 @@ async def change(segment_id: SegmentId, body: SegmentPatch, tx: Tx, caller: Call
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
 async def delete(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) -> None:
-    """Delete a segment with its members and its history, for good; 409 while it is active or in progress."""
+    """Delete a segment with its members and its history, for good; 409 while it is active or in progress.
+
+    It is gone at once; what is stored of its members is removed within the hour.
+    """
     await segments.get(tx, caller.account_id, segment_id)
     now = await segments.lock_members(tx, segment_id)
     segment = await segments.get(tx, caller.account_id, segment_id, lock=True)

@@ -1,13 +1,15 @@
 """Upkeep: what has to be done from time to time, by any process and by several at once without harm.
 
-Files, error files and audit entries expire (P10), what deleted accounts have left and blobs that no row names are
-removed, what dead uploads had reserved is given back, and the events of the months to come get their partitions.
+Files, error files and audit entries expire (P10), what deleted accounts and segments have left and blobs that no row
+names are removed, what dead uploads had reserved is given back, and the events of the months to come get their
+partitions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +23,7 @@ from ingestd.blobs.store import BlobStore
 from ingestd.domain.notice import NoticeType
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.settings import RetentionSettings
-from ingestd.store import audit, dump, endings, events, files, ingestions, messages, orphans, usage
+from ingestd.store import audit, dump, endings, events, files, ingestions, messages, orphans, segments, usage
 from ingestd.store.engine import utc_now
 
 EVERY_SECONDS: Final = 3600.0
@@ -53,6 +55,7 @@ class Upkeep:
         for chore in (
             *(self.add_months, self.expire_files, self.expire_error_files, self.expire_mails, self.expire_audit),
             *(self.cancel_held, self.end_reservations, self.remove_accounts, self.sweep),
+            self.remove_members,
         ):
             try:
                 done = chore(now)
@@ -81,13 +84,11 @@ class Upkeep:
 
     def expire_audit(self, _: datetime) -> int:
         """Forget the audit entries that are old enough."""
-        forgotten = 0
-        while True:
-            with self.sql.begin() as connection:
-                gone = audit.expire(connection, at_most=BATCH)
-            if not gone:
-                return forgotten
-            forgotten += gone
+        return self._repeat(audit.expire)
+
+    def remove_members(self, _: datetime) -> int:
+        """Remove the members of segments that were deleted."""
+        return self._repeat(segments.remove_left)
 
     def remove_accounts(self, _: datetime) -> int:
         """Remove what deleted accounts have left; the sweep removes their blobs, which nobody can read any more."""
@@ -123,6 +124,16 @@ class Upkeep:
     @property
     def _safe_age(self) -> timedelta:
         return timedelta(hours=self.retention.orphan_hours)
+
+    def _repeat(self, some: Callable[..., int]) -> int:
+        """Do something batch by batch, each a transaction, until there is nothing left."""
+        done = 0
+        while True:
+            with self.sql.begin() as connection:
+                more = some(connection, at_most=BATCH)
+            if not more:
+                return done
+            done += more
 
     def _forget(self, expire: files.Expire, before: datetime) -> int:
         """Expire batch by batch: first the rows, then their blobs."""

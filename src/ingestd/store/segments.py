@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    Connection,
     DateTime,
     ForeignKey,
     Index,
@@ -229,16 +230,33 @@ async def lock_members(session: AsyncSession, segment_id: UUID) -> datetime:
 
 
 async def remove(session: AsyncSession, segment: Segment, *, now: datetime) -> None:
-    """Delete a segment: its members and snapshots at once, its row stays for the ingestions that name it.
+    """Delete a segment; nobody sees it or its members any more, who go later (`remove_left`).
 
-    The caller holds its members.
+    Its row stays for the ingestions that name it. The caller holds its members.
     """
-    for table in (SegmentMember, Snapshot):
-        await session.execute(
-            delete(table).where(table.account_id == segment.account_id, table.segment_id == segment.id)
-        )
+    mine = (Snapshot.account_id == segment.account_id, Snapshot.segment_id == segment.id)
+    await session.execute(delete(Snapshot).where(*mine))
     segment.deleted_at = now
     await session.flush()
+
+
+_LEFT = text("""
+    SELECT s.account_id AS account, s.id AS segment FROM segments s CROSS JOIN LATERAL (
+        SELECT FROM segment_members m WHERE m.account_id = s.account_id AND m.segment_id = s.id LIMIT 1
+    ) one WHERE s.deleted_at IS NOT NULL LIMIT 1
+""")
+_REMOVE_LEFT = text("""
+    DELETE FROM segment_members WHERE ctid = ANY (ARRAY (
+        SELECT ctid FROM segment_members WHERE account_id = :account AND segment_id = :segment
+        LIMIT :at_most FOR UPDATE SKIP LOCKED
+    ))
+""")
+
+
+def remove_left(connection: Connection, *, at_most: int) -> int:
+    """Remove some of the members of a segment that was deleted; how many that were."""
+    left = connection.execute(_LEFT).one_or_none()
+    return connection.execute(_REMOVE_LEFT, {**left._mapping, "at_most": at_most}).rowcount if left else 0  # noqa: SLF001
 
 
 async def partitions(
