@@ -124,7 +124,7 @@ async def test_a_refresh_that_removes_too_many_waits_to_be_confirmed(tenant, rec
     told = await asyncio.wait_for(receiver.until("ingestion.held", held), 30)
     assert (told["stage"], told["status"]) == ("held", "in_progress")
     assert (await show(tenant, segment))["members"] == 3
-    other = await refresh(tenant, segment, b"user_id,level\nann,High\nbob,High\ncem,Low\ndan,Low\n")
+    other = await refresh(tenant, segment, b"user_id,level\ndan,Low\n", mode="append")
     assert other["counts"]["created"] == 1  # what is held keeps nobody waiting
     (await tenant.http.post(f"/v1/ingestions/{held}/confirm")).raise_for_status()
     trail = (await tenant.http.get("/v1/audit", params={"action": "ingestion.confirmed"})).json()["data"]
@@ -133,6 +133,25 @@ async def test_a_refresh_that_removes_too_many_waits_to_be_confirmed(tenant, rec
     assert (done["status"], done["counts"]["removed"], done["counts"]["updated"]) == ("completed", 3, 1)
     again = await tenant.http.post(f"/v1/ingestions/{held}/confirm")
     assert (again.status_code, again.json()["code"]) == (409, "not_held")
+
+
+async def test_what_is_held_is_over_when_a_newer_file_is_in_force_or_held_in_its_place(tenant, receiver):
+    segment = await make(tenant)
+    people = b"user_id,level\nann,High\nbob,High\n"
+    await refresh(tenant, segment, people)
+    first = await submit(tenant, segment, b"user_id,level\ncem,Low\n")
+    await asyncio.wait_for(receiver.until("ingestion.held", first), 30)
+    second = await submit(tenant, segment, b"user_id,level\ndan,Low\n")
+    await asyncio.wait_for(receiver.until("ingestion.cancelled", first), 30)
+    waits = (await tenant.http.get(f"/v1/ingestions/{second}")).json()
+    assert (waits["status"], waits["stage"]) == ("in_progress", "held")
+    await refresh(tenant, segment, people + b"eve,Low\n")
+    for over in (first, second):
+        ended = await tenant.ended(over)
+        assert (ended["status"], ended["warnings"][-1][:12]) == ("cancelled", "A newer file")
+    refused = await tenant.http.post(f"/v1/ingestions/{second}/confirm")
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_held")
+    assert (await show(tenant, segment))["members"] == 3
 
 
 async def test_what_happens_to_a_segment_is_told(tenant, receiver):

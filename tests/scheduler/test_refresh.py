@@ -122,6 +122,29 @@ async def test_no_file_fails_the_run_and_tells_the_recipients(tenant, receiver, 
             assert log == run
 
 
+async def test_a_run_that_waits_to_be_confirmed_keeps_no_other_waiting(tenant, receiver, tmp_path):
+    async with server_of("sftp", tmp_path / "theirs") as server:
+        folder = server.folder / "demo_path"
+        put(folder, "loyalty__a.csv", FIRST, age=3 * 3600)
+        async with scheduled(tenant, await connect(tenant, server)) as segment:
+            assert (await run_next(tenant, segment))["result"] == "ingested"
+            in_force = await show(tenant, segment)
+            put(folder, "loyalty__b.csv", b"user_id,tier\ncat,High\n", age=2 * 3600)
+            await move_clock(tenant, await next_due(tenant, segment))
+            [held, _] = await runs_of(tenant, segment)
+            while held["state"] != "held":
+                [held, _] = await runs_of(tenant, segment)
+            asked = await tenant.http.post(f"/v1/segments/{segment['id']}/runs")
+            same = await ended(tenant, asked.raise_for_status().json())
+            assert (same["result"], same["why"][-27:]) == ("unchanged", ". It waits to be confirmed.")
+            assert (await show(tenant, segment))["data_as_of"] == in_force["data_as_of"]
+            put(folder, "loyalty__c.csv", SECOND, age=3600)
+            assert (await run_next(tenant, segment))["result"] == "ingested"
+            over = await ended(tenant, held)
+            assert (over["outcome"], over["result"]) == ("failed", "cancelled")
+            assert (await show(tenant, segment))["members"] == 3
+
+
 @pytest.mark.rule("S22", "S36")
 async def test_a_file_that_is_refused_fails_the_run_with_its_ingestion_and_mails_once(tenant, tmp_path):
     async with server_of("sftp", tmp_path / "theirs") as server:

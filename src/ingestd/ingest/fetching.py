@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd import telemetry
 from ingestd.domain.data_source import SUFFIX
 from ingestd.domain.errors import IngestdError, Unavailable
-from ingestd.domain.ingestion import Channel
+from ingestd.domain.ingestion import Channel, Stage, Status
 from ingestd.domain.run import FINAL, NO_FILE, Result, RunState
 from ingestd.domain.schedule import OwnerKind
 from ingestd.fetch.remote import Terms
@@ -38,7 +38,7 @@ from ingestd.settings import WorkerSettings
 from ingestd.store import data_sources, recipients, runs, segments
 from ingestd.store.engine import transaction, utc_now
 from ingestd.store.ingestions import Ingestion
-from ingestd.store.runs import Run
+from ingestd.store.runs import NewestFile, Run
 
 log = telemetry.logger(__name__)
 
@@ -127,11 +127,14 @@ class Fetching:
         known = newest and Known(newest.name, newest.size_bytes, newest.modified_at, newest.sha256)
         wanted = Wanted(run.account_id, run.connection_id, run.path, owner.name, SUFFIX if of_source else DATA_SUFFIX)
         async with collect(self.intake, self.terms, wanted, known) as found:
-            await self._record(run, found)
+            await self._record(run, found, newest)
             self.metrics.fetches.labels("unchanged" if found.unchanged else "fetched").inc()
 
-    async def _record(self, run: Run, found: Collected) -> None:
-        """Submit the file that was collected, unless it is the one that is in force already (D1)."""
+    async def _record(self, run: Run, found: Collected, newest: NewestFile | None) -> None:
+        """Submit the file that was collected, unless it is the `newest` that came already (D1).
+
+        As old as that file the data are only when it is in force: it may still wait to be confirmed.
+        """
         now = utc_now()
         about: dict[str, Any] = {
             "file_name": found.name,
@@ -147,7 +150,10 @@ class Fetching:
             )
         async with transaction(self.intake.sessions) as session:
             if found.incoming is None or found.blob is None:
-                if not of_source:
+                assert newest is not None  # otherwise nothing could be the same
+                if newest.stage == Stage.HELD:
+                    about["why"] = f"{found.why} It waits to be confirmed."
+                if newest.status == Status.COMPLETED and not of_source:
                     await segments.note_unchanged(session, run.account_id, run.owner_id, data_as_of=found.modified_at)
                 await _finish(session, run, Result.UNCHANGED, now=now, **about)
                 return

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec
 from uuid import UUID
 
-from sqlalchemy import Engine, Row
+from sqlalchemy import Connection, Engine, Row
 
 from ingestd import telemetry, tracing
 from ingestd.domain.errors import FileRefused, Unavailable
 from ingestd.domain.ingestion import Counts, ErrorView, Stage, Status, outcome, progress_after_reading
 from ingestd.domain.notice import NoticeType
-from ingestd.domain.plan import Format, Plan, Target, exceeds
+from ingestd.domain.plan import Format, Mode, Plan, Target, exceeds
 from ingestd.ingest import applying, checking
 from ingestd.ingest.engine import Engine as Jobs
 from ingestd.ingest.engine import Stopping
@@ -141,6 +141,7 @@ class Flow:
         with self.sql.begin() as connection:
             ingestions.change(connection, ingestion_id, fence, stage=Stage.HELD, held=held)
             tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_HELD, now=utc_now())
+            _supersede(connection, ingestion_id)
 
     def _settle(self, ingestion_id: UUID, part: str) -> None:
         """Wait until a part is on the disk, before its job may count as done; Unavailable if the database lost it."""
@@ -347,6 +348,8 @@ class Flow:
             warnings = checked.warnings if checked else []
             ingestions.finish(connection, job.ingestion_id, job.fence, warnings=warnings, **values)
             tell_ingestion(connection, job.ingestion_id, notice, now=now)
+            if notice is NoticeType.INGESTION_COMPLETED and checked is not None and _gives_all(job, checked):
+                _supersede(connection, job.ingestion_id)
         self._count(job, values, checked.reasons if checked else {})
 
     @contextmanager
@@ -361,6 +364,18 @@ class Flow:
             self.metrics.rows.labels(outcome_of_rows).inc(ended["counts"][outcome_of_rows])
         for code, rows in reasons.items():
             self.metrics.rejections.labels(code).inc(rows)
+
+
+def _gives_all(job: Job, checked: Checked) -> bool:
+    """Whether the file took the place of everything that was given before."""
+    return job.plan.mode is Mode.REPLACE and not job.dry_run and not checked.returned
+
+
+def _supersede(connection: Connection, ingestion_id: UUID) -> None:
+    """End what waits to be confirmed for the same segment or data source and is older (docs/decisions/0010)."""
+    now = utc_now()
+    for held in ingestions.supersede_held(connection, ingestion_id, now=now):
+        tell_ingestion(connection, held, NoticeType.INGESTION_CANCELLED, now=now)
 
 
 def _progress(job: Job, counts: Counts, percent: float) -> dict[str, Any]:

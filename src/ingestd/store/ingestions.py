@@ -181,6 +181,25 @@ def cancel_held(connection: Connection, before: datetime, *, now: datetime) -> l
     return list(connection.scalars(ended.returning(Ingestion.id)))
 
 
+SUPERSEDED: Final = "A newer file took its place while it waited to be confirmed."
+
+_SUPERSEDE: Final = text("""
+    UPDATE ingestions held SET status = 'cancelled', stage = 'done', finished_at = :now,
+        warnings = held.warnings || jsonb_build_array(CAST(:why AS text))
+    FROM ingestions newer
+    WHERE newer.id = :id AND held.account_id = newer.account_id AND held.stage = 'held'
+        AND held.status IN ('scheduled', 'in_progress') AND held.created_at < newer.created_at
+        AND held.target = newer.target
+        AND coalesce(held.data_source_id, held.segment_id) = coalesce(newer.data_source_id, newer.segment_id)
+    RETURNING held.id
+""")
+
+
+def supersede_held(connection: Connection, ingestion_id: UUID, *, now: datetime) -> list[UUID]:
+    """End what is held, and older than an ingestion of the same segment or data source that replaces all it brings."""
+    return list(connection.scalars(_SUPERSEDE, {"id": ingestion_id, "why": SUPERSEDED, "now": now}))
+
+
 async def last_of_source(session: AsyncSession, source_id: UUID) -> UUID | None:
     """The newest ingestion that changed a data source, or None."""
     found: UUID | None = await session.scalar(

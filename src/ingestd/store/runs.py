@@ -85,6 +85,9 @@ class Run(Base):
 
 SORTS: Final[Sorts] = {"created_at": (Run.created_at, Run.id)}
 
+NewestFile = Row[str, int, str, datetime, str, str]
+"""A row of `newest_file`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -131,9 +134,10 @@ async def add(session: AsyncSession, run: Run) -> bool:
 
 
 async def is_open(session: AsyncSession, owner_id: UUID) -> bool:
-    """Whether a run of a segment or a data source has not ended yet."""
-    found = select(Run.id).where(Run.owner_id == owner_id, IS_OPEN).limit(1)
-    return await session.scalar(found) is not None
+    """Whether a run of a segment or a data source goes on: one that is held waits for somebody, and nobody for it."""
+    goes_on = Ingestion.stage.is_distinct_from(Stage.HELD)
+    found = select(Run.id).outerjoin(Ingestion, Ingestion.id == Run.ingestion_id)
+    return await session.scalar(found.where(Run.owner_id == owner_id, IS_OPEN, goes_on).limit(1)) is not None
 
 
 async def claim(session: AsyncSession, run_id: UUID, *, now: datetime) -> Run | None:
@@ -158,10 +162,11 @@ async def change(session: AsyncSession, run: Run, **values: Any) -> bool:
     return changed.first() is not None
 
 
-async def newest_file(session: AsyncSession, run: Run) -> Row[str, int, str, datetime] | None:
+async def newest_file(session: AsyncSession, run: Run) -> NewestFile | None:
     """The file that the owner of a run has its data of, or will have when what is queued or held is done; or None.
 
-    With its name, size and hash, and its time on the other server, or if it came by hand, that of its arrival.
+    With its name, size and hash, its time on the other server, or if it came by hand, that of its arrival, and `status`
+    and `stage` of its ingestion.
     """
     owner = {OwnerKind.SEGMENT: Ingestion.segment_id, OwnerKind.DATA_SOURCE: Ingestion.data_source_id}
     statement = (
@@ -170,6 +175,8 @@ async def newest_file(session: AsyncSession, run: Run) -> Row[str, int, str, dat
             File.size_bytes,
             File.sha256,
             func.coalesce(Run.data_as_of, File.received_at).label("modified_at"),
+            Ingestion.status,
+            Ingestion.stage,
         )
         .join(Ingestion, Ingestion.file_id == File.id)
         .outerjoin(Run, Run.ingestion_id == Ingestion.id)
