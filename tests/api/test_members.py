@@ -214,6 +214,53 @@ async def test_who_is_erased_is_in_no_segment_and_never_was(tenant):
     assert (done["counts"]["erased"], "ann" in await where(tenant.http, segment)) == (1, False)
 
 
+@pytest.mark.rule("D40")
+@pytest.mark.threat("T114", "T115")
+async def test_who_is_in_segments_only_is_erased_by_an_identifier(tenant, other):
+    segment = await make(tenant)
+    theirs = await make(other)
+    people = b"mobile,level\n919972752991,High\n919972752992,Low\n"
+    await refresh(other, theirs, people)
+    first = await refresh(tenant, segment, people)
+    moment = (await show(tenant, segment))["refreshed_at"]
+    await refresh(tenant, segment, people.replace(b"91,High", b"91,Low"))
+    asked = {"identifiers": [{"kind": "mobile", "value": "919972752991"}]}
+    wrong = {"identifiers": [*asked["identifiers"], {"kind": "telephone", "value": "919972752991"}]}
+    refused = await tenant.http.post("/v1/profiles/erase", json=wrong)
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/body/identifiers/1")
+    assert len(await where(tenant.http, segment)) == 2
+    erased = (await tenant.http.post("/v1/profiles/erase", json=asked)).raise_for_status().json()
+    assert erased == {"profiles": [], "memberships": 2}
+    left = {"+919972752992": "Low"}
+    assert await where(tenant.http, segment) == await where(tenant.http, segment, as_of=moment) == left
+    assert {name: each["members"] for name, each in (await partitions(tenant.http, segment)).items()} == {
+        "High": 0,
+        "Low": 1,
+    }
+    retried = await tenant.http.post(f"/v1/ingestions/{first['id']}/retry", json={"rows": "all"})
+    done = await tenant.ended(retried.raise_for_status().json()["id"])
+    assert (done["counts"]["erased"], await where(tenant.http, segment)) == (1, left)
+    assert len(await where(other.http, theirs)) == 2
+    again = (await tenant.http.post("/v1/profiles/erase", json=asked)).raise_for_status().json()
+    assert again == {"profiles": [], "memberships": 0}
+
+
+@pytest.mark.threat("T114")
+async def test_whoever_has_an_identifier_is_erased_with_all_others_of_theirs(tenant):
+    segment, first = await filled(tenant)
+    await tenant.push(b"identity,objectId\nann,a-1\n")
+    person = (await tenant.profile("ann"))["id"]
+    asked = [("objectId", "a-1"), ("user_id", "ann"), ("user_id", "bob")]
+    body = {"identifiers": [{"kind": kind, "value": value} for kind, value in asked]}
+    erased = (await tenant.http.post("/v1/profiles/erase", json=body)).raise_for_status().json()
+    assert erased == {"profiles": [person], "memberships": 3}
+    assert await where(tenant.http, segment) == {"dan": "High"}
+    assert await where(tenant.http, segment, as_of=first) == {"cem": "Low"}
+    assert await tenant.profile("a-1", "objectId") is None
+    trail = (await tenant.http.get("/v1/audit", params={"limit": 2})).json()["data"]
+    assert {each["action"] for each in trail} == {"profile.erased", "identifiers.erased"}
+
+
 async def test_a_refresh_is_seen_whole_or_not_at_all(tenant):
     segment = await make(tenant)
     people = [f"p{number}" for number in range(150)]

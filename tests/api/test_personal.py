@@ -169,3 +169,30 @@ async def test_a_person_with_personal_identifiers_is_erased_for_good(tenant):
     stones = await rows(tenant, "SELECT kind FROM tombstones WHERE account_id = :account")
     assert [kind for (kind,) in stones] == [101]
     assert await look_up(tenant.http, PHONE, "hm") is None
+
+
+@pytest.mark.rule("D13")
+async def test_segments_keep_no_value_of_an_identifier_that_is_personal_or_becomes_it(tenant):
+    crm = await source(tenant, crmid={"name": "crmid", "identifier": True}, hm=HM)
+    await crm.ingest(tsv("crmid hm", "c-1 919876543210"), segment={"name": "festive"})
+    phones = await source(tenant, "Phones", hm="hm")
+    done = await phones.ingest(tsv("hm", "919876543211"), segment={"name": "called"})
+    called = done["segment"]["id"]
+    page = (await tenant.http.get("/v1/segments")).json()["data"]
+    festive = next(each["id"] for each in page if each["name"] == "festive")
+
+    async def members(segment):
+        shown = (await tenant.http.get(f"/v1/segments/{segment}/members")).raise_for_status().json()["data"]
+        return [(each["kind"], each["value"]) for each in shown]
+
+    assert await members(festive) == [("crmid", "c-1")]
+    assert await members(called) == [("hm", MASK)]
+    [crmid] = [each for each in (await tenant.http.get("/v1/attributes")).json()["data"] if each["name"] == "crmid"]
+    (await tenant.http.patch(f"/v1/attributes/{crmid['id']}", json={"pii": True})).raise_for_status()
+    assert await members(festive) == [("crmid", MASK)]  # at once
+    await sealed(tenant, "crmid")
+    stored = await rows(tenant, "SELECT value FROM segment_members WHERE account_id = :account")
+    assert [value for (value,) in stored] == [MASK, MASK]
+    body = {"identifiers": [{"kind": "crmid", "value": "c-1"}, {"kind": "hm", "value": PHONE}]}
+    found = (await tenant.http.post(f"/v1/segments/{festive}/members/lookup", json=body)).json()["data"]
+    assert [each["member"] is not None for each in found] == [True, False]

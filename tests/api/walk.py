@@ -45,6 +45,7 @@ BODIES: dict[str, Any] = {
     "schedules_preview": {name: SCHEDULE[name] for name in ("frequency", "valid_from", "valid_to")},
     "data_sources_put_schedule": SCHEDULE | {"connection": f"con_{UNKNOWN}"},
     "segments_put_schedule": SCHEDULE | {"connection": f"con_{UNKNOWN}"},
+    "profiles_erase_identifiers": {"identifiers": [{"kind": "identity", "value": "nobody"}]},
     "profiles_lookup": {"identifiers": [{"kind": "identity", "value": "ann"}]},
     "segments_create": {
         "name": "made by the walk",

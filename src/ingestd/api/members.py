@@ -6,16 +6,15 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final
-from uuid import UUID
 
 from fastapi import Depends, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestd.api.audit import MASK
 from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Reading, Scope, Service, needs
 from ingestd.api.exports import CSV, nothing, written
+from ingestd.api.identifiers import Identifiers, Show, hashed, showing
 from ingestd.api.ids import PartitionId, SegmentId
 from ingestd.api.model import In
 from ingestd.api.pages import Asked, Page, listing
@@ -24,45 +23,33 @@ from ingestd.api.routes import Router
 from ingestd.api.segments import visible
 from ingestd.domain import ids
 from ingestd.domain.errors import Invalid, NotFound, Problem
-from ingestd.domain.identity import KIND_OF_WORD, IdentifierKind, kind_word, normalise
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
-from ingestd.domain.segment import MEMBER_KINDS, Method
-from ingestd.pipeline.phones import e164
-from ingestd.store import members, profiles, segments
+from ingestd.domain.segment import Method
+from ingestd.store import attributes, members, profiles, segments
 from ingestd.store.engine import utc_now
-from ingestd.store.profiles import identifier_hash
 from ingestd.store.segments import Partition, Segment, SegmentMember, Snapshot
 
 router = Router(prefix="/v1/segments/{segment_id}", tags=["Segments"])
 
 NDJSON: Final = "application/x-ndjson"
 _ROWS_AT_ONCE: Final = 500
-_PERSONAL: Final = {IdentifierKind.EMAIL, IdentifierKind.MOBILE}
-"""What can be written to: masked where the key does not have `profiles:read_pii`."""
 
 AsOf = Annotated[Moment | None, Query(description="As it was at this moment; of an SCD segment only.")]
 Of = Annotated[PartitionId | None, Query(description="In this partition.")]
 
 
-class MemberIn(In):
-    """One identifier: `kind` is user_id (or identity), mobile, email or external_id."""
-
-    kind: Annotated[str, Field(max_length=40, examples=["user_id"])]
-    value: Annotated[str, Field(min_length=1, max_length=1023, examples=["ann"])]
-
-
 class MembersLookupIn(In):
     """Up to 1,000 identifiers, and the moment that is meant."""
 
-    identifiers: Annotated[list[MemberIn], Field(min_length=1, max_length=1000)]
+    identifiers: Identifiers
     as_of: Moment | None = None
 
 
 class MemberOut(BaseModel):
     """A member: the identifier that the file had, and the partition it is in since then.
 
-    Of a filter segment, the first identifier of the person; `kind` is a number where it is an attribute of the account.
+    Of a filter segment, the first identifier of the person; `kind` may be an attribute of the account's own then.
     """
 
     kind: str
@@ -152,18 +139,12 @@ async def _partitions(
     return chosen
 
 
-def _identifier(kind: int, value: str, caller: Principal) -> dict[str, str]:
-    """An identifier as it is shown to a caller."""
-    hidden = kind in _PERSONAL and not caller.may(Scope.PROFILES_READ_PII)
-    return {"kind": kind_word(kind), "value": MASK if hidden else value}
-
-
-def _shown(partitions: Mapping[int, Partition], caller: Principal) -> Callable[[SegmentMember], MemberOut]:
-    def show(member: SegmentMember) -> MemberOut:
+def _shown(partitions: Mapping[int, Partition], show: Show) -> Callable[[SegmentMember], MemberOut]:
+    def shown(member: SegmentMember) -> MemberOut:
         partition = ref(partitions[member.partition])
-        return MemberOut(**_identifier(member.kind, member.value, caller), partition=partition, since=member.valid_from)
+        return MemberOut(**show(member.kind, member.value), partition=partition, since=member.valid_from)
 
-    return show
+    return shown
 
 
 @router.get(
@@ -186,7 +167,7 @@ async def list_members(
     moment = moment_of(segment, as_of)
     partitions = await _partitions(tx, caller, segment, partition)
     found = await members.page(tx, segment, partitions, asked.cut, moment=moment)
-    return asked.page(MemberPage, found, _shown(partitions, caller))
+    return asked.page(MemberPage, found, _shown(partitions, await showing(tx, caller)))
 
 
 @router.post(
@@ -205,7 +186,8 @@ async def lookup(
     segment = await visible(tx, caller, segment_id)
     moment = moment_of(segment, body.as_of)
     keys = await service.intake.keys(caller.account_id)
-    named = [_named(keys.index_key, asked) for asked in body.identifiers]
+    kinds = await attributes.kinds(tx, caller.account_id)
+    named = [hashed(asked, keys.index_key, kinds) for asked in body.identifiers]
     hashes = [each and each[1] for each in named]
     if segment.method == Method.FILTER:
         people = await profiles.find_many(tx, caller.account_id, {each for each in named if each})
@@ -223,17 +205,6 @@ async def lookup(
             for asked, member in zip(body.identifiers, answers, strict=True)
         ]
     )
-
-
-def _named(index_key: str, asked: MemberIn) -> tuple[int, UUID] | None:
-    """An identifier as (kind, hash), or None where it is none."""
-    word = asked.kind.casefold()
-    kind = MEMBER_KINDS.get(word) or KIND_OF_WORD.get(word)
-    if kind is IdentifierKind.MOBILE:
-        value = e164(f"+{asked.value.strip().removeprefix('+')}")
-    else:
-        value = normalise(asked.value)
-    return (int(kind), identifier_hash(index_key, kind, value)) if kind and value else None
 
 
 @router.get(
@@ -261,7 +232,8 @@ async def export(  # noqa: PLR0913 -- the filters
         segment = await visible(session, caller, segment_id)
         moment = moment_of(segment, as_of)
         partitions = await _partitions(session, caller, segment, partition)
-    rows = _rows(service, segment, partitions, caller, moment)
+        show = await showing(session, caller)
+    rows = _rows(service, segment, partitions, show, moment)
     pieces = _csv(rows) if format is Format.CSV else _lines(rows)
     return StreamingResponse(
         nothing() if request.state.head else pieces,
@@ -271,14 +243,14 @@ async def export(  # noqa: PLR0913 -- the filters
 
 
 async def _rows(
-    service: Parts, segment: Segment, partitions: Mapping[int, Partition], caller: Principal, moment: Moment | None
+    service: Parts, segment: Segment, partitions: Mapping[int, Partition], show: Show, moment: Moment | None
 ) -> AsyncIterator[list[dict[str, str]]]:
     """The members, a few at a time."""
     async with service.exports, service.intake.sessions() as session:
         ready: list[dict[str, str]] = []
         async for kind, value, number, since in members.export(session, segment, partitions, moment=moment):
             ready.append(
-                _identifier(kind, value, caller)
+                show(kind, value)
                 | {"partition": partitions[number].name, "since": since.isoformat().replace("+00:00", "Z")}
             )
             if len(ready) == _ROWS_AT_ONCE:
@@ -351,10 +323,11 @@ async def list_changes(
         raise Invalid("The moments are in the wrong order.", problems=(problem,))
     partitions = await _partitions(tx, caller, segment)
     found = await members.changes(tx, segment, partitions, asked.cut, since=since, until=until)
+    show = await showing(tx, caller)
 
-    def show(row: Any) -> ChangeOut:
+    def shown(row: Any) -> ChangeOut:
         was, now = (None if number is None else ref(partitions[number]) for number in (row.was, row.now))
         change = Change.ENTERED if was is None else Change.LEFT if now is None else Change.MOVED
-        return ChangeOut(**_identifier(row.kind, row.value, caller), change=change, was=was, now=now)
+        return ChangeOut(**show(row.kind, row.value), change=change, was=was, now=now)
 
-    return asked.page(ChangePage, found, show)
+    return asked.page(ChangePage, found, shown)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Parts, Reading, Scope, Service, Tx, needs
 from ingestd.api.events import EventOut, EventPage
+from ingestd.api.identifiers import Identifier, Identifiers, hashed
 from ingestd.api.ids import ProfileId
 from ingestd.api.model import In
 from ingestd.api.pages import Asked, listing
@@ -21,32 +22,22 @@ from ingestd.api.personal import Sight, sight
 from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.column import permitted
-from ingestd.domain.errors import NotFound
-from ingestd.domain.identity import KIND_OF_WORD, normalise
+from ingestd.domain.errors import Invalid, NotFound, Problem
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import DataSourceView
 from ingestd.domain.moment import Moment
-from ingestd.store import data_sources, erasure, events, ingestions, members, profiles
+from ingestd.store import attributes, data_sources, erasure, events, ingestions, members, profiles
 from ingestd.store.engine import utc_now
 from ingestd.store.ingestions import Ingestion
-from ingestd.store.profiles import Profile, hashes_of, identifier_hash
+from ingestd.store.profiles import Profile, hashes_of
 
 router = Router(prefix="/v1/profiles", tags=["Profiles"])
-
-
-class Identifier(In):
-    """One identifier of a person."""
-
-    kind: Annotated[
-        str, Field(description="identity, objectId, fbId, gpId, external_id, email, mobile, or an attribute's name.")
-    ]
-    value: Annotated[str, Field(min_length=1)]
 
 
 class LookupIn(In):
     """Up to 1,000 identifiers."""
 
-    identifiers: Annotated[list[Identifier], Field(min_length=1, max_length=1000)]
+    identifiers: Identifiers
 
 
 class ProfileOut(BaseModel):
@@ -115,6 +106,19 @@ class LookupOut(BaseModel):
     data: list[Found]
 
 
+class EraseIn(In):
+    """Up to 100 identifiers of people who are to be erased."""
+
+    identifiers: Annotated[list[Identifier], Field(min_length=1, max_length=100)]
+
+
+class ErasedOut(BaseModel):
+    """What was erased: whose profiles, and how many periods in segments."""
+
+    profiles: list[str]
+    memberships: int
+
+
 @router.post(
     "/lookup",
     operation_id="profiles_lookup",
@@ -124,7 +128,7 @@ class LookupOut(BaseModel):
 async def lookup(body: LookupIn, tx: Reading, service: Service, caller: Caller) -> LookupOut:
     """Find people by up to 1,000 identifiers; one that names nobody has the profile null."""
     seen = await sight(tx, service, caller)
-    hashes = [_hash(seen.keys.index_key, identifier, seen.kinds) for identifier in body.identifiers]
+    hashes = [hashed(each, seen.keys.index_key, seen.kinds) for each in body.identifiers]
     found = await profiles.find_many(tx, caller.account_id, {each for each in hashes if each})
     shown = {profile.profile_id: ProfileOut(**_fields(profile, seen)) for profile in found.values()}
     answers = [found.get(each) if each else None for each in hashes]
@@ -213,7 +217,7 @@ async def list_events(
     dependencies=[needs(Scope.PROFILES_WRITE)],
 )
 async def erase(profile_id: ProfileId, tx: Tx, service: Service, caller: Caller) -> None:
-    """Remove a person's profile, identifiers and events at once and for good.
+    """Remove a person's profile, identifiers, events and memberships in segments, past ones too, at once and for good.
 
     Files that were received before bring nothing of them back, not even when they are tried again; such rows are
     counted as `erased`. A file that is received later makes a new person. Stored files and error files expire by
@@ -224,18 +228,42 @@ async def erase(profile_id: ProfileId, tx: Tx, service: Service, caller: Caller)
     audit.note(tx, caller, "profile.erased", ids.show(Prefix.PROFILE, profile_id))
 
 
+@router.post(
+    "/erase",
+    operation_id="profiles_erase_identifiers",
+    summary="Erase people by identifier",
+    dependencies=[needs(Scope.PROFILES_WRITE), NO_STORE],
+)
+async def erase_identifiers(body: EraseIn, tx: Tx, service: Service, caller: Caller) -> ErasedOut:
+    """Erase whoever has one of these identifiers, as `DELETE /v1/profiles/{id}` does.
+
+    Also those who have no profile and are, or were, members of segments only. All of it or, where one identifier is
+    none (422), nothing.
+    """
+    keys = await service.intake.keys(caller.account_id)
+    kinds = await attributes.kinds(tx, caller.account_id)
+    asked = [hashed(each, keys.index_key, kinds) for each in body.identifiers]
+    problems = [
+        Problem(f"/body/identifiers/{place}", "identifier", "No kind of identifier of the account, or no value of it.")
+        for place, each in enumerate(asked)
+        if each is None
+    ]
+    if problems:
+        raise Invalid("Nobody can be known by some of the identifiers; nobody was erased.", problems=tuple(problems))
+    wanted = {each for each in asked if each}
+    erased = await erasure.erase_identifiers(tx, caller.account_id, wanted, keys=keys, now=utc_now())
+    profiles = [ids.show(Prefix.PROFILE, each) for each in erased.profiles]
+    for each in profiles:
+        audit.note(tx, caller, "profile.erased", each)
+    audit.note(tx, caller, "identifiers.erased", ids.show(Prefix.ACCOUNT, caller.account_id))
+    return ErasedOut(profiles=profiles, memberships=erased.memberships)
+
+
 async def _profile(tx: AsyncSession, account_id: UUID, profile_id: UUID) -> Profile:
     found = (await profiles.get_many(tx, account_id, [profile_id])).get(profile_id)
     if found is None:
         raise NotFound("There is no such profile.")
     return found
-
-
-def _hash(index_key: str, identifier: Identifier, kinds: Mapping[str, int]) -> tuple[int, UUID] | None:
-    """The hash of an identifier; `kinds` are those of the account's own attributes, by name."""
-    kind = kinds.get(identifier.kind) or KIND_OF_WORD.get(identifier.kind.casefold())
-    normal = normalise(identifier.value)
-    return (int(kind), identifier_hash(index_key, kind, normal)) if kind and normal else None
 
 
 def _fields(profile: Profile, seen: Sight) -> dict[str, Any]:

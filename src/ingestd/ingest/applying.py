@@ -104,7 +104,8 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
     if part == REFRESH:
         return _refresh(job, checked, raw, load)
     if part == SEGMENT:
-        return _put_into_segment(job, checked, raw, load)
+        personal = attributes.personal(connection, job.account_id)
+        return _put_into_segment(job, checked, raw, load, masked={kind for kind in personal.values() if kind})
     folder = Scratch(blobs, keys, checked.folder)
     if part == MERGE:
         return {"merged": apply_merges(raw, read(folder, part), load=load)}
@@ -147,13 +148,17 @@ def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]
         return _figures(apply_segment(raw, buckets, refresh, load=load))
 
 
-def _put_into_segment(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]:
-    """Put the people of a data source's file into the segment's partition of the source's name; nobody leaves."""
+def _put_into_segment(job: Job, checked: Checked, raw: Any, load: Load, *, masked: set[int]) -> dict[str, int]:
+    """Put the people of a data source's file into the segment's partition of the source's name; nobody leaves.
+
+    Of identifiers of the kinds `masked`, which are personal, only the hash is kept with the members (D13).
+    """
     assert job.segment_id is not None
     assert job.source is not None
     blobs, keys = means(job)
     refresh = Refresh(segment_id=job.segment_id, additive=True, hold_above=None)
-    people = members(Scratch(blobs, keys, checked.folder), checked.parts, keys.index_key, job.source.name)
+    scratch = Scratch(blobs, keys, checked.folder)
+    people = members(scratch, checked.parts, keys.index_key, job.source.name, masked=masked)
     with store.autocommitting(job.place.database_url) as reading:
         there = present(reading, 1, refresh, load=load)
         done = apply_segment(raw, ((rows, those) for those in there for rows in people), refresh, load=load)

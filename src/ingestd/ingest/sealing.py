@@ -22,7 +22,7 @@ from ingestd.store import engine as store
 from ingestd.store.accounts import Account, Rotation
 from ingestd.store.base import SLICES
 from ingestd.store.engine import utc_now
-from ingestd.store.load.sealing import seal_slice
+from ingestd.store.load.sealing import mask_members, seal_slice
 
 log = telemetry.logger(__name__)
 
@@ -73,5 +73,8 @@ def seal_account(sql: SqlEngine, pool: Pool, place: Place, keyring: Keyring, acc
 def _seal_people(place: Place, keys: bytes, account_id: UUID, personal: Mapping[str, int | None]) -> int:
     """Seal what all people of an account have, in a data-plane process."""
     opened = AccountKeys.from_worker(keys)
+    kinds = {kind for kind in personal.values() if kind is not None}
     with store.autocommitting(place.database_url) as connection:
+        if kinds:
+            mask_members(connection, account_id, kinds)
         return sum(seal_slice(connection, account_id, number, personal, opened) for number in range(SLICES))

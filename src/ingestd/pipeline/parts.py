@@ -10,13 +10,15 @@ Beside the parts stand the *links*: which other identifiers stood in a row with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol
 
 import polars as pl
 import polars_hash as plh
 import pyarrow as pa
+
+from ingestd.domain.personal import MASK
 
 SLICES: Final = 16
 """The number of parts is 1 or a multiple of this, the number of slices of the stored profiles."""
@@ -78,10 +80,13 @@ def identifiers(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
     )
 
 
-def members(folder: Folder, names: Iterable[str], index_key: str, partition: str) -> Iterator[pl.DataFrame]:
+def members(
+    folder: Folder, names: Iterable[str], index_key: str, partition: str, *, masked: Container[int]
+) -> Iterator[pl.DataFrame]:
     """The people in some parts as members of a segment, each once, by the best identifier that their rows have.
 
-    One frame for each kind: "id" (the identifier's hash), "k<kind>" and "partition".
+    One frame for each kind: "id" (the identifier's hash), "k<kind>" and "partition"; identifiers of the kinds `masked`
+    are not told (D13).
     """
     frames: dict[int, list[pl.DataFrame]] = {}
     for name in names:
@@ -90,7 +95,8 @@ def members(folder: Folder, names: Iterable[str], index_key: str, partition: str
             people = rows.filter(pl.col(f"k{kind}").is_not_null()).unique("id")
             rows = rows.join(people, on="id", how="anti")
             its_hash = hashed(kind, index_key).alias("id")
-            frames.setdefault(kind, []).append(people.select(its_hash, f"k{kind}", partition=pl.lit(partition)))
+            value = pl.lit(MASK).alias(f"k{kind}") if kind in masked else pl.col(f"k{kind}")
+            frames.setdefault(kind, []).append(people.select(its_hash, value, partition=pl.lit(partition)))
     return (pl.concat(found) for found in frames.values())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -21,6 +23,7 @@ from ingestd.store.profiles import (
     ProfileAlias,
     ProfileRedirect,
     Tombstone,
+    find_many,
     get_many,
     hashes_of,
     merged_into,
@@ -33,25 +36,60 @@ _LOCK: Final = text(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What went: the ids of profiles, and how many periods in how many segments."""
+
+    profiles: tuple[UUID, ...]
+    memberships: int
+
+
 async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, keys: AccountKeys, now: datetime) -> None:
     """Remove a person's profile, identifiers, events and memberships in the caller's transaction, or raise NotFound.
 
     Waits for the parts that are being applied; those that come later find the tombstones of all identifiers.
     """
-    await session.execute(_LOCK, {"account": str(account_id), "last": SLICES - 1})
+    await _lock(session, account_id)
     profile = (await get_many(session, account_id, [profile_id])).get(profile_id)
     if profile is None:
         raise NotFound("There is no such profile.")
+    await _erase(session, profile, keys, now=now)
+
+
+async def erase_identifiers(
+    session: AsyncSession,
+    account_id: UUID,
+    identifiers: Collection[tuple[int, UUID]],
+    *,
+    keys: AccountKeys,
+    now: datetime,
+) -> Erased:
+    """Remove whoever has one of these identifiers, given as (kind, hash), as `erase` does; and the identifiers.
+
+    So nothing is left of people without a profile either, who are members of segments only (D40).
+    """
+    await _lock(session, account_id)
+    people = await find_many(session, account_id, identifiers)
+    profiles = {profile.profile_id: profile for profile in people.values()}
+    memberships = 0
+    for profile in profiles.values():
+        memberships += await _erase(session, profile, keys, now=now)
+    memberships += await _shut_out(session, account_id, set(identifiers) - people.keys(), now=now)
+    return Erased(tuple(profiles), memberships)
+
+
+async def _lock(session: AsyncSession, account_id: UUID) -> None:
+    await session.execute(_LOCK, {"account": str(account_id), "last": SLICES - 1})
+
+
+async def _erase(session: AsyncSession, profile: Profile, keys: AccountKeys, *, now: datetime) -> int:
+    account_id = profile.account_id
     ids = [profile.profile_id, *await merged_into(session, account_id, profile.profile_id)]
-    hashes = list(hashes_of(profile, keys))
-    of_account = {"account_id": account_id, "erased_at": now}
-    stones = insert(Tombstone).values([of_account | {"kind": kind, "hash": hash_} for kind, hash_ in hashes])
-    key = [Tombstone.account_id, Tombstone.kind, Tombstone.hash]
-    await session.execute(stones.on_conflict_do_update(index_elements=key, set_={"erased_at": now}))
+    identifiers = set(hashes_of(profile, keys))
     for statement in (
         delete(Event).where(Event.account_id == account_id, Event.profile_id.in_(ids)),
         delete(ProfileAlias).where(
-            ProfileAlias.account_id == account_id, tuple_(ProfileAlias.kind, ProfileAlias.hash).in_(hashes)
+            ProfileAlias.account_id == account_id, tuple_(ProfileAlias.kind, ProfileAlias.hash).in_(identifiers)
         ),
         delete(DataSourceMember).where(DataSourceMember.account_id == account_id, DataSourceMember.profile_id.in_(ids)),
         delete(DataSourceChange).where(DataSourceChange.account_id == account_id, DataSourceChange.profile_id.in_(ids)),
@@ -59,4 +97,17 @@ async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, ke
         delete(Profile).where(Profile.account_id == account_id, Profile.profile_id == profile.profile_id),
     ):
         await session.execute(statement.execution_options(synchronize_session=False))
-    await forget(session, account_id, [hash_ for _, hash_ in hashes])
+    return await _shut_out(session, account_id, identifiers, now=now)
+
+
+async def _shut_out(
+    session: AsyncSession, account_id: UUID, identifiers: set[tuple[int, UUID]], *, now: datetime
+) -> int:
+    """Keep identifiers out of what older files bring, and take them out of all segments; how many periods that were."""
+    if not identifiers:
+        return 0
+    of_account = {"account_id": account_id, "erased_at": now}
+    stones = insert(Tombstone).values([of_account | {"kind": kind, "hash": hash_} for kind, hash_ in identifiers])
+    key = [Tombstone.account_id, Tombstone.kind, Tombstone.hash]
+    await session.execute(stones.on_conflict_do_update(index_elements=key, set_={"erased_at": now}))
+    return await forget(session, account_id, [hash_ for _, hash_ in identifiers])

@@ -175,13 +175,15 @@ _FORGET = text("""
         UPDATE segments s SET members = s.members - c.members
         FROM (SELECT segment_id, CAST(sum(members) AS bigint) AS members FROM counted GROUP BY 1) c
         WHERE s.id = c.segment_id
+    ), of_partition AS (
+        UPDATE partitions p SET members = p.members - c.members
+        FROM counted c WHERE p.segment_id = c.segment_id AND p.number = c.partition
     )
-    UPDATE partitions p SET members = p.members - c.members
-    FROM counted c WHERE p.segment_id = c.segment_id AND p.number = c.partition
+    SELECT count(*) FROM gone
 """).bindparams(bindparam("account", type_=Uuid()), bindparam("hashes", type_=ARRAY(Uuid())))
 
 
-async def forget(session: AsyncSession, account_id: UUID, hashes: Sequence[UUID]) -> None:
-    """Remove identifiers from all segments of the account, and from what they were (P10)."""
+async def forget(session: AsyncSession, account_id: UUID, hashes: Sequence[UUID]) -> int:
+    """Remove identifiers from all segments of the account, and from what they were (P10); gives how many periods."""
     await session.execute(_LOCK_ALL, {"account": account_id})
-    await session.execute(_FORGET, {"account": account_id, "hashes": list(hashes)})
+    return int(await session.scalar(_FORGET, {"account": account_id, "hashes": list(hashes)}) or 0)

@@ -6,7 +6,7 @@ Nothing else of a person changes: the value is the same, and so are its origin a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -14,9 +14,15 @@ from uuid import UUID
 from psycopg import Connection, sql
 
 from ingestd.domain.identity import kind_word
-from ingestd.domain.personal import SEALED, canonical_of, each_value, identifier_place, is_sealed
+from ingestd.domain.personal import MASK, SEALED, canonical_of, each_value, identifier_place, is_sealed
 from ingestd.keyring import AccountKeys, SealBroken
 from ingestd.store.load.stage import Cursors, cursor, lock_slices, partition
+from ingestd.store.segments import LOCK_MEMBERS
+
+MEMBERS: Final = """
+UPDATE segment_members SET value = %(mask)s
+WHERE account_id = %(account)s AND segment_id = %(segment)s AND kind = ANY (%(kinds)s) AND value <> %(mask)s
+"""
 
 BATCH: Final = 2000
 """People of one transaction, which holds the slice."""
@@ -57,6 +63,16 @@ def seal_slice(
         if len(found) < BATCH:
             return changed
         after = found[-1][0]
+
+
+def mask_members(connection: Connection[Any], account_id: UUID, kinds: Collection[int]) -> None:
+    """Take the values of these kinds of identifiers out of all segments, which go on by their hashes."""
+    named = {"account": account_id, "kinds": list(kinds), "mask": MASK}
+    of_account = "SELECT id FROM segments WHERE account_id = %(account)s AND deleted_at IS NULL ORDER BY id"
+    for (segment,) in connection.execute(of_account, named).fetchall():
+        with connection.transaction():
+            connection.execute(LOCK_MEMBERS, {"segment": segment})
+            connection.execute(MEMBERS, named | {"segment": segment})
 
 
 def _seal(

@@ -1,0 +1,71 @@
+"""Identifiers as callers give them and are shown them: those of people and those of the members of segments (D54)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.api.context import Principal, Scope
+from ingestd.api.model import In
+from ingestd.domain.identity import KIND_OF_WORD, MAX_IDENTIFIER_LENGTH, IdentifierKind, kind_word, normalise
+from ingestd.domain.personal import MASK
+from ingestd.domain.segment import MEMBER_KINDS
+from ingestd.pipeline.phones import e164
+from ingestd.store import attributes
+from ingestd.store.profiles import identifier_hash
+
+_REACHABLE = {IdentifierKind.EMAIL, IdentifierKind.MOBILE}
+"""What can be written to: masked where the key does not have `profiles:read_pii`."""
+
+
+class Identifier(In):
+    """One identifier of a person.
+
+    A mobile number has its country code, with a `+` or without.
+    """
+
+    kind: Annotated[
+        str,
+        Field(
+            description="identity (user_id), objectId, fbId, gpId, external_id, email, mobile, or an attribute's name.",
+            min_length=1,
+            max_length=120,
+            examples=["user_id"],
+        ),
+    ]
+    value: Annotated[str, Field(min_length=1, max_length=MAX_IDENTIFIER_LENGTH, examples=["ann"])]
+
+
+Identifiers = Annotated[list[Identifier], Field(min_length=1, max_length=1000)]
+"""As many as are looked up at once."""
+
+
+def hashed(asked: Identifier, index_key: str, kinds: Mapping[str, int]) -> tuple[int, UUID] | None:
+    """An identifier as (kind, hash), or None where it is none; `kinds` are the account's own attributes, by name."""
+    word = asked.kind.casefold()
+    kind = kinds.get(asked.kind) or MEMBER_KINDS.get(word) or KIND_OF_WORD.get(word)
+    value = normalise(asked.value)
+    if kind is IdentifierKind.MOBILE and value:
+        value = e164(f"+{value.removeprefix('+')}") or value
+    return (int(kind), identifier_hash(index_key, kind, value)) if kind and value else None
+
+
+Show = Callable[[int, str], dict[str, str]]
+"""Gives `kind` and `value` of a member as a caller sees them."""
+
+
+async def showing(tx: AsyncSession, caller: Principal) -> Show:
+    """How members are shown to a caller: values of personal attributes never, addresses and numbers to who may."""
+    own = {kind: name for name, kind in (await attributes.kinds(tx, caller.account_id)).items()}
+    personal = await attributes.personal_names(tx, caller.account_id)
+    may_read = caller.may(Scope.PROFILES_READ_PII)
+
+    def show(kind: int, value: str) -> dict[str, str]:
+        hidden = own.get(kind) in personal or (kind in _REACHABLE and not may_read)
+        return {"kind": own.get(kind) or kind_word(kind), "value": MASK if hidden else value}
+
+    return show
