@@ -33,6 +33,10 @@ async def test_the_served_document_is_the_generated_one_also_for_those_who_ask_f
     assert [each.json() for each in answers] == [DOCUMENT] * 2
 
 
+def test_no_schema_is_named_after_a_module_because_another_has_its_name():
+    assert [name for name in DOCUMENT["components"]["schemas"] if "__" in name] == []
+
+
 def test_the_document_is_valid():
     OpenAPIV31SpecValidator(DOCUMENT).validate()
 

@@ -45,6 +45,8 @@ from ingestd.api import (
     runs,
     schedules,
     schemas,
+    segment_drafts,
+    segment_history,
     segment_schedules,
     segments,
     system,
@@ -60,8 +62,8 @@ _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
     *(previews, attributes, macros, data_sources, connections, visits, schedules, segment_schedules),
     *(data_source_schedules,),
-    *(runs, ingestions, ingestion_events, rejects, dry_runs, profiles, events, filters, segments),
-    *(partitions, members, webhooks, webhook_events, deliveries, choices, audit),
+    *(runs, ingestions, ingestion_events, rejects, dry_runs, profiles, events, filters, segments, segment_drafts),
+    *(partitions, members, segment_history, webhooks, webhook_events, deliveries, choices, audit),
 )
 
 _TELEMETRY: Final[TelemetryConfig] = {

@@ -42,7 +42,7 @@ class PreviewIn(In):
     condition: Filter
 
 
-class PreviewOut(BaseModel):
+class FilterPreviewOut(BaseModel):
     """How many people fit a condition now."""
 
     count: int
@@ -69,11 +69,13 @@ class ConditionOut(BaseModel):
     summary="Count who fits a condition",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
-async def preview(body: PreviewIn, tx: Reading, service: Service, caller: Caller) -> PreviewOut:
+async def preview(body: PreviewIn, tx: Reading, service: Service, caller: Caller) -> FilterPreviewOut:
     """How many people would be in a segment with this condition; nothing is made."""
     meanings = await _checked(tx, caller, body.condition)
     keys = await service.intake.keys(caller.account_id)
-    return PreviewOut(count=await filters.count(tx, caller.account_id, filters.matches(body.condition, meanings, keys)))
+    return FilterPreviewOut(
+        count=await filters.count(tx, caller.account_id, filters.matches(body.condition, meanings, keys))
+    )
 
 
 @router.post(

@@ -1,34 +1,29 @@
-"""Members of a segment: listed, looked up, exported; who they were at a moment, and what changed since (S5, S6)."""
+"""Members of a segment: listed, looked up, exported, as they are or were at a moment (S5, S6)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Reading, Scope, Service, needs
+from ingestd.api.context import NO_STORE, Caller, Parts, Reading, Scope, Service, needs
 from ingestd.api.exports import CSV, nothing, written
 from ingestd.api.identifiers import Identifiers, Show, hashed, showing
 from ingestd.api.ids import PartitionId, SegmentId
 from ingestd.api.model import In
 from ingestd.api.pages import Asked, Page, listing
-from ingestd.api.partitions import PartitionRef, moment_of, ref
+from ingestd.api.partitions import PartitionRef, moment_of, ref, seen
 from ingestd.api.routes import Router
 from ingestd.api.segments import visible
-from ingestd.domain import ids
-from ingestd.domain.errors import Invalid, NotFound, Problem
-from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.segment import Method
-from ingestd.store import attributes, members, profiles, segments
-from ingestd.store.engine import utc_now
-from ingestd.store.segments import Partition, Segment, SegmentMember, Snapshot
+from ingestd.store import attributes, members, profiles
+from ingestd.store.segments import Partition, Segment, SegmentMember
 
 router = Router(prefix="/v1/segments/{segment_id}", tags=["Segments"])
 
@@ -46,7 +41,7 @@ class MembersLookupIn(In):
     as_of: Moment | None = None
 
 
-class MemberOut(BaseModel):
+class SegmentMemberOut(BaseModel):
     """A member: the identifier that the file had, and the partition it is in since then.
 
     Of a filter segment, the first identifier of the person; `kind` may be an attribute of the account's own then.
@@ -58,7 +53,7 @@ class MemberOut(BaseModel):
     since: Moment
 
 
-class MemberPage(Page[MemberOut]):
+class SegmentMemberPage(Page[SegmentMemberOut]):
     """Members, in an order of no meaning."""
 
 
@@ -83,66 +78,17 @@ class MembersLookupOut(BaseModel):
     data: list[MemberFound]
 
 
-class SnapshotOut(BaseModel):
-    """A refresh that changed something: when it became visible, how many there were then, and what had changed."""
-
-    id: str
-    taken_at: Moment
-    ingestion: str | None
-    members: int
-    entered: int
-    left: int
-    moved: int
-
-
-class SnapshotPage(Page[SnapshotOut]):
-    """Snapshots."""
-
-
-class Change(StrEnum):
-    """What happened to a member."""
-
-    ENTERED = "entered"
-    LEFT = "left"
-    MOVED = "moved"
-
-
-class ChangeOut(BaseModel):
-    """Somebody who was elsewhere at the end than at the beginning; `was` or `now` is null where they were no member."""
-
-    kind: str
-    value: str
-    change: Change
-    was: PartitionRef | None
-    now: PartitionRef | None
-
-
-class ChangePage(Page[ChangeOut]):
-    """Changes, in an order of no meaning."""
-
-
-class Format(StrEnum):
+class ExportFormat(StrEnum):
     """How an export is written."""
 
     CSV = "csv"
     NDJSON = "ndjson"
 
 
-async def _partitions(
-    tx: AsyncSession, caller: Principal, segment: Segment, wanted: PartitionId | None = None
-) -> dict[int, Partition]:
-    """The partitions that the caller can see by their numbers, those removed since too; or the one that is wanted."""
-    found = await segments.partitions(tx, segment, disabled_too=caller.may(Scope.SEGMENTS_WRITE), removed_too=True)
-    chosen = {each.number: each for each in found if wanted in {None, each.id}}
-    if wanted is not None and not chosen:
-        raise NotFound("There is no such partition.")
-    return chosen
-
-
-def _shown(partitions: Mapping[int, Partition], show: Show) -> Callable[[SegmentMember], MemberOut]:
-    def shown(member: SegmentMember) -> MemberOut:
+def _shown(partitions: Mapping[int, Partition], show: Show) -> Callable[[SegmentMember], SegmentMemberOut]:
+    def shown(member: SegmentMember) -> SegmentMemberOut:
         partition = ref(partitions[member.partition])
-        return MemberOut(**show(member.kind, member.value), partition=partition, since=member.valid_from)
+        return SegmentMemberOut(**show(member.kind, member.value), partition=partition, since=member.valid_from)
 
     return shown
 
@@ -161,13 +107,13 @@ async def list_members(
     asked: Annotated[Asked, Depends(listing(members.SORTS, "id", both_ways=False))],
     partition: Of = None,
     as_of: AsOf = None,
-) -> MemberPage:
+) -> SegmentMemberPage:
     """Who is in a segment or in one partition, or was at a moment; addresses and numbers need `profiles:read_pii`."""
     segment = await visible(tx, caller, segment_id)
     moment = moment_of(segment, as_of)
-    partitions = await _partitions(tx, caller, segment, partition)
+    partitions = await seen(tx, caller, segment, partition)
     found = await members.page(tx, segment, partitions, asked.cut, moment=moment)
-    return asked.page(MemberPage, found, _shown(partitions, await showing(tx, caller)))
+    return asked.page(SegmentMemberPage, found, _shown(partitions, await showing(tx, caller)))
 
 
 @router.post(
@@ -192,7 +138,7 @@ async def lookup(
     if segment.method == Method.FILTER:
         people = await profiles.find_many(tx, caller.account_id, {each for each in named if each})
         hashes = [people[each].profile_id if each in people else None for each in named]
-    partitions = await _partitions(tx, caller, segment)
+    partitions = await seen(tx, caller, segment)
     found = await members.find(tx, segment, partitions, {each for each in hashes if each}, moment=moment)
     answers = [found.get(each) if each else None for each in hashes]
     return MembersLookupOut(
@@ -225,19 +171,19 @@ async def export(  # noqa: PLR0913 -- the filters
     caller: Caller,
     partition: Of = None,
     as_of: AsOf = None,
-    format: Annotated[Format, Query(description="How it is written.")] = Format.CSV,  # noqa: A002
+    format: Annotated[ExportFormat, Query(description="How it is written.")] = ExportFormat.CSV,  # noqa: A002
 ) -> StreamingResponse:
     """All members as they are at one moment, as a stream of CSV or of JSON lines; no cell is a formula (T100)."""
     async with service.intake.sessions() as session:
         segment = await visible(session, caller, segment_id)
         moment = moment_of(segment, as_of)
-        partitions = await _partitions(session, caller, segment, partition)
+        partitions = await seen(session, caller, segment, partition)
         show = await showing(session, caller)
     rows = _rows(service, segment, partitions, show, moment)
-    pieces = _csv(rows) if format is Format.CSV else _lines(rows)
+    pieces = _csv(rows) if format is ExportFormat.CSV else _lines(rows)
     return StreamingResponse(
         nothing() if request.state.head else pieces,
-        media_type=f"{CSV if format is Format.CSV else NDJSON}; charset=utf-8",
+        media_type=f"{CSV if format is ExportFormat.CSV else NDJSON}; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="members.{format}"'},
     )
 
@@ -268,66 +214,3 @@ async def _csv(rows: AsyncIterator[list[dict[str, str]]]) -> AsyncIterator[str]:
 async def _lines(rows: AsyncIterator[list[dict[str, str]]]) -> AsyncIterator[str]:
     async for some in rows:
         yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in some)
-
-
-@router.get(
-    "/snapshots",
-    operation_id="segments_snapshots",
-    summary="List the snapshots of an SCD segment",
-    dependencies=[needs(Scope.SEGMENTS_READ)],
-)
-async def list_snapshots(
-    segment_id: SegmentId,
-    tx: Reading,
-    caller: Caller,
-    asked: Annotated[Asked, Depends(listing(members.SNAPSHOTS, "-taken_at"))],
-) -> SnapshotPage:
-    """The refreshes that changed something, the last first; of a Non-SCD segment there are none (S5, S6)."""
-    segment = await visible(tx, caller, segment_id)
-    return asked.page(SnapshotPage, await members.snapshots(tx, segment, asked.cut), _snapshot)
-
-
-def _snapshot(taken: Snapshot) -> SnapshotOut:
-    return SnapshotOut(
-        id=ids.show(Prefix.SNAPSHOT, taken.id),
-        taken_at=taken.taken_at,
-        ingestion=taken.ingestion_id and ids.show(Prefix.INGESTION, taken.ingestion_id),
-        members=taken.members,
-        entered=taken.entered,
-        left=taken.left,
-        moved=taken.moved,
-    )
-
-
-@router.get(
-    "/changes",
-    operation_id="segments_changes",
-    summary="List what changed between two moments",
-    dependencies=[needs(Scope.SEGMENTS_READ), NO_STORE],
-)
-async def list_changes(
-    *,
-    segment_id: SegmentId,
-    tx: Reading,
-    caller: Caller,
-    asked: Annotated[Asked, Depends(listing(members.CHANGES, "id", both_ways=False))],
-    since: Annotated[Moment | None, Query(alias="from", description="The earlier moment; default: the first.")] = None,
-    until: Annotated[Moment | None, Query(alias="to", description="The later moment; default: now.")] = None,
-) -> ChangePage:
-    """Who entered, who left and who moved, comparing an SCD segment as it was at two moments."""
-    segment = await visible(tx, caller, segment_id)
-    moment_of(segment, since or segment.created_at)
-    since, until = since or segment.created_at, until or utc_now()
-    if until < since:
-        problem = Problem("/query/to", "order", "Must not be before `from`.")
-        raise Invalid("The moments are in the wrong order.", problems=(problem,))
-    partitions = await _partitions(tx, caller, segment)
-    found = await members.changes(tx, segment, partitions, asked.cut, since=since, until=until)
-    show = await showing(tx, caller)
-
-    def shown(row: Any) -> ChangeOut:
-        was, now = (None if number is None else ref(partitions[number]) for number in (row.was, row.now))
-        change = Change.ENTERED if was is None else Change.LEFT if now is None else Change.MOVED
-        return ChangeOut(**show(row.kind, row.value), change=change, was=was, now=now)
-
-    return asked.page(ChangePage, found, shown)

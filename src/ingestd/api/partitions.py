@@ -7,17 +7,18 @@ from typing import Annotated
 
 from fastapi import Query
 from pydantic import BaseModel, with_config
+from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
-from ingestd.api.context import Caller, Reading, Scope, Tx, needs
+from ingestd.api.context import Caller, Principal, Reading, Scope, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import PartitionId, SegmentId
 from ingestd.api.model import STRICT, Name, Out
 from ingestd.api.routes import Router
 from ingestd.api.segments import visible
 from ingestd.domain import ids
-from ingestd.domain.errors import Invalid, Problem
+from ingestd.domain.errors import Invalid, NotFound, Problem
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.segment import SegmentType
@@ -72,6 +73,17 @@ def moment_of(segment: Segment, as_of: datetime | None) -> datetime | None:
         problem = Problem("/query/as_of", "no_history", "The segment is Non-SCD: it keeps only the present.")
         raise Invalid("There is no history.", problems=(problem,))
     return as_of
+
+
+async def seen(
+    tx: AsyncSession, caller: Principal, segment: Segment, wanted: PartitionId | None = None
+) -> dict[int, Partition]:
+    """The partitions that the caller can see by their numbers, those removed since too; or the one that is wanted."""
+    found = await segments.partitions(tx, segment, disabled_too=caller.may(Scope.SEGMENTS_WRITE), removed_too=True)
+    chosen = {each.number: each for each in found if wanted in {None, each.id}}
+    if wanted is not None and not chosen:
+        raise NotFound("There is no such partition.")
+    return chosen
 
 
 def _shown(partition: Partition, members: int | None = None) -> PartitionOut:

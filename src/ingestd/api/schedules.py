@@ -129,7 +129,7 @@ class SlotOut(BaseModel):
     local: Annotated[str, Field(examples=["2026-01-31T02:00:00+01:00"])]
 
 
-class PreviewOut(BaseModel):
+class SchedulePreviewOut(BaseModel):
     """What a timetable would do."""
 
     description: str
@@ -265,7 +265,7 @@ def _noted(
     summary="Try out a timetable",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
-async def preview(body: TimetableIn, tx: Reading, caller: Caller) -> PreviewOut:
+async def preview(body: TimetableIn, tx: Reading, caller: Caller) -> SchedulePreviewOut:
     """The next ten runs of a schedule that would be made now; nothing is kept."""
     account = await accounts.get(tx, caller.account_id)
     calendar = schedules.calendar_of(account)
@@ -274,6 +274,6 @@ async def preview(body: TimetableIn, tx: Reading, caller: Caller) -> PreviewOut:
         SlotOut(day=slot.day, at=slot.at, local=slot.at.astimezone(calendar.zone).isoformat())
         for slot in islice(table.slots(), PREVIEWED)
     ]
-    return PreviewOut(
+    return SchedulePreviewOut(
         description=table.sentence(), advice=_advice(body.frequency), time_zone=account.time_zone, runs=coming
     )

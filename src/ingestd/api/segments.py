@@ -10,14 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import TypedDict
 
 from ingestd.api import audit
-from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
+from ingestd.api.context import Caller, Principal, Reading, Scope, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import PartitionId, SegmentId
 from ingestd.api.model import STRICT, In, Name, Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
-from ingestd.domain.errors import Conflict, NotFound
+from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.notice import NoticeType
@@ -32,7 +32,7 @@ from ingestd.domain.segment import (
     segment_name_problem,
 )
 from ingestd.ingest.tell import tell_account
-from ingestd.store import accounts, schedules, segments
+from ingestd.store import schedules, segments
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.segments import Segment
 
@@ -132,7 +132,8 @@ class SegmentPage(Page[SegmentOut]):
     """Segments."""
 
 
-def _draft(segment: Segment) -> DraftOut | None:
+def draft_of(segment: Segment) -> DraftOut | None:
+    """A segment's edits that are not published, as the API shows them."""
     if segment.draft is None:
         return None
     draft = Draft.model_validate(segment.draft)
@@ -153,7 +154,7 @@ def shown(segment: Segment) -> SegmentOut:
         method=Method(segment.method),
         upload_type=UploadType(segment.upload_type),
         status=SegmentStatus(segment.status),
-        draft=_draft(segment),
+        draft=draft_of(segment),
         members=segment.members,
         channels=CHANNELS,
         webhooks=[ids.show(Prefix.WEBHOOK, each) for each in segment.webhook_ids],
@@ -166,6 +167,19 @@ def shown(segment: Segment) -> SegmentOut:
 async def visible(tx: AsyncSession, caller: Principal, segment_id: SegmentId) -> Segment:
     """A segment that the caller can see: without `segments:write` an active one only (S13, S15)."""
     return await segments.get(tx, caller.account_id, segment_id, only_active=not caller.may(Scope.SEGMENTS_WRITE))
+
+
+async def tell(tx: AsyncSession, notice: NoticeType, segment: Segment) -> None:
+    """Write that something happened to a segment, in the transaction of the fact."""
+    await tell_account(
+        tx,
+        segment.account_id,
+        notice,
+        segments.told(segment),
+        subject_id=segment.id,
+        webhook_ids=segment.webhook_ids,
+        now=utc_now(),
+    )
 
 
 @router.post(
@@ -188,7 +202,7 @@ async def create(body: SegmentIn, tx: Tx, caller: Caller, response: Response) ->
     )
     made = shown(await tx.run_sync(segments.add, segment))
     audit.note(tx, caller, "segment.created", made.id, after=made)
-    await _tell(tx, NoticeType.SEGMENT_CREATED, segment)
+    await tell(tx, NoticeType.SEGMENT_CREATED, segment)
     response.headers["Location"] = f"{router.prefix}/{made.id}"
     return made
 
@@ -275,133 +289,3 @@ async def delete(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) 
     await segments.remove(tx, segment, now=now)
     await schedules.remove(tx, segment.id)
     audit.note(tx, caller, "segment.deleted", before.id, before=before)
-
-
-@router.get(
-    "/{segment_id}/draft",
-    operation_id="segments_draft",
-    summary="Show a segment's draft",
-    dependencies=[needs(Scope.SEGMENTS_READ)],
-)
-async def get_draft(segment_id: SegmentId, tx: Reading, caller: Caller) -> DraftOut:
-    """The edits that are not published yet; 404 where there are none."""
-    draft = _draft(await visible(tx, caller, segment_id))
-    if draft is None:
-        raise NotFound("The segment has no draft.")
-    return draft
-
-
-@router.put(
-    "/{segment_id}/draft",
-    operation_id="segments_put_draft",
-    summary="Edit a segment by a draft",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
-)
-async def put_draft(segment_id: SegmentId, body: DraftIn, tx: Tx, caller: Caller, match: IfMatch) -> DraftOut:
-    """Save edits, in place of those saved before, without any effect until they are published by `activate` (S11)."""
-    segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
-    for edit in body.partitions:
-        await segments.get_partition(tx, segment, edit.id)
-    before = shown(segment)
-    match.check(before.draft)
-    segment.draft = Draft.model_validate(body.model_dump()).model_dump(mode="json")
-    audit.note(tx, caller, "segment.edited", before.id, before=before, after=shown(segment))
-    draft = _draft(segment)
-    assert draft is not None  # just set
-    return draft
-
-
-@router.delete(
-    "/{segment_id}/draft",
-    status_code=204,
-    operation_id="segments_drop_draft",
-    summary="Drop a segment's draft",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
-)
-async def drop_draft(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) -> None:
-    """Forget the edits; 404 where there are none."""
-    segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
-    if segment.draft is None:
-        raise NotFound("The segment has no draft.")
-    before = shown(segment)
-    match.check(before.draft)
-    segment.draft = None
-    audit.note(tx, caller, "segment.draft_dropped", before.id, before=before, after=shown(segment))
-
-
-@router.post(
-    "/{segment_id}/activate",
-    operation_id="segments_activate",
-    summary="Activate a segment",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
-)
-async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Caller) -> SegmentOut:
-    """*Create*: publish the draft and put the segment into use (S11, S16, S38).
-
-    It is `in_progress` until the next refresh where it has had none, or where another upload type was published (S44);
-    else `active` at once. 409 for a segment in use that has no draft, and for scheduled uploads without a schedule. The
-    members of a filter segment are found anew.
-    """
-    account = await accounts.lock(tx, caller.account_id)
-    segment = await segments.get(tx, account.id, segment_id, lock=True)
-    before = shown(segment)
-    status = SegmentStatus(segment.status)
-    if status.takes_files and segment.draft is None:
-        raise Conflict(f"The segment is {status} and has no draft.", code="segment_in_use")
-    draft = Draft.model_validate(segment.draft or {})
-    segment.name = draft.name or segment.name
-    segment.description = draft.description or segment.description
-    waits = segment.refreshed_at is None or draft.upload_type not in {None, segment.upload_type}
-    segment.upload_type = draft.upload_type or segment.upload_type
-    await _publish(tx, segment, draft)
-    segment.draft = None
-    segment.status = status.activated(waits=waits)
-    after = shown(await tx.run_sync(segments.add, segment))
-    runs = await schedules.set_active(tx, account, segment.id, active=segment.is_scheduled, now=utc_now())
-    if segment.is_scheduled and not runs:
-        raise Conflict("Its uploads are scheduled: give the segment a schedule first.", code="schedule_missing")
-    if segment.method == Method.FILTER:
-        seq = await accounts.take_seq(tx, account.id)
-        await service.intake.engine.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
-    await _tell(tx, NoticeType.SEGMENT_ACTIVATED, segment)
-    return audit.changed(tx, caller, "segment.activated", before, after)
-
-
-async def _publish(tx: AsyncSession, segment: Segment, draft: Draft) -> None:
-    """Change the partitions as the draft says; one that is gone since is left out."""
-    there = {each.id: each for each in await segments.partitions(tx, segment, disabled_too=True)}
-    for edit in draft.partitions:
-        if edit.id in there:
-            partition = there[edit.id]
-            partition.name = edit.name or partition.name
-            partition.disabled = partition.disabled if edit.disabled is None else edit.disabled
-    await tx.run_sync(segments.write_partitions)
-
-
-@router.post(
-    "/{segment_id}/deactivate",
-    operation_id="segments_deactivate",
-    summary="Deactivate a segment",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
-)
-async def deactivate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
-    """Take a segment out of use, whatever its status (S12, S14); 409 where it is inactive already."""
-    account = await accounts.lock(tx, caller.account_id)
-    segment = await segments.get(tx, account.id, segment_id, lock=True)
-    before = shown(segment)
-    segment.status = SegmentStatus(segment.status).deactivated()
-    await schedules.set_active(tx, account, segment.id, active=False, now=utc_now())
-    await _tell(tx, NoticeType.SEGMENT_DEACTIVATED, segment)
-    return audit.changed(tx, caller, "segment.deactivated", before, shown(segment))
-
-
-async def _tell(tx: AsyncSession, notice: NoticeType, segment: Segment) -> None:
-    await tell_account(
-        tx,
-        segment.account_id,
-        notice,
-        segments.told(segment),
-        subject_id=segment.id,
-        webhook_ids=segment.webhook_ids,
-        now=utc_now(),
-    )

@@ -1,0 +1,138 @@
+"""A segment on its way into use and out of it: edited as a draft, activated, deactivated (S11, S12, S14, S16, S43)."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ingestd.api import audit
+from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api.etags import IfMatch
+from ingestd.api.ids import SegmentId
+from ingestd.api.routes import Router
+from ingestd.api.segments import DraftIn, DraftOut, SegmentOut, draft_of, shown, tell, visible
+from ingestd.domain.errors import Conflict, NotFound
+from ingestd.domain.notice import NoticeType
+from ingestd.domain.segment import Draft, Method, SegmentStatus
+from ingestd.store import accounts, schedules, segments
+from ingestd.store.engine import utc_now
+from ingestd.store.segments import Segment
+
+router = Router(prefix="/v1/segments", tags=["Segments"])
+
+
+@router.get(
+    "/{segment_id}/draft",
+    operation_id="segments_draft",
+    summary="Show a segment's draft",
+    dependencies=[needs(Scope.SEGMENTS_READ)],
+)
+async def get_draft(segment_id: SegmentId, tx: Reading, caller: Caller) -> DraftOut:
+    """The edits that are not published yet; 404 where there are none."""
+    draft = draft_of(await visible(tx, caller, segment_id))
+    if draft is None:
+        raise NotFound("The segment has no draft.")
+    return draft
+
+
+@router.put(
+    "/{segment_id}/draft",
+    operation_id="segments_put_draft",
+    summary="Edit a segment by a draft",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def put_draft(segment_id: SegmentId, body: DraftIn, tx: Tx, caller: Caller, match: IfMatch) -> DraftOut:
+    """Save edits, in place of those saved before, without any effect until they are published by `activate` (S11)."""
+    segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
+    for edit in body.partitions:
+        await segments.get_partition(tx, segment, edit.id)
+    before = shown(segment)
+    match.check(before.draft)
+    segment.draft = Draft.model_validate(body.model_dump()).model_dump(mode="json")
+    audit.note(tx, caller, "segment.edited", before.id, before=before, after=shown(segment))
+    draft = draft_of(segment)
+    assert draft is not None  # just set
+    return draft
+
+
+@router.delete(
+    "/{segment_id}/draft",
+    status_code=204,
+    operation_id="segments_drop_draft",
+    summary="Drop a segment's draft",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def drop_draft(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) -> None:
+    """Forget the edits; 404 where there are none."""
+    segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
+    if segment.draft is None:
+        raise NotFound("The segment has no draft.")
+    before = shown(segment)
+    match.check(before.draft)
+    segment.draft = None
+    audit.note(tx, caller, "segment.draft_dropped", before.id, before=before, after=shown(segment))
+
+
+@router.post(
+    "/{segment_id}/activate",
+    operation_id="segments_activate",
+    summary="Activate a segment",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Caller) -> SegmentOut:
+    """*Create*: publish the draft and put the segment into use (S11, S16, S38).
+
+    It is `in_progress` until the next refresh where it has had none, or where another upload type was published (S44);
+    else `active` at once. 409 for a segment in use that has no draft, and for scheduled uploads without a schedule. The
+    members of a filter segment are found anew.
+    """
+    account = await accounts.lock(tx, caller.account_id)
+    segment = await segments.get(tx, account.id, segment_id, lock=True)
+    before = shown(segment)
+    status = SegmentStatus(segment.status)
+    if status.takes_files and segment.draft is None:
+        raise Conflict(f"The segment is {status} and has no draft.", code="segment_in_use")
+    draft = Draft.model_validate(segment.draft or {})
+    segment.name = draft.name or segment.name
+    segment.description = draft.description or segment.description
+    waits = segment.refreshed_at is None or draft.upload_type not in {None, segment.upload_type}
+    segment.upload_type = draft.upload_type or segment.upload_type
+    await _publish(tx, segment, draft)
+    segment.draft = None
+    segment.status = status.activated(waits=waits)
+    after = shown(await tx.run_sync(segments.add, segment))
+    runs = await schedules.set_active(tx, account, segment.id, active=segment.is_scheduled, now=utc_now())
+    if segment.is_scheduled and not runs:
+        raise Conflict("Its uploads are scheduled: give the segment a schedule first.", code="schedule_missing")
+    if segment.method == Method.FILTER:
+        seq = await accounts.take_seq(tx, account.id)
+        await service.intake.engine.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
+    await tell(tx, NoticeType.SEGMENT_ACTIVATED, segment)
+    return audit.changed(tx, caller, "segment.activated", before, after)
+
+
+async def _publish(tx: AsyncSession, segment: Segment, draft: Draft) -> None:
+    """Change the partitions as the draft says; one that is gone since is left out."""
+    there = {each.id: each for each in await segments.partitions(tx, segment, disabled_too=True)}
+    for edit in draft.partitions:
+        if edit.id in there:
+            partition = there[edit.id]
+            partition.name = edit.name or partition.name
+            partition.disabled = partition.disabled if edit.disabled is None else edit.disabled
+    await tx.run_sync(segments.write_partitions)
+
+
+@router.post(
+    "/{segment_id}/deactivate",
+    operation_id="segments_deactivate",
+    summary="Deactivate a segment",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def deactivate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOut:
+    """Take a segment out of use, whatever its status (S12, S14); 409 where it is inactive already."""
+    account = await accounts.lock(tx, caller.account_id)
+    segment = await segments.get(tx, account.id, segment_id, lock=True)
+    before = shown(segment)
+    segment.status = SegmentStatus(segment.status).deactivated()
+    await schedules.set_active(tx, account, segment.id, active=False, now=utc_now())
+    await tell(tx, NoticeType.SEGMENT_DEACTIVATED, segment)
+    return audit.changed(tx, caller, "segment.deactivated", before, shown(segment))
