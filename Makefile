@@ -78,6 +78,7 @@ check: $(STAMP) $(TYPES) ## what CI checks besides the tests: style, types, floo
 	@if test -e $(RELEASED); then $(NPX) redocly diff $(RELEASED) openapi/openapi.json; \
 	else echo "No release yet: openapi/openapi.json has nothing to be compared with"; fi
 	$(NPX) tsc --project examples/frontend
+	$(NPX) tsc --project examples/webhooks
 
 # What runs on Node, which comes with the development requirements.
 $(NODE): package.json package-lock.json | $(STAMP)
