@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -408,3 +409,22 @@ async def test_the_systems_resolver_finds_this_machine():
     assert set(await system_resolver("localhost", 443)) <= {"127.0.0.1", "::1"}
     found = await resolve("localhost", 4443, purpose=Purpose.WEBHOOK, allow=LOOPBACK)
     assert found.addresses
+
+
+@pytest.mark.threat("T14")
+async def test_names_that_are_never_answered_hold_up_no_other_name_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    end, look_up = threading.Event(), socket.getaddrinfo
+
+    def slowly(host: str, *args: object, **more: object) -> list[tuple[object, ...]]:
+        if host == "silent.test":
+            end.wait()
+        return look_up("127.0.0.1", *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    silent = [asyncio.create_task(system_resolver("silent.test", 443)) for _ in range(40)]
+    try:
+        assert await system_resolver("live.test", 443) == ["127.0.0.1"]
+        assert await asyncio.to_thread(int) == 0
+    finally:
+        end.set()
+    await asyncio.gather(*silent)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -91,6 +93,8 @@ _URL = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _DNS_SECONDS = 10
+_LOOK_UPS = ThreadPoolExecutor(64, "look-up")
+"""Not the threads that everything else runs in: a name whose servers are silent holds one up for long (T14)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +213,8 @@ async def resolve(
 
 async def system_resolver(host: str, port: int) -> list[str]:
     """Return the host's addresses as the operating system gives them."""
-    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    answers = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up)
     return [str(sockaddr[0]) for *_, sockaddr in answers]
 
 
