@@ -47,6 +47,26 @@ async def test_a_killed_service_finishes_what_it_began_exactly_once(program, cli
     assert len(told) == 2
 
 
+@pytest.mark.rule("S136")
+async def test_a_webhook_that_was_taken_but_not_marked_comes_again_under_its_id(program, client):
+    async with client.told() as receiver:
+        program.arm("ingestd.store.outgoing:mark")
+        async with client.http() as http:
+            (webhook,) = (await http.get("/v1/webhooks")).raise_for_status().json()["data"]
+            (await http.post(f"/v1/webhooks/{webhook['id']}/test")).raise_for_status()
+        await program.held()
+        (taken,) = receiver.told
+        await program.kill()
+        await program.start()
+        with program.sql() as sql:  # a minute later
+            sql.execute("UPDATE deliveries SET next_attempt_at = now() WHERE state = 'sending'")
+            sql.execute("NOTIFY ingestd_deliveries")
+        async with receiver.news:
+            await asyncio.wait_for(receiver.news.wait_for(lambda: len(receiver.told) > 1), PATIENCE)
+    assert receiver.told == [taken, taken]
+    assert taken["type"] == "webhook.test"
+
+
 @pytest.mark.parametrize("point", ["in the check, rows read", "in a part, all written"])
 async def test_a_killed_worker_costs_only_its_own_ingestion_a_repeat(program, client, other, point):
     program.arm(point)
