@@ -74,7 +74,7 @@ def claimed(kind: str, data: dict[str, Any], **more: Any) -> Claimed:
     given = {"address": "ann@example.org", "account_name": "Acme", "time_zone": "Asia/Kolkata"} | more
     return Claimed(
         id=UUID(int=5), lease=NOW, failures=0, account_id=UUID(int=1), notice_id=UUID(int=2), type=kind,
-        subject_id=UUID(int=7), data=data, created_at=NOW, **given,
+        subject_id=UUID(int=7), data=data, created_at=NOW, data_keys=b"", index_key=b"", **given,
     )  # fmt: skip
 
 

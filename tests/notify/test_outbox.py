@@ -264,10 +264,10 @@ async def test_whoever_comes_back_after_the_lease_marks_nothing(world: World, re
     (late,) = await world.claim()
     world.clock.move(deliveries.LEASE)
     (present,) = await world.claim()
-    await world.posting().deliver(late)
+    await world.deliver(world.posting(), [late])
     (delivery,) = await world.deliveries()
     assert (delivery.state, delivery.attempts) == ("sending", [])
-    await world.posting().deliver(present)
+    await world.deliver(world.posting(), [present])
     (delivery,) = await world.deliveries()
     assert (delivery.state, len(delivery.attempts)) == ("delivered", 1)
 
@@ -372,6 +372,32 @@ async def test_a_database_that_is_away_is_waited_for(
     async with running(outbox):
         await receiver.arrivals.get()
     assert next(failures, None) is None
+
+
+@pytest.mark.fault
+async def test_what_ends_while_the_database_is_away_is_marked_when_it_is_back_and_not_sent_again(
+    world: World, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dispatching, "CALM_SECONDS", 0.01)
+    gate, failures, back = Gate(), iter(range(3)), asyncio.Event()
+    receiver, account = await receivers(gate), await world.account()
+    await world.webhook(account, receiver.url)
+    await world.tell(account)
+    outbox, sessions = world.outbox(), world.sessions
+
+    def away_for_a_while() -> AsyncSession:
+        if next(failures, None) is not None:
+            raise OSError("The database is away.")
+        back.set()
+        return sessions()
+
+    async with running(outbox):
+        await receiver.arrivals.get()
+        outbox.sessions = away_for_a_while
+        gate.open()
+        await back.wait()
+    assert [(each.state, len(each.attempts)) for each in await world.deliveries()] == [("delivered", 1)]
+    assert len(receiver.requests) == 1
 
 
 async def test_stopping_waits_for_what_is_on_its_way(world: World, receivers: Receivers):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 
 from ingestd import egress
 from ingestd.blobs.store import BlobStore
-from ingestd.keyring import AccountKeys, Keyring
+from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.metrics import new_metrics
 from ingestd.notify import webhooks as sending
 from ingestd.notify.letters import House
 from ingestd.notify.mailing import Mailing
-from ingestd.notify.outbox import Outbox
+from ingestd.notify.outbox import Channel, Outbox
 from ingestd.notify.posting import Posting
 from ingestd.notify.smtp import MailServer
 from ingestd.notify.webhooks import Sender
@@ -26,6 +28,7 @@ from ingestd.store.deliveries import Delivery
 from ingestd.store.engine import Sessions, transaction
 from ingestd.store.messages import Message
 from ingestd.store.notices import Notice, adding
+from ingestd.store.outgoing import Lease
 from ingestd.store.recipients import Recipient
 from ingestd.store.webhooks import Webhook
 
@@ -94,25 +97,21 @@ class World:
             await session.execute(adding(notice))
         return notice.id
 
-    def posting(self) -> Posting:
-        async def keys(account_id: UUID) -> AccountKeys:
-            return self.accounts[account_id]
+    def keys(self, account_id: UUID, _: SealedKeys) -> AccountKeys:
+        return self.accounts[account_id]
 
+    def posting(self) -> Posting:
         return Posting(
-            sessions=self.sessions, sender=self.sender, keys=keys, metrics=new_metrics(), clock=self.clock,
-            jitter=lambda: self.jitter,
-        )  # fmt: skip
+            sender=self.sender, keys=self.keys, metrics=new_metrics(), clock=self.clock, jitter=lambda: self.jitter
+        )
 
     def outbox(self) -> Outbox:
         return Outbox(url=self.url, sessions=self.sessions, channel=self.posting(), clock=self.clock)
 
     def mailing(self, server: MailServer | None) -> Mailing:
-        async def keys(account_id: UUID) -> AccountKeys:
-            return self.accounts[account_id]
-
         return Mailing(
             sessions=self.sessions, server=server, house=House("ingestd <post@cdp.test>", "https://cdp.test", 30),
-            attachment_bytes=1000, blobs=self.blobs, keys=keys, metrics=new_metrics(), clock=self.clock,
+            attachment_bytes=1000, blobs=self.blobs, keys=self.keys, metrics=new_metrics(), clock=self.clock,
             jitter=lambda: self.jitter,
         )  # fmt: skip
 
@@ -138,7 +137,7 @@ class World:
         """Send the mails that can be sent now, once; how many they were."""
         async with transaction(self.sessions) as session:
             claimed = await messages.claim(session, room=32, now=self.clock())
-        await asyncio.gather(*map(self.mailing(server).deliver, claimed))
+        await self.deliver(self.mailing(server), claimed)
         return len(claimed)
 
     async def messages(self) -> list[Message]:
@@ -152,8 +151,16 @@ class World:
     async def send_due(self) -> int:
         """Send what can be sent now, once; how much that was."""
         claimed = await self.claim()
-        await asyncio.gather(*map(self.posting().deliver, claimed))
+        await self.deliver(self.posting(), claimed)
         return len(claimed)
+
+    async def deliver(self, channel: Channel[Any], claimed: Sequence[Lease]) -> None:
+        """Send what was claimed, and mark it."""
+        if not claimed:
+            return
+        ended = await asyncio.gather(*map(channel.send, claimed))
+        async with transaction(self.sessions) as session:
+            await channel.mark(session, ended, now=self.clock())
 
     async def deliveries(self) -> list[Delivery]:
         async with self.sessions() as session:

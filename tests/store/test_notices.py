@@ -25,7 +25,7 @@ from ingestd.store.base import Base
 from ingestd.store.deliveries import Delivery
 from ingestd.store.engine import Sessions, transaction
 from ingestd.store.notices import CHANNEL, Notice, adding
-from ingestd.store.outgoing import DeliveryState
+from ingestd.store.outgoing import DeliveryState, Ended
 from ingestd.store.page import Cut
 from ingestd.store.webhooks import Webhook
 
@@ -117,8 +117,9 @@ async def only(sessions: Sessions) -> Delivery:
 async def finish(sessions: Sessions, *, delivered: bool = False, now: datetime = NOW) -> None:
     """Claim all that is due and mark it delivered, or dead."""
     async with transaction(sessions) as session:
-        for claimed in await deliveries.claim(session, room=100, now=now):
-            await outgoing.mark(session, Delivery, claimed, {"code": "x"}, delivered=delivered, again_at=None)
+        claimed = await deliveries.claim(session, room=100, now=now)
+        ended = [Ended(each, {"code": "x"}, delivered=delivered, again_at=None) for each in claimed]
+        await outgoing.mark(session, Delivery, ended)
 
 
 async def test_a_notice_and_its_deliveries_are_one_with_the_fact(sessions: Sessions, account: UUID):
@@ -295,7 +296,8 @@ async def test_the_newest_attempts_are_kept(sessions: Sessions, account: UUID):
     for number in range(outgoing.ATTEMPTS_KEPT + 3):
         async with transaction(sessions) as session:
             (claimed,) = await deliveries.claim(session, room=1, now=NOW)
-            await outgoing.mark(session, Delivery, claimed, {"n": number}, delivered=False, again_at=NOW)
+            ended = Ended(claimed, {"n": number}, delivered=False, again_at=NOW)
+            await outgoing.mark(session, Delivery, [ended])
     attempts = (await only(sessions)).attempts
     assert [each["n"] for each in attempts] == list(range(3, outgoing.ATTEMPTS_KEPT + 3))
 
@@ -309,7 +311,7 @@ async def test_the_next_due_time_is_that_of_what_waits_or_was_left_behind(sessio
         (claimed,) = await deliveries.claim(session, room=1, now=NOW)
         assert await outgoing.next_due(session, Delivery, now=NOW) == claimed.lease
         later = NOW + timedelta(seconds=5)
-        await outgoing.mark(session, Delivery, claimed, {}, delivered=False, again_at=later)
+        await outgoing.mark(session, Delivery, [Ended(claimed, {}, delivered=False, again_at=later)])
         assert await outgoing.next_due(session, Delivery, now=NOW) == later
         assert await outgoing.next_due(session, Delivery, now=later) is None
 

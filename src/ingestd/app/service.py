@@ -171,9 +171,8 @@ class _Starting:
 
     def _posting(self) -> Posting:
         return Posting(
-            sessions=self.sessions,
             sender=Sender(allow=self.allow),
-            keys=self.intake.keys,
+            keys=self.intake.open_keys,
             metrics=self.metrics,
             clock=store.utc_now,
             jitter=random.random,
@@ -192,7 +191,7 @@ class _Starting:
             ),
             attachment_bytes=mail.attachment_bytes,
             blobs=self.ground.blobs,
-            keys=self.intake.keys,
+            keys=self.intake.open_keys,
             metrics=self.metrics,
             clock=store.utc_now,
             jitter=random.random,

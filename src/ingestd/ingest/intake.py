@@ -54,7 +54,10 @@ class Intake:
         """
         async with self.sessions() as session:
             account = await accounts.get(session, account_id)
-        sealed = SealedKeys(account.data_keys, account.index_key)
+        return self.open_keys(account_id, SealedKeys(account.data_keys, account.index_key))
+
+    def open_keys(self, account_id: UUID, sealed: SealedKeys) -> AccountKeys:
+        """The keys of an account of which these are the sealed ones."""
         known, keys = self._keys.get(account_id, (None, None))
         if keys is None or known != sealed:
             keys = self.keyring.open(account_id, sealed)

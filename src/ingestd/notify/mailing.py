@@ -1,9 +1,9 @@
-"""Messages, as the outbox sends them: each is written as a letter, handed to the mail server and marked."""
+"""Messages, as the outbox sends them: each is written as a letter and handed to the mail server."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from ingestd import telemetry
 from ingestd.blobs.store import BlobStore
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.recipient import ascii_address, confirmation_code
-from ingestd.keyring import AccountKeys
+from ingestd.keyring import AccountKeys, SealedKeys
 from ingestd.metrics import Metrics
 from ingestd.notify.letters import Attachment, House, letter, problems_file
 from ingestd.notify.outbox import next_attempt_at
@@ -26,6 +26,7 @@ from ingestd.store import attributes, ingestions, messages, outgoing
 from ingestd.store.engine import Sessions, new_id, transaction
 from ingestd.store.messages import Claimed, Message
 from ingestd.store.orphans import MAILED
+from ingestd.store.outgoing import Ended, Outgoing
 
 _TAKEN: Final = {MailCode.DELIVERED, MailCode.KEPT}
 _WITH_FILES: Final = {NoticeType.INGESTION_COMPLETED, NoticeType.INGESTION_FAILED}
@@ -37,7 +38,7 @@ log = telemetry.logger(__name__)
 class Mailing:
     """The channel of mail. Without a `server` each mail is kept as a sealed blob.
 
-    `keys` gives an account's keys; `jitter` a random number from 0 to 1.
+    `keys` opens an account's keys; `jitter` a random number from 0 to 1.
     """
 
     sessions: Sessions
@@ -45,30 +46,37 @@ class Mailing:
     house: House
     attachment_bytes: int
     blobs: BlobStore
-    keys: Callable[[UUID], Awaitable[AccountKeys]]
+    keys: Callable[[UUID, SealedKeys], AccountKeys]
     metrics: Metrics
     clock: Callable[[], datetime]
     jitter: Callable[[], float]
     slots: int = 8
+    model: type[Outgoing] = Message
 
     async def claim(self, session: AsyncSession, *, room: int, now: datetime) -> Sequence[Claimed]:
         """At most `room` messages that are due."""
         return await messages.claim(session, room=room, now=now)
 
-    async def next_due(self, session: AsyncSession, *, now: datetime) -> datetime | None:
-        """When the next message falls due after `now`."""
-        return await outgoing.next_due(session, Message, now=now)
-
-    async def deliver(self, claimed: Claimed) -> None:
-        """Send a claimed message and mark it. If that fails the lease runs out, and it is sent again."""
-        try:
-            result = await self._send(claimed)
-            await self._mark(claimed, result)
-        except Exception as error:  # one message's failure is not the dispatcher's
-            log.warning("message_not_marked", message=claimed.id, exc_info=error)
-            return
+    async def send(self, claimed: Claimed) -> Ended[Claimed]:
+        """Hand a claimed message over once. Whatever the server does, something comes of it."""
+        result = await self._send(claimed)
         self.metrics.messages.labels(result.code).inc()
         log.info("mail_attempted", message=claimed.id, code=result.code, status=result.status, ms=result.ms)
+        now, again_at = self.clock(), None
+        if result.code is not MailCode.REFUSED:
+            again_at = next_attempt_at(claimed.failures + 1, now=now, jitter=self.jitter())
+        attempt = {
+            "at": now.isoformat(),
+            "code": result.code,
+            "status": result.status,
+            "answer": result.answer,
+            "ms": result.ms,
+        }
+        return Ended(claimed, attempt, delivered=result.code in _TAKEN, again_at=again_at)
+
+    async def mark(self, session: AsyncSession, ended: Sequence[Ended[Claimed]], *, now: datetime) -> None:  # noqa: ARG002 -- a channel's
+        """Write what came of attempts."""
+        await outgoing.mark(session, Message, ended)
 
     async def _send(self, claimed: Claimed) -> Result:
         try:
@@ -80,24 +88,9 @@ class Mailing:
             log.exception("mail_failed", message=claimed.id)
             return Result(MailCode.INTERNAL)
 
-    async def _mark(self, claimed: Claimed, result: Result) -> None:
-        now, delivered = self.clock(), result.code in _TAKEN
-        attempt = {
-            "at": now.isoformat(),
-            "code": result.code,
-            "status": result.status,
-            "answer": result.answer,
-            "ms": result.ms,
-        }
-        again_at = None
-        if result.code is not MailCode.REFUSED:
-            again_at = next_attempt_at(claimed.failures + 1, now=now, jitter=self.jitter())
-        async with transaction(self.sessions) as session:
-            await outgoing.mark(session, Message, claimed, attempt, delivered=delivered, again_at=again_at)
-
     async def _letter(self, claimed: Claimed) -> EmailMessage:
         if claimed.type == NoticeType.RECIPIENT_INVITED and claimed.subject_id is not None:
-            keys = await self.keys(claimed.account_id)
+            keys = self.keys(claimed.account_id, claimed.sealed_keys)
             code = confirmation_code(keys.mac("recipients", claimed.subject_id.bytes))
             return letter(self.house, claimed, code=code)
         return letter(self.house, claimed, attachment=await self._attachment(claimed))
@@ -118,7 +111,7 @@ class Mailing:
             return problems_file((claimed.data.get("manifest") or {"name": "manifest"})["name"], row.error["problems"])
         if row.error_blob is None or (row.error_size_bytes or 0) > self.attachment_bytes or is_personal:
             return None
-        keys, blob = await self.keys(claimed.account_id), row.error_blob
+        keys, blob = self.keys(claimed.account_id, claimed.sealed_keys), row.error_blob
 
         def read() -> bytes:
             with closing(self.blobs.open(blob, keys)) as file:
@@ -128,7 +121,7 @@ class Mailing:
         return Attachment(f"{stem}.errors.csv", await asyncio.to_thread(read))
 
     async def _keep(self, claimed: Claimed, mail: EmailMessage) -> Result:
-        keys, name = await self.keys(claimed.account_id), f"{MAILED}/{claimed.id.hex}/{new_id().hex}.eml"
+        keys, name = self.keys(claimed.account_id, claimed.sealed_keys), f"{MAILED}/{claimed.id.hex}/{new_id().hex}.eml"
 
         def write() -> None:
             with closing(self.blobs.create(name, keys)) as blob:

@@ -1,7 +1,8 @@
 """The outbox's dispatcher: claim what is due, send it, mark what came of it (P5).
 
-No transaction is open while anything is sent. A crash in between leaves a lease that runs out, and then the same
-message goes out again under the same id. Any number of replicas run side by side.
+It goes in turns: one transaction marks all that has ended since the last and claims as many anew. None is open while
+anything is sent. A crash in between leaves leases that run out, and then the same messages go out again under the same
+ids. Any number of replicas run side by side.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any, Final, Protocol, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
-from ingestd.store import deliveries
+from ingestd.store import deliveries, outgoing
 from ingestd.store.engine import Sessions, transaction
-from ingestd.store.outgoing import Lease
+from ingestd.store.outgoing import Ended, Lease, Outgoing
 
 WAITS: Final = (
     timedelta(0),
@@ -41,7 +42,7 @@ LOOK_SECONDS: Final = 60.0
 """How often to look although nothing woke us: a wake-up can be lost with its connection."""
 
 GATHER_SECONDS: Final = 0.01
-"""How long to wait for others that end before claiming anew: one claim then makes up for all of them."""
+"""How long to wait for others that end: one turn then serves all of them."""
 
 CALM_SECONDS: Final = 1.0
 """The wait after the database failed us."""
@@ -65,15 +66,16 @@ class Channel(Protocol[L]):
     """A way to tell: webhooks, or mail. `slots` is how many may be on their way at a time, in one process."""
 
     slots: int
+    model: type[Outgoing]
 
     async def claim(self, session: AsyncSession, *, room: int, now: datetime) -> Sequence[L]:
         """At most `room` of what is due."""
 
-    async def next_due(self, session: AsyncSession, *, now: datetime) -> datetime | None:
-        """When the next falls due after `now`."""
+    async def send(self, claimed: L) -> Ended[L]:
+        """Send it once. If that fails for a reason of ours the lease runs out, and it is sent again."""
 
-    async def deliver(self, claimed: L) -> None:
-        """Send it and mark what came of it. If that fails the lease runs out, and it is sent again."""
+    async def mark(self, session: AsyncSession, ended: Sequence[Ended[L]], *, now: datetime) -> None:
+        """Write what came of some attempts."""
 
 
 @dataclass(kw_only=True)
@@ -86,42 +88,65 @@ class Outbox:
     clock: Callable[[], datetime]
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _sending: set[asyncio.Task[None]] = field(default_factory=set)
+    _ended: list[Ended[Any]] = field(default_factory=list)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Dispatch until `stop` is set, and return when what is on its way has come to an end."""
+        """Dispatch until `stop` is set; return when what is on its way has come to an end and is marked."""
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(self._listen()), group.create_task(self._wake_at(stop))]
             while not stop.is_set():
                 self._wake.clear()
-                pause = await self._dispatch(group)
+                pause = await self._turn(group)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
                 await asyncio.sleep(GATHER_SECONDS)
             for watch in watches:
                 watch.cancel()
+        await self._last_turn()
 
-    async def _dispatch(self, group: asyncio.TaskGroup) -> float:
-        """Start on what is due; the seconds until there is more to do, unless something wakes us before."""
+    async def _turn(self, group: asyncio.TaskGroup) -> float:
+        """Mark and claim; the seconds until there is more to do, unless something wakes us before."""
         room = self.channel.slots - len(self._sending)
         if room <= 0:
             return LOOK_SECONDS
         try:
             now = self.clock()
             async with transaction(self.sessions) as session:
+                await outgoing.take_turn(session, self.channel.model)
+                marked = await self._mark(session, now)
                 found = await self.channel.claim(session, room=room, now=now)
-                due = await self.channel.next_due(session, now=now)
+                due = await outgoing.next_due(session, self.channel.model, now=now)
         except Exception as error:  # the database will be back
             log.warning("outbox_unavailable", exc_info=error)
             return CALM_SECONDS
+        del self._ended[:marked]
         for claimed in found:
-            task = group.create_task(self.channel.deliver(claimed))
+            task = group.create_task(self._send(claimed))
             self._sending.add(task)
-            task.add_done_callback(self._finished)
+            task.add_done_callback(self._sending.discard)
         return min(LOOK_SECONDS, (due - now).total_seconds()) if due else LOOK_SECONDS
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
+    async def _last_turn(self) -> None:
+        try:
+            async with transaction(self.sessions) as session:
+                await outgoing.take_turn(session, self.channel.model)
+                await self._mark(session, self.clock())
+        except Exception as error:  # their leases run out
+            log.warning("outbox_unavailable", exc_info=error)
+
+    async def _mark(self, session: AsyncSession, now: datetime) -> int:
+        """Mark all that has ended by now, and count it."""
+        ended = tuple(self._ended)
+        if ended:
+            await self.channel.mark(session, ended, now=now)
+        return len(ended)
+
+    async def _send(self, claimed: Lease) -> None:
+        try:
+            self._ended.append(await self.channel.send(claimed))
+        except Exception:  # one message's failure is not the dispatcher's
+            log.exception("outbox_not_sent", outgoing=claimed.id)
         self._wake.set()
 
     async def _listen(self) -> None:

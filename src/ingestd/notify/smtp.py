@@ -23,7 +23,8 @@ from aiosmtplib import SMTPException, SMTPResponseException
 
 from ingestd import egress
 from ingestd.domain.errors import Forbidden, Invalid, Unavailable
-from ingestd.notify.webhooks import CONNECT_SECONDS, is_tls
+from ingestd.notify.exchange import CONNECT_SECONDS
+from ingestd.notify.webhooks import is_tls
 from ingestd.settings import MailSettings
 
 ATTEMPT_SECONDS: Final = 45.0

@@ -20,8 +20,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
+import h11
 import httpx
 
 from ingestd import __version__, egress
@@ -29,15 +31,12 @@ from ingestd.domain import ids
 from ingestd.domain.errors import Forbidden, Invalid, Unavailable
 from ingestd.domain.ids import Prefix
 from ingestd.keyring import AccountKeys
+from ingestd.notify import exchange
 
 ATTEMPT_SECONDS: Final = 15.0
 """What an attempt may take, from the look-up of the host to the end of the answer."""
 
-CONNECT_SECONDS: Final = 5.0
-"""What connecting to one address of a host may take before the next one is tried."""
-
 BODY_LIMIT: Final = 20_000
-ANSWER_LIMIT: Final = 64 * 1024
 LONGEST_WAIT: Final = timedelta(days=1)
 
 _MARK: Final = "whsec_"
@@ -155,47 +154,35 @@ class Sender:
             code = Code.BLOCKED
         except Unavailable:
             code = Code.DNS_FAILED
-        except (TimeoutError, httpx.TimeoutException):
+        except TimeoutError:
             code = Code.TIMEOUT
-        except httpx.TransportError as error:
+        except OSError as error:
             code = Code.TLS_FAILED if is_tls(error) else Code.CONNECT_FAILED
         return Result(code, status, round((time.perf_counter() - began) * 1000), retry_after)
 
-    async def _post(self, message: Message, now: datetime) -> httpx.Response:
+    async def _post(self, message: Message, now: datetime) -> h11.Response:
         """Connect to the host's addresses in turn until one takes the connection, and post once."""
         target = egress.parse_url(message.url, self.allow)
         resolved = await egress.resolve(
             target.host, target.port, purpose=target.purpose, allow=self.allow, resolver=self.resolver
         )
+        url = urlsplit(target.url)
+        streams = await self._connected(resolved, self.tls if url.scheme == "https" else None)
+        place = f"{url.path or '/'}?{url.query}".removesuffix("?")
+        headers = {**_headers(message, now), "host": url.netloc}
+        return await exchange.post(*streams, place, headers, message.body)
+
+    async def _connected(
+        self, resolved: egress.ResolvedAddress, tls: ssl.SSLContext | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         *others, last = resolved.addresses
         for address in others:
             try:
-                return await self._post_to(address, target, message, now)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                return await exchange.connect(address, resolved.port, tls=tls, name=resolved.host)
+            except OSError as error:
                 if is_tls(error):
                     raise
-        return await self._post_to(last, target, message, now)
-
-    async def _post_to(self, address: str, target: egress.Target, message: Message, now: datetime) -> httpx.Response:
-        url = httpx.URL(target.url)
-        # A client of its own for each attempt: connections are kept by address, and two hosts may share one.
-        async with (
-            httpx.AsyncClient(
-                verify=self.tls,
-                trust_env=False,
-                follow_redirects=False,
-                timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            ) as client,
-            client.stream(
-                "POST",
-                url.copy_with(host=address),
-                content=message.body,
-                headers={**_headers(message, now), "host": url.netloc.decode()},
-                extensions={"sni_hostname": target.host},
-            ) as answer,
-        ):
-            await _read_some(answer)
-            return answer
+        return await exchange.connect(last, resolved.port, tls=tls, name=resolved.host)
 
 
 def _headers(message: Message, now: datetime) -> dict[str, str]:
@@ -213,15 +200,6 @@ def _headers(message: Message, now: datetime) -> dict[str, str]:
     }
 
 
-async def _read_some(answer: httpx.Response) -> None:
-    """Read the answer and forget it: a receiver may take a connection closed early for a failure."""
-    size = 0
-    async for chunk in answer.aiter_raw():
-        size += len(chunk)
-        if size >= ANSWER_LIMIT:
-            return
-
-
 def _compact(event: dict[str, Any]) -> bytes:
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -232,9 +210,10 @@ def _code(status: int) -> Code:
     return {3: Code.HTTP_3XX, 4: Code.HTTP_4XX}.get(status // 100, Code.HTTP_5XX)
 
 
-def _retry_after(answer: httpx.Response, now: datetime) -> timedelta | None:
+def _retry_after(answer: h11.Response, now: datetime) -> timedelta | None:
     """What `Retry-After` asks for, in seconds or as a date, at most a day; None if it says nothing one could read."""
-    text = answer.headers.get("retry-after", "") if answer.status_code in _RETRY_AFTER_STATUSES else ""
+    asked = dict(answer.headers).get(b"retry-after", b"") if answer.status_code in _RETRY_AFTER_STATUSES else b""
+    text = asked.decode("latin-1")
     try:
         if text.isascii() and text.isdecimal():
             wait = timedelta(seconds=int(text))

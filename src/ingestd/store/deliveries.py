@@ -18,7 +18,6 @@ from sqlalchemy import (
     Row,
     Select,
     UniqueConstraint,
-    func,
     select,
     text,
 )
@@ -104,19 +103,19 @@ _CLAIM = text("""
     )
     UPDATE deliveries d
     SET state = 'sending', next_attempt_at = :lease
-    FROM chosen, webhooks w, notices n
-    WHERE d.id = chosen.id AND w.id = d.webhook_id AND n.id = d.notice_id
+    FROM chosen, webhooks w, notices n, accounts a
+    WHERE d.id = chosen.id AND w.id = d.webhook_id AND n.id = d.notice_id AND a.id = d.account_id
     RETURNING d.id, d.next_attempt_at AS lease, d.failures, d.account_id, d.notice_id, n.type, n.data, n.created_at,
-              d.webhook_id, w.url, w.headers, w.enabled, w.secret, w.previous_secret, w.previous_until
+              a.data_keys, a.index_key, d.webhook_id, w.url, w.headers, w.enabled, w.secret,
+              w.previous_secret, w.previous_until
 """).bindparams(per_webhook=PER_WEBHOOK, per_account=PER_ACCOUNT)
 
 
 async def claim(session: AsyncSession, *, room: int, now: datetime) -> list[Claimed]:
     """At most `room` due deliveries, which no other dispatcher gets before the lease ends.
 
-    Replicas claim one after the other, so that the limits of a webhook and of an account hold for all of them together.
+    Of a transaction that has its turn: so the limits of a webhook and of an account hold for all replicas together.
     """
-    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(CHANNEL))))
     rows = await session.execute(_CLAIM, {"now": now, "lease": now + LEASE, "room": room})
     return [Claimed(**row) for row in rows.mappings()]
 

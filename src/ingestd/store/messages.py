@@ -41,8 +41,6 @@ from ingestd.store.page import Cut, Sorts
 PER_ACCOUNT: Final = 4
 """Messages on their way for one account at a time, over all replicas: one account's do not hold up another's."""
 
-_LOCK: Final = "ingestd_messages"
-
 
 class Message(Outgoing, Base):
     """One notice for one address; `attempts` are `{at, code, status, answer, ms}`.
@@ -170,16 +168,15 @@ _CLAIM = text("""
     FROM chosen, notices n, accounts a
     WHERE m.id = chosen.id AND n.id = m.notice_id AND a.id = m.account_id
     RETURNING m.id, m.next_attempt_at AS lease, m.failures, m.account_id, m.notice_id, m.address, n.type, n.subject_id,
-              n.data, n.created_at, a.name AS account_name, a.time_zone
+              a.data_keys, a.index_key, n.data, n.created_at, a.name AS account_name, a.time_zone
 """).bindparams(per_account=PER_ACCOUNT)
 
 
 async def claim(session: AsyncSession, *, room: int, now: datetime) -> list[Claimed]:
     """At most `room` due messages, which no other dispatcher gets before the lease ends.
 
-    Replicas claim one after the other, so that the limit of an account holds for all of them together.
+    Of a transaction that has its turn: so the limit of an account holds for all replicas together.
     """
-    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(_LOCK))))
     rows = await session.execute(_CLAIM, {"now": now, "lease": now + LEASE, "room": room})
     return [Claimed(**row) for row in rows.mappings()]
 

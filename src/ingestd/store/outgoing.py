@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, cast, func, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.keyring import SealedKeys
 from ingestd.store.base import Key
 from ingestd.store.notices import CHANNEL
 
@@ -39,6 +41,8 @@ class Outgoing:
     `failures` counts the present series of attempts; `attempts` are those of every series.
     """
 
+    __tablename__: str
+
     id: Mapped[Key] = mapped_column(server_default=func.gen_random_uuid())
     state: Mapped[str]
     failures: Mapped[int]
@@ -52,16 +56,41 @@ Out = TypeVar("Out", bound=Outgoing)
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Something that is this dispatcher's until `lease`."""
+    """Something that is this dispatcher's until `lease`, and the sealed keys of its account."""
 
     id: UUID
     lease: datetime
     failures: int
     account_id: UUID
     notice_id: UUID
+    data_keys: bytes = field(repr=False)
+    index_key: bytes = field(repr=False)
+
+    @property
+    def sealed_keys(self) -> SealedKeys:
+        """As the keyring opens them."""
+        return SealedKeys(self.data_keys, self.index_key)
 
 
-async def next_due(session: AsyncSession, model: type[Out], *, now: datetime) -> datetime | None:
+L_co = TypeVar("L_co", bound=Lease, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Generic[L_co]):
+    """What came of an attempt: delivered, due again at a time, or, with neither, dead."""
+
+    claimed: L_co
+    attempt: dict[str, Any]
+    delivered: bool
+    again_at: datetime | None
+
+
+async def take_turn(session: AsyncSession, model: type[Outgoing]) -> None:
+    """Wait until no other replica marks or claims: so limits hold for all together, and no two wait for each other."""
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(model.__tablename__))))
+
+
+async def next_due(session: AsyncSession, model: type[Outgoing], *, now: datetime) -> datetime | None:
     """When the next falls due after `now`, which is that of the last `claim`: others wait for one to end."""
     found: datetime | None = await session.scalar(
         select(func.min(model.next_attempt_at)).where(model.next_attempt_at > now)
@@ -69,30 +98,38 @@ async def next_due(session: AsyncSession, model: type[Out], *, now: datetime) ->
     return found
 
 
-async def mark(
-    session: AsyncSession,
-    model: type[Out],
-    claimed: Lease,
-    attempt: dict[str, Any],
-    *,
-    delivered: bool,
-    again_at: datetime | None,
-) -> None:
-    """Write what came of an attempt: delivered, due again at a time, or dead. Nothing once the lease is another's."""
-    undelivered = DeliveryState.PENDING if again_at else DeliveryState.DEAD
+async def mark(session: AsyncSession, model: type[Outgoing], ended: Sequence[Ended[Lease]]) -> None:
+    """Write what came of some attempts; nothing of one whose lease is another's by now."""
     has_room = func.jsonb_array_length(model.attempts) < ATTEMPTS_KEPT
     kept = case((has_room, model.attempts), else_=model.attempts.op("-")(0))
-    await session.execute(
+    marking = (
         update(model)
-        .where(model.id == claimed.id, model.state == DeliveryState.SENDING, model.next_attempt_at == claimed.lease)
-        .values(
-            state=DeliveryState.DELIVERED if delivered else undelivered,
-            next_attempt_at=None if delivered else again_at,
-            failures=model.failures + int(not delivered),
-            attempts=kept.op("||")(cast([attempt], JSONB)),
+        .where(
+            model.id == bindparam("claimed"),
+            model.state == DeliveryState.SENDING,
+            model.next_attempt_at == bindparam("lease"),
         )
-        .execution_options(synchronize_session=False)
+        .values(
+            state=bindparam("became"),
+            next_attempt_at=bindparam("again_at"),
+            failures=model.failures + bindparam("failed"),
+            attempts=kept.op("||")(bindparam("attempt", type_=JSONB)),
+        )
     )
+    connection = await session.connection()
+    await connection.execute(marking, [_marked(each) for each in ended])
+
+
+def _marked(ended: Ended[Lease]) -> dict[str, Any]:
+    undelivered = DeliveryState.PENDING if ended.again_at else DeliveryState.DEAD
+    return {
+        "claimed": ended.claimed.id,
+        "lease": ended.claimed.lease,
+        "became": DeliveryState.DELIVERED if ended.delivered else undelivered,
+        "again_at": None if ended.delivered else ended.again_at,
+        "failed": int(not ended.delivered),
+        "attempt": [ended.attempt],
+    }
 
 
 async def restart(session: AsyncSession, model: type[Out], *which: ColumnElement[bool], now: datetime) -> int:

@@ -95,9 +95,9 @@ async def unknown(session: AsyncSession, account_id: UUID, chosen: Collection[UU
     return set(chosen) - set(known)
 
 
-async def record_success(session: AsyncSession, webhook_id: UUID) -> None:
-    """Note that the webhook has taken a delivery."""
-    healthy = update(Webhook).where(Webhook.id == webhook_id, Webhook.failing_since.is_not(None))
+async def record_success(session: AsyncSession, webhook_ids: Collection[UUID]) -> None:
+    """Note that webhooks have taken a delivery."""
+    healthy = update(Webhook).where(Webhook.id.in_(webhook_ids), Webhook.failing_since.is_not(None))
     await session.execute(healthy.values(failing_since=None))
 
 
