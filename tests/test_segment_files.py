@@ -119,6 +119,8 @@ async def test_an_ingestion_is_for_a_manifest_or_for_a_segment(tenant, more):
 
 async def test_a_refresh_that_removes_too_many_waits_to_be_confirmed(tenant, receiver):
     segment = await make(tenant)
+    recipient = {"address": "ann@example.net", "name": "Ann", "milestones": ["attention"]}
+    (await tenant.http.post("/v1/recipients", json=recipient)).raise_for_status()
     await refresh(tenant, segment, b"user_id,level\nann,High\nbob,High\ncem,Low\n")
     held = await submit(tenant, segment, b"user_id,level\nann,Low\n")
     told = await asyncio.wait_for(receiver.until("ingestion.held", held), 30)
@@ -133,6 +135,8 @@ async def test_a_refresh_that_removes_too_many_waits_to_be_confirmed(tenant, rec
     assert (done["status"], done["counts"]["removed"], done["counts"]["updated"]) == ("completed", 3, 1)
     again = await tenant.http.post(f"/v1/ingestions/{held}/confirm")
     assert (again.status_code, again.json()["code"]) == (409, "not_held")
+    mails = (await tenant.http.get("/v1/messages", params={"ingestion": held})).json()["data"]
+    assert [(mail["type"], mail["to"]) for mail in mails] == [("ingestion.held", "ann@example.net")]
 
 
 async def test_what_is_held_is_over_when_a_newer_file_is_in_force_or_held_in_its_place(tenant, receiver):

@@ -15,12 +15,13 @@ from uuid import UUID
 import pytest
 
 from ingestd.domain.ids import Prefix, show
+from ingestd.domain.notice import MILESTONES, NoticeType
 from ingestd.notify.letters import Attachment, House, letter, problems_file
 from ingestd.store.messages import Claimed
 
 LETTERS = Path(__file__).parent / "letters"
 NOW = datetime(2026, 11, 25, 20, 15, 30, tzinfo=UTC)
-HOUSE = House("ingestd <post@cdp.test>", "https://cdp.test", 30)
+HOUSE = House("ingestd <post@cdp.test>", "https://cdp.test", 30, 7)
 INGESTION = {
     "id": show(Prefix.INGESTION, UUID(int=7)),
     "status": "in_progress",
@@ -48,7 +49,12 @@ TOLD: dict[str, tuple[str, dict[str, Any], Attachment | None]] = {
         None,
     ),
     "completed_with_rejected_rows": ("ingestion.completed", INGESTION | REJECTED | {"warnings": ["A warning."]}, FILE),
-    "completed_with_a_link": ("ingestion.completed", INGESTION | REJECTED, None),
+    "completed_with_a_large_error_file": ("ingestion.completed", INGESTION | REJECTED, None),
+    "held": (
+        "ingestion.held",
+        INGESTION | {"held": {"leaving": 60, "of": 100}, "segment": {"name": "Loyal"}},
+        None,
+    ),
     "failed": ("ingestion.failed", INGESTION | REJECTED | {"status": "failed", "error": ERROR}, FILE),
     "manifest_refused": (
         "ingestion.failed",
@@ -103,6 +109,24 @@ def test_each_milestone_has_its_letter(name: str):
     if os.environ.get("INGESTD_TEST_LETTERS"):
         file.write_text(text)
     assert text == file.read_text()
+
+
+def test_every_type_that_is_mailed_has_a_letter():
+    assert {kind for kind, _, _ in TOLD.values()} == {*MILESTONES, NoticeType.RECIPIENT_INVITED}
+
+
+def test_what_is_held_may_have_no_figures():
+    told = INGESTION | {"held": None, "segment": {"name": "Loyal"}}
+    text = letter(HOUSE, claimed("ingestion.held", told)).get_body(("plain",)).get_content()
+    assert text.startswith("profiles.csv would remove too many of the members of Loyal.")
+
+
+@pytest.mark.rule("D39")
+def test_a_letter_says_why_an_error_file_is_not_attached_and_how_to_get_it():
+    mail = letter(HOUSE, claimed("ingestion.completed", INGESTION | REJECTED), personal=True)
+    text = " ".join(mail.get_body(("plain",)).get_content().split())
+    assert "may hold personal data. For 30 days it can be downloaded with an API key" in text
+    assert "(profiles:read_pii); if you have none, hand this mail on" in text
 
 
 @pytest.mark.threat("T104", "T105")

@@ -110,7 +110,7 @@ class World:
 
     def mailing(self, server: MailServer | None) -> Mailing:
         return Mailing(
-            sessions=self.sessions, server=server, house=House("ingestd <post@cdp.test>", "https://cdp.test", 30),
+            sessions=self.sessions, server=server, house=House("ingestd <post@cdp.test>", "https://cdp.test", 30, 7),
             attachment_bytes=1000, blobs=self.blobs, keys=self.keys, metrics=new_metrics(), clock=self.clock,
             jitter=lambda: self.jitter,
         )  # fmt: skip

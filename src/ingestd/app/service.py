@@ -188,6 +188,7 @@ class _Starting:
                 sender=mail.sender,
                 public_url=http.public_url or f"{scheme}://{http.host}:{http.port}",
                 error_file_days=round(self.settings.retention.error_file_days),
+                held_days=round(self.settings.retention.held_days),
             ),
             attachment_bytes=mail.attachment_bytes,
             blobs=self.ground.blobs,

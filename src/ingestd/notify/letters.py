@@ -37,6 +37,7 @@ _TEMPLATES: Final = {
     NoticeType.INGESTION_DELAYED: "delayed",
     NoticeType.INGESTION_COMPLETED: "completed",
     NoticeType.INGESTION_FAILED: "failed",
+    NoticeType.INGESTION_HELD: "held",
     NoticeType.RUN_FAILED: "run_failed",
     NoticeType.CONNECTION_HOST_KEY_CHANGED: "host_key_changed",
     NoticeType.WEBHOOK_DISABLED: "webhook_disabled",
@@ -56,11 +57,12 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What all letters share: who sends them, where the API is, and for how many days error files are kept."""
+    """What all letters share: who sends them, where the API is, and how long error files and held ones are kept."""
 
     sender: str
     public_url: str
     error_file_days: int
+    held_days: int
 
     @property
     def domain(self) -> str:
@@ -68,8 +70,19 @@ class House:
         return parseaddr(self.sender)[1].rpartition("@")[2] or "localhost"
 
 
-def letter(house: House, claimed: Claimed, *, attachment: Attachment | None = None, code: str = "") -> EmailMessage:
-    """The mail of a message; the same in every attempt. `code` is what an invitation asks for."""
+def letter(
+    house: House,
+    claimed: Claimed,
+    *,
+    attachment: Attachment | None = None,
+    personal: bool = False,
+    code: str = "",
+) -> EmailMessage:
+    """The mail of a message; the same in every attempt.
+
+    `personal` says that an error file is not attached since it may hold personal data; `code` is what an invitation
+    asks for.
+    """
     told, zone = claimed.data, ZoneInfo(claimed.time_zone)
 
     def moment(text: str) -> str:
@@ -88,6 +101,8 @@ def letter(house: House, claimed: Claimed, *, attachment: Attachment | None = No
         link=f"{house.public_url}/v1/ingestions/{told.get('id')}",
         public_url=house.public_url,
         days=house.error_file_days,
+        held_days=house.held_days,
+        personal=personal,
         code=code,
         moment=moment,
     )

@@ -93,24 +93,25 @@ class Mailing:
             keys = self.keys(claimed.account_id, claimed.sealed_keys)
             code = confirmation_code(keys.mac("recipients", claimed.subject_id.bytes))
             return letter(self.house, claimed, code=code)
-        return letter(self.house, claimed, attachment=await self._attachment(claimed))
+        attachment, personal = await self._attachment(claimed)
+        return letter(self.house, claimed, attachment=attachment, personal=personal)
 
-    async def _attachment(self, claimed: Claimed) -> Attachment | None:
-        """The error file, or what is wrong with a manifest (S122, S132).
+    async def _attachment(self, claimed: Claimed) -> tuple[Attachment | None, bool]:
+        """The error file, or what is wrong with a manifest (S122, S132); and whether a column of it is personal.
 
-        None where there is none, where it is too large, or where a column is of a personal attribute: then the letter
-        has a link only (D30, D39).
+        None where there is none, where it is personal or too large: then the letter has a link only (D30, D39).
         """
         if claimed.type not in _WITH_FILES or claimed.subject_id is None:
-            return None
+            return None, False
         async with self.sessions() as session:
             row = await ingestions.row(session, claimed.account_id, claimed.subject_id)
             personal = await attributes.personal_names(session, claimed.account_id)
             is_personal = await ingestions.has_any_of(session, row.id, personal)
         if row.error and row.error["problems"]:
-            return problems_file((claimed.data.get("manifest") or {"name": "manifest"})["name"], row.error["problems"])
+            name = (claimed.data.get("manifest") or {"name": "manifest"})["name"]
+            return problems_file(name, row.error["problems"]), is_personal
         if row.error_blob is None or (row.error_size_bytes or 0) > self.attachment_bytes or is_personal:
-            return None
+            return None, is_personal
         keys, blob = self.keys(claimed.account_id, claimed.sealed_keys), row.error_blob
 
         def read() -> bytes:
@@ -118,7 +119,7 @@ class Mailing:
                 return b"".join(iter(lambda: file.read(1 << 20), b""))
 
         stem = claimed.data["file"]["name"].rpartition(".")[0]
-        return Attachment(f"{stem}.errors.csv", await asyncio.to_thread(read))
+        return Attachment(f"{stem}.errors.csv", await asyncio.to_thread(read)), is_personal
 
     async def _keep(self, claimed: Claimed, mail: EmailMessage) -> Result:
         keys, name = self.keys(claimed.account_id, claimed.sealed_keys), f"{MAILED}/{claimed.id.hex}/{new_id().hex}.eml"
