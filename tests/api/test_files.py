@@ -27,6 +27,20 @@ async def test_a_file_is_streamed_in_and_shown_and_never_given_back(tenant):
         assert [entry.filename for entry in await client.readdir("/")] == ["x.csv"]
 
 
+@pytest.mark.rule("S136")
+async def test_that_a_file_has_come_is_told_whatever_door_it_took_and_under_its_last_name(tenant, receiver):
+    made = (await tenant.http.put("/v1/files/one.csv", content=b"identity\nann\n")).json()
+    await tenant.put("two.csv.filepart", b"identity\nann\n")
+    async with tenant.sftp() as client:
+        await client.rename("/two.csv.filepart", "/two.csv")
+    async with receiver.news:
+        await receiver.news.wait_for(lambda: len(receiver.told) == 3)
+    told = {each["data"]["name"]: each["data"] for each in receiver.told if each["type"] == "file.received"}
+    assert set(told) == {"one.csv", "two.csv.filepart", "two.csv"}
+    assert told["one.csv"] == {name: made[name] for name in told["one.csv"]}
+    assert told["two.csv"]["id"] == told["two.csv.filepart"]["id"]
+
+
 @pytest.mark.parametrize("name", [".csv", "a%00.csv", "-x.csv", "x.manifest", "a" * 201, "=1+1.csv", "a%0d%0ab.csv"])
 @pytest.mark.threat("T20")
 async def test_a_name_that_sftp_would_not_take_is_refused_before_a_byte_is_read(tenant, name):

@@ -60,7 +60,7 @@ def test_every_error_has_the_schema_of_problems():
 
 @pytest.mark.rule("S136")
 def test_the_document_has_every_event_that_is_told_with_its_body():
-    assert set(DOCUMENT["webhooks"]) == set(NoticeType) - {NoticeType.FILE_RECEIVED}
+    assert set(DOCUMENT["webhooks"]) == set(NoticeType)
     for kind, item in DOCUMENT["webhooks"].items():
         schema = item["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert (schema["properties"]["type"]["const"], set(schema["required"])) == (kind, {"type", "timestamp", "data"})

@@ -49,10 +49,12 @@ async def test_every_type_has_a_schema_that_its_example_fits(tenant):
 async def test_all_that_is_told_is_followed_live_and_from_where_the_reader_was_cut_off(tenant, receiver, other):
     async with following(tenant) as lines:
         await other.push(b"identity\nann\n")
-        ended = await tenant.push(b"identity\nann\n")
-        await receiver.until("ingestion.completed", ended["id"])
-        first, *rest = await take(lines, 3)
+        await tenant.push(b"identity\nann\n")
+        first, *rest = await take(lines, 4)
+        async with receiver.news:
+            await receiver.news.wait_for(lambda: len(receiver.told) == 4)
     assert [name for _, name, _ in (first, *rest)] == [
+        "file.received",
         "ingestion.scheduled",
         "ingestion.picked_up",
         "ingestion.completed",
@@ -61,7 +63,7 @@ async def test_all_that_is_told_is_followed_live_and_from_where_the_reader_was_c
         (each["id"], each["type"]) for each in receiver.told
     }
     async with following(tenant, headers={"Last-Event-ID": first[0]}) as lines:
-        assert await take(lines, 2) == rest
+        assert await take(lines, 3) == rest
 
 
 async def test_only_the_types_that_are_asked_for_are_told(tenant):
@@ -75,5 +77,5 @@ async def test_an_id_that_is_none_of_ours_begins_anew(tenant):
     await tenant.push(b"identity\nann\n")
     async with following(tenant, headers={"Last-Event-ID": "nonsense"}) as lines:
         ended = await tenant.push(b"identity\nbob\n")
-        ((_, _, body),) = await take(lines, 1)
+        (_, (_, _, body)) = await take(lines, 2)
     assert body["data"]["id"] == ended["id"]

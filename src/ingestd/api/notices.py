@@ -9,7 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 from ingestd.api.examples import EXAMPLES
 from ingestd.domain.connection import ConnectionView
 from ingestd.domain.ingestion import IngestionView
-from ingestd.domain.notice import DisabledWebhook, NoticeType, ToldSegment
+from ingestd.domain.notice import DisabledWebhook, NoticeType, ReceivedFile, ToldSegment
 from ingestd.domain.run import RunView
 
 _TEXT: Final = {"type": "string"}
@@ -32,6 +32,7 @@ TOLD: Final = {
     NoticeType.INGESTION_FAILED: "A manifest or file was refused, or not one row was applied",
     NoticeType.INGESTION_CANCELLED: "An ingestion was cancelled, and nothing was applied",
     NoticeType.INGESTION_HELD: "A refresh of a segment would remove many members: it waits to be confirmed",
+    NoticeType.FILE_RECEIVED: "A file has come whole, or was given another name over SFTP",
     NoticeType.SEGMENT_CREATED: "A segment was made, as a draft",
     NoticeType.SEGMENT_ACTIVATED: "A segment was put into use, or its draft was published",
     NoticeType.SEGMENT_DEACTIVATED: "A segment was taken out of use",
@@ -43,7 +44,7 @@ TOLD: Final = {
     NoticeType.WEBHOOK_TEST: "A webhook is tested",
     NoticeType.RECIPIENT_INVITED: "Somebody was mailed a code to confirm their address with",
 }
-"""What is told; a webhook may be made for the other types already."""
+"""What is told, and when."""
 
 
 class Truncated(BaseModel):
@@ -72,6 +73,7 @@ _OF_SEGMENTS: Final = (
     NoticeType.SEGMENT_REFRESHED,
 )
 _DATA: Final[dict[NoticeType, type[BaseModel]]] = {
+    NoticeType.FILE_RECEIVED: ReceivedFile,
     **dict.fromkeys(_OF_SEGMENTS, ToldSegment),
     NoticeType.RUN_SUCCEEDED: RunView,
     NoticeType.RUN_FAILED: RunView,
@@ -92,6 +94,7 @@ _EXAMPLES: Final[dict[NoticeType, Any]] = {
     NoticeType.INGESTION_FAILED: EXAMPLES["ingestions_get"] | {"status": "failed"},
     NoticeType.INGESTION_CANCELLED: EXAMPLES["ingestions_get"] | {"status": "cancelled"},
     NoticeType.INGESTION_HELD: _BEGUN | {"stage": "held"},
+    NoticeType.FILE_RECEIVED: {name: EXAMPLES["files_get"][name] for name in ReceivedFile.model_fields},
     **{kind: {name: EXAMPLES["segments_get"][name] for name in ToldSegment.model_fields} for kind in _OF_SEGMENTS},
     NoticeType.RUN_SUCCEEDED: EXAMPLES["runs_get"],
     NoticeType.RUN_FAILED: EXAMPLES["runs_get"],
@@ -109,7 +112,7 @@ _EXAMPLES: Final[dict[NoticeType, Any]] = {
 
 def schemas() -> dict[str, Any]:
     """The schemas that only events use, by their names."""
-    models = (Truncated, TestedWebhook, InvitedRecipient, DisabledWebhook, ToldSegment)
+    models = (Truncated, TestedWebhook, InvitedRecipient, DisabledWebhook, ReceivedFile, ToldSegment)
     schemas = {model.__name__: model.model_json_schema(mode="serialization", ref_template=_REF) for model in models}
     for schema in schemas.values():
         schema.pop("$defs", None)  # what they refer to, resources have too

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel
 
-from ingestd.domain.ingestion import IngestionView
+from ingestd.domain.ingestion import ActorView, FileView, IngestionView
 from ingestd.domain.moment import Moment
 from ingestd.domain.recipient import Milestone
 from ingestd.domain.segment import SegmentStatus
@@ -50,6 +50,13 @@ MILESTONES: Final = {
     NoticeType.WEBHOOK_DISABLED: Milestone.ATTENTION,
 }
 """What is mailed too; a recipient is told of the milestones that they have."""
+
+
+class ReceivedFile(FileView):
+    """A file that has come whole, and by whom."""
+
+    uploaded_by: ActorView
+    received_at: Moment
 
 
 class DisabledWebhook(BaseModel):

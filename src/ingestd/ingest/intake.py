@@ -21,7 +21,7 @@ from ingestd.domain.plan import RESTRICTED_EVENTS, Limits
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.engine import Engine
 from ingestd.ingest.incoming import Incoming, Room
-from ingestd.ingest.tell import tell
+from ingestd.ingest.tell import tell, tell_received
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.settings import DataSourceSettings, QuotaSettings, SegmentSettings
 from ingestd.store import accounts, ingestions
@@ -87,7 +87,7 @@ class Intake:
 async def add_file(
     session: AsyncSession, incoming: Incoming, info: BlobInfo, *, name: str, actor: Actor, now: datetime
 ) -> File:
-    """Write the row of a file whose blob is durable, or raise Conflict where its account has no room for it (T42)."""
+    """Write the row of a file whose blob is durable, and tell; Conflict where its account has no room for it (T42)."""
     file = File(
         id=new_id(),
         account_id=incoming.account_id,
@@ -102,6 +102,7 @@ async def add_file(
     session.add(file)
     await session.flush()
     await incoming.settle(session, info)
+    await tell_received(session, file)
     return file
 
 

@@ -10,13 +10,16 @@ from uuid import UUID
 from sqlalchemy import Connection, Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestd.domain.ingestion import Channel, IngestionView
-from ingestd.domain.notice import NoticeType, thin
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+from ingestd.domain.ingestion import ActorView, Channel, IngestionView
+from ingestd.domain.notice import NoticeType, ReceivedFile, thin
 from ingestd.domain.plan import Target
 from ingestd.domain.recipient import normal_address
 from ingestd.domain.run import RESULT_OF, Outcome
 from ingestd.store import ingestion_views, messages, notices, runs, segments
 from ingestd.store.engine import new_id
+from ingestd.store.files import File
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.notices import Notice
 from ingestd.store.runs import Run
@@ -86,6 +89,27 @@ async def tell(session: AsyncSession, notice: NoticeType, ingestion_id: UUID, *,
     await connection.run_sync(tell_ingestion, ingestion_id, notice, now=now)
 
 
+async def tell_received(session: AsyncSession, file: File) -> None:
+    """Write that a file has come whole, under the name that it has now."""
+    received = ReceivedFile(
+        id=ids.show(Prefix.FILE, file.id),
+        name=file.name,
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+        uploaded_by=ActorView.model_validate(file.uploaded_by),
+        received_at=file.received_at,
+    )
+    told = Notice(
+        id=new_id(),
+        account_id=file.account_id,
+        type=NoticeType.FILE_RECEIVED,
+        subject_id=file.id,
+        data=received.model_dump(mode="json"),
+        created_at=file.received_at,
+    )
+    await session.execute(notices.adding(told))
+
+
 async def tell_account(  # noqa: PLR0913 -- a notice, and who is told
     session: AsyncSession,
     account_id: UUID,
@@ -106,8 +130,13 @@ async def tell_account(  # noqa: PLR0913 -- a notice, and who is told
     await session.execute(messages.adding(told, to=to))
 
 
-def _addresses(row: Row[Any], notice: NoticeType) -> Sequence[str]:
-    """Who is written to. The recipients of a segment that a schedule refreshes hear of failures only (S36)."""
+def _addresses(row: Row[Any], notice: NoticeType) -> Sequence[str] | None:
+    """Who is written to; None is every recipient, where somebody has to act.
+
+    The recipients of a segment that a schedule refreshes hear of failures only (S36).
+    """
+    if notice is NoticeType.INGESTION_HELD:
+        return None
     refreshed = row.channel == Channel.SCHEDULE and row.target == Target.SEGMENT
     if refreshed and notice is not NoticeType.INGESTION_FAILED:
         return ()

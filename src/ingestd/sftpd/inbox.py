@@ -44,6 +44,7 @@ from ingestd.domain.submission import Actor
 from ingestd.ingest.intake import Intake, add_file
 from ingestd.ingest.manifests import text_of
 from ingestd.ingest.pairing import Arrival, submit_manifest
+from ingestd.ingest.tell import tell_received
 from ingestd.settings import SftpSettings
 from ingestd.sftpd.upload import Pace, Upload
 from ingestd.store import accounts, files, import_keys, manifests, usage
@@ -170,7 +171,9 @@ class Inbox(SFTPServer):
             await self._submit_waiting(old, new)
             return
         async with self._begin() as session:
-            await files.rename(session, await self._waiting(session, old), new, now=utc_now())
+            file = await self._waiting(session, old)
+            await files.rename(session, file, new, now=utc_now())
+            await tell_received(session, file)
         self._log.info("File renamed")
 
     posix_rename = rename
