@@ -72,6 +72,14 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 
 
 @pytest.fixture
+def certified(authority: trustme.CA) -> ssl.SSLContext:
+    """What the mail server `mail.test` uses."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("mail.test").configure_cert(context)
+    return context
+
+
+@pytest.fixture
 def serving(authority: trustme.CA) -> ssl.SSLContext:
     """What the receiver `hooks.test` uses."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import ssl
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -13,10 +14,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from tests.notify.post_office import NAME, PASSWORD, post_office
+from tests.notify.world import LOOPBACK
 
 from ingestd.domain.ids import Prefix, show
 from ingestd.domain.notice import MILESTONES, NoticeType
 from ingestd.notify.letters import Attachment, House, letter, problems_file
+from ingestd.notify.smtp import MailServer
 from ingestd.store.messages import Claimed
 
 LETTERS = Path(__file__).parent / "letters"
@@ -76,6 +80,10 @@ TOLD: dict[str, tuple[str, dict[str, Any], Attachment | None]] = {
 }
 
 
+async def here(_host: str, _port: int) -> list[str]:
+    return ["127.0.0.1"]
+
+
 def claimed(kind: str, data: dict[str, Any], **more: Any) -> Claimed:
     given = {"address": "ann@example.org", "account_name": "Acme", "time_zone": "Asia/Kolkata"} | more
     return Claimed(
@@ -102,9 +110,16 @@ def shown(mail: EmailMessage) -> str:
 
 @pytest.mark.rule("S129", "S130", "S131", "S132")
 @pytest.mark.parametrize("name", TOLD)
-def test_each_milestone_has_its_letter(name: str):
+async def test_each_milestone_has_its_letter(name: str, certified: ssl.SSLContext, trusting: ssl.SSLContext):
+    """As it comes to a mail server, over TLS and after a login."""
     kind, data, attachment = TOLD[name]
-    text = shown(read(letter(HOUSE, claimed(kind, data), attachment=attachment, code="abcd-efgh-ijkl")))
+    made = letter(HOUSE, claimed(kind, data), attachment=attachment, code="abcd-efgh-ijkl")
+    async with post_office(certified) as office:
+        login = {"username": NAME, "password": PASSWORD, "tls": trusting, "resolver": here, "allow": LOOPBACK}
+        server = MailServer(host="mail.test", port=office.port, security="starttls", sender=HOUSE.sender, **login)
+        assert (await server.send(made, "ann@example.org")).code == "delivered"
+    assert office.encrypted == [True]
+    text = shown(office.mails[0])
     file = LETTERS / f"{name}.txt"
     if os.environ.get("INGESTD_TEST_LETTERS"):
         file.write_text(text)

@@ -8,7 +8,6 @@ from email.message import EmailMessage
 from typing import Any
 
 import pytest
-import trustme
 from tests.notify.post_office import NAME, PASSWORD, post_office
 
 from ingestd import egress
@@ -32,14 +31,6 @@ def mail() -> EmailMessage:
     made["Subject"], made["From"], made["To"] = "Hello", "post@cdp.test", "ann@example.org"
     made.set_content("Héllo.\n")
     return made
-
-
-@pytest.fixture
-def certified(authority: trustme.CA) -> ssl.SSLContext:
-    """What the mail server `mail.test` uses."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("mail.test").configure_cert(context)
-    return context
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
