@@ -20,6 +20,7 @@ HOMES = {
     "dbos": {"ingest.engine"},
     "email_validator": {"domain", "ingest"},
     "fastapi": {"api"},
+    "h11": {"notify"},
     "httpx": {"notify", "cli"},
     "jinja2": {"notify"},
     "limits": {"api"},
