@@ -58,7 +58,7 @@ async def test_a_file_is_told_of_at_its_start_and_at_its_end_with_its_rejected_r
     ]
     assert done["attempts"][0]["code"] == "kept"
     mail = await written(tenant, done)
-    assert mail["Subject"] == "file-1.csv: completed, 1 rows rejected"
+    assert mail["Subject"] == "file-1.csv: completed, 1 row rejected"
     text = mail.get_body(("plain",)).get_content()
     assert ended["status"] in text
     assert f"{ended['id']}/error-file" in text

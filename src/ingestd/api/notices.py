@@ -25,7 +25,7 @@ _ANSWERS: Final = {
     "410": {"description": "Not wanted any more: the webhook is disabled."},
 }
 TOLD: Final = {
-    NoticeType.INGESTION_SCHEDULED: "A manifest was accepted",
+    NoticeType.INGESTION_SCHEDULED: "A file waits for its turn: by a manifest, submitted, or fetched",
     NoticeType.INGESTION_PICKED_UP: "Processing has begun",
     NoticeType.INGESTION_DELAYED: "Processing takes longer than expected: after two hours, and then every two hours",
     NoticeType.INGESTION_COMPLETED: "An ingestion is done; rejected rows are in its error file",

@@ -128,6 +128,8 @@ class Outbox:
         return min(LOOK_SECONDS, (due - now).total_seconds()) if due else LOOK_SECONDS
 
     async def _last_turn(self) -> None:
+        if not self._ended:
+            return
         try:
             async with transaction(self.sessions) as session:
                 await outgoing.take_turn(session, self.channel.model)
