@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.store.load.world import KEY, Memory, frame
 
-from ingestd.pipeline.parts import PartWriter, bucket_count, hashed, read, rewrite
+from ingestd.pipeline.parts import PartWriter, bucket_count, hashed, identifiers, read, rewrite
 from ingestd.store.base import SLICES
 from ingestd.store.profiles import identifier_hash
 
@@ -44,6 +44,7 @@ def test_every_row_stands_once_in_the_part_of_its_range():
         part = read(folder, name)
         assert part.height == height
         assert {int(id_[0], 16) for id_ in part["id"]} == {int(name.removeprefix("part-"))}
+        assert identifiers(part, KEY, moved=False).equals(identifiers(part, KEY))
         stored.append(part)
     assert pl.concat(stored).sort("row_no").drop("id").equals(rows)
 

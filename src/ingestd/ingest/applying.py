@@ -110,7 +110,7 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
     if part == MERGE:
         return {"merged": apply_merges(raw, read(folder, part), load=load)}
     rows = read(folder, part) if job.plan.target is Target.EVENTS else gathered(batches(folder, part))
-    named = cache(partial(identifiers, rows, keys.index_key))
+    named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
     started = int(job.started_at.timestamp())
     if job.plan.target is Target.EVENTS:
         events, people = fold_events(rows, started)

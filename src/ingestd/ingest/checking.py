@@ -64,6 +64,7 @@ def check(job: Job) -> Checked:
         **_leavers(job, Scratch(blobs, keys, folder), parts.rows),
         header=_header_name(scan.header),
         returned=scan.returned,
+        moved=not resolution.parts_stand,
         names=[column.name for role in (Role.IDENTIFIER, Role.ATTRIBUTE) for column in layout.of(role)],
         folder=folder,
         parts=parts.rows,

@@ -94,13 +94,14 @@ class Checked(BaseModel):
 
     `header` names the columns (`_header_name`), and of an error file that has `returned` those of the file it stems
     from. `folder` holds the parts, `parts` gives their names and rows, those of `buckets` ranges that are not empty;
-    where the file is applied as a `whole` that is one unit. `merges` is the name of the part that says which
-    stored people become one. `reasons` counts the rejected rows by code. `names` are the attributes and identifiers
-    that the file has columns for.
+    where the file is applied as a `whole` that is one unit. Rows were `moved` where the id of some is not the hash
+    of their best identifier. `merges` is the name of the part that says which stored people become one. `reasons`
+    counts the rejected rows by code. `names` are the attributes and identifiers that the file has columns for.
     """
 
     header: str = ""
     returned: bool = False
+    moved: bool = True
     names: list[str] = []
     folder: str
     parts: dict[str, int]

@@ -72,11 +72,18 @@ def hashed(kind: int, index_key: str) -> pl.Expr:
     return plh.concat_str(pl.lit(f"{kind}\0"), f"k{kind}").chash.hmac_sha256(key=index_key).str.head(32)
 
 
-def identifiers(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
-    """The identifiers in the rows of a part, some more than once: "id" (whose it is), "kind" and "hash"."""
+def identifiers(rows: pl.DataFrame, index_key: str, *, moved: bool = True) -> pl.DataFrame:
+    """The identifiers in the rows of a part, some more than once: "id" (whose it is), "kind" and "hash".
+
+    Where no row was `moved` the hash of the best kind is the id, which need not be computed again.
+    """
+    kinds = kinds_of(rows.columns)
+    hashes = {kind: hashed(kind, index_key) for kind in kinds}
+    if not moved:
+        hashes[kinds[0]] = pl.when(pl.col(f"k{kinds[0]}").is_not_null()).then("id")
     return pl.concat(
-        rows.select("id", pl.lit(kind, dtype=pl.Int16).alias("kind"), hash=hashed(kind, index_key)).drop_nulls()
-        for kind in kinds_of(rows.columns)
+        rows.select("id", pl.lit(kind, dtype=pl.Int16).alias("kind"), hash=hash_).drop_nulls()
+        for kind, hash_ in hashes.items()
     )
 
 
