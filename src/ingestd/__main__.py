@@ -1,5 +1,15 @@
-"""`python -m ingestd` is the command `ingestd`."""
+"""The command `ingestd`, also as `python -m ingestd`.
 
-from ingestd.cli import main
+A process that the service spawns imports the script that started the service, and so this module.
+"""
 
-main()
+
+def main() -> None:
+    """Run a command of the command line."""
+    from ingestd.cli import main as run  # noqa: PLC0415 -- for this process alone: the data plane has no use for the API
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
 
 import asyncssh
 import psycopg
@@ -52,6 +53,13 @@ def test_a_failure_is_one_line_and_exit_code_1_and_a_wrong_call_is_2(tmp_path):
     assert failed.stderr.startswith("ingestd: Settings do not fit.\n  INGESTD_HTTP__PORT: Input should be a valid")
     assert SECRET not in failed.stdout + failed.stderr
     assert ends("serve", "--roles", "cook").returncode == 2
+
+
+def test_what_a_spawned_process_imports_of_the_script_is_not_the_commands():
+    [script] = entry_points(group="console_scripts", name="ingestd")
+    code = f"import {script.module}, sys; print('ingestd.cli' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
 
 
 @pytest.mark.threat("T154")
