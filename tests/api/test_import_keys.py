@@ -65,8 +65,9 @@ async def test_without_the_feature_no_key_is_registered(tenant, operator):
 @pytest.mark.rule("S81")
 async def test_a_key_is_renamed_to_a_name_that_is_free(tenant):
     made = (await register(tenant, public())).json()
-    taken = await tenant.http.patch(f"{PATH}/{made['id']}", json={"name": "first"})
-    assert (taken.status_code, taken.json()["code"]) == (409, "import_key_exists")
+    for more in ({}, {"webhooks": []}):
+        taken = await tenant.http.patch(f"{PATH}/{made['id']}", json={"name": "first"} | more)
+        assert (taken.status_code, taken.json()["code"]) == (409, "import_key_exists")
     renamed = await tenant.http.patch(f"{PATH}/{made['id']}", json={"name": "third"})
     assert renamed.json() == made | {"name": "third"}
 

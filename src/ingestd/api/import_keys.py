@@ -177,9 +177,9 @@ async def change(key_id: ImportKeyId, body: ImportKeyPatch, tx: Tx, caller: Call
     key = await import_keys.get(tx, caller.account_id, key_id, lock=True)
     before = shown(key)
     match.check(before)
-    key.name = body.get("name", key.name)
     if "webhooks" in body:
         key.webhook_ids = await chosen(tx, caller, body["webhooks"])
+    key.name = body.get("name", key.name)  # last: a query would write it down, and stumble over one that is taken
     after = shown(await tx.run_sync(import_keys.add, key))
     return audit.changed(tx, caller, "import_key.changed", before, after)
 
