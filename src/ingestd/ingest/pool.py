@@ -32,7 +32,12 @@ NICENESS: Final = 10
 FIRST_TO_DIE: Final = "1000"
 """Linux takes a data-plane process when memory runs out, so that it costs one ingestion a repeat, and no other."""
 
-ALLOCATION: Final = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+ALLOCATION: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+    "MALLOC_ARENA_MAX": "1",  # else each thread has some of them
+    "_RJEM_MALLOC_CONF": "dirty_decay_ms:2000,muzzy_decay_ms:-1",  # Polars' allocator
+}
 """The buffers of a chunk are kept for the next one, rather than asked of the system anew, page by page."""
 
 P = ParamSpec("P")

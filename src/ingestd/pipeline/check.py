@@ -16,7 +16,7 @@ from ingestd.domain.rejection import ROW_REASONS
 from ingestd.pipeline import rules
 from ingestd.pipeline.partitions import Partitions
 from ingestd.pipeline.phones import Phones, odd_phone
-from ingestd.pipeline.rules import Reading
+from ingestd.pipeline.rules import Look, Reading
 
 ROW_COLUMNS: Final = ("row_no", "line_no")
 _ORDER: Final = {code: order for order, code in enumerate(ROW_REASONS)}
@@ -114,7 +114,7 @@ class _Batch:
         self._rows = rows
         longest = rows.select(pl.col(str(column.position)).str.len_bytes().max() for column in layout.columns)
         self._longest: tuple[int | None, ...] = longest.row(0)  # None: blank in every row
-        self._prepared: dict[int, pl.Series] = {}
+        self._prepared: dict[str, pl.Series] = {}
         self._values: list[pl.Expr] = []
         self._faults: list[Fault] = []
         self._prepare_odd(phones)
@@ -131,16 +131,18 @@ class _Batch:
             elif strange.any():
                 self._prepare(column, rules.rewrite(cells, strange, rules.plain_words))
 
-    def _prepare(self, column: Column, cells: pl.Series) -> None:
-        self._prepared[column.position] = cells.alias(f"~{column.position}")
+    def _prepare(self, column: Column, cells: pl.Series, what: str = "") -> pl.Expr:
+        name = f"~{column.position}{what}"
+        self._prepared[name] = cells.alias(name)
+        return pl.col(name)
 
     def _series(self, column: Column) -> pl.Series:
         return self._rows[str(column.position)]
 
     def _meant(self, column: Column) -> pl.Expr:
         """The cells of a column as prepared, where they needed it."""
-        prepared = self._prepared.get(column.position)
-        return _cell(column) if prepared is None else pl.col(prepared.name)
+        name = f"~{column.position}"
+        return pl.col(name) if name in self._prepared else _cell(column)
 
     def _fault(self, reasons: Mapping[str, pl.Expr], wrong: pl.Expr | None = None, **facts: object) -> None:
         if reasons:
@@ -159,7 +161,7 @@ class _Batch:
     def read_padding(self) -> None:
         """Look for spaces around the cells that are read."""
         for column in self._layout.columns:
-            if column.role is not Role.UNMAPPED and not rules.look(self._series(column)).solid:
+            if column.role is not Role.UNMAPPED and not Look(self._series(column)).solid:
                 self._fault(rules.padded(_cell(column)), column=column.header)
 
     def read_identifiers(self, missing: str) -> None:
@@ -178,10 +180,13 @@ class _Batch:
             if column.type is DataType.EMAIL:
                 self._fault({"email_invalid": rules.no_email(_cell(column))})
             cells = self._series(column)
-            seen = rules.look(cells)
+            seen = Look(cells)
             if not seen.solid:
-                self._prepare(column, rules.normal_identifiers(cells, seen))
-                self._fault(rules.identifier_invisible(self._meant(column)), column=column.header)
+                strange = seen.strange()
+                normal = rules.rewrite(cells, strange, rules.normal_identifiers)
+                self._prepare(column, normal)
+                invisible = self._prepare(column, rules.invisible(normal, strange), "invisible")
+                self._fault({"identifier_characters": invisible}, column=column.header)
             if not seen.solid or (self._longest[column.position] or 0) > MAX_IDENTIFIER_LENGTH:
                 long_ones.append(self._meant(column))
             self._values.append(self._meant(column).alias(f"k{int(column.kind)}"))
@@ -239,7 +244,10 @@ class _Batch:
         if self._longest[column.position] is None:
             return Reading(pl.lit(None, pl.String), pl.lit(False), {})
         if column.type is DataType.STRING:
-            return rules.text(_cell(column), rules.look(self._series(column)))
+            cells = self._series(column)
+            seen = Look(cells)
+            self._prepare(column, rules.rewrite(cells, seen.escaped(), rules.escaped))
+            return rules.text(_cell(column), self._meant(column), dollars=seen.dollars)
         if column.type is DataType.PHONE:
             return rules.phone(_cell(column), self._meant(column))
         return _BY_TYPE[column.type](self._meant(column))
@@ -253,7 +261,7 @@ class _Batch:
         accepted = read.drop(_WRONG)
         if not failed.any():
             return Checked(accepted, _described(self._rows.clear(), pl.lit(""), pl.lit([])))
-        rejected = _describe(frame.filter(failed), self._faults).drop(s.name for s in self._prepared.values())
+        rejected = _describe(frame.filter(failed), self._faults).drop(self._prepared)
         return Checked(accepted.filter(~failed), rejected)
 
 

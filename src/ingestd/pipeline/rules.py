@@ -8,9 +8,10 @@ asked only about the rows that failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from ingestd.domain.column import MAX_EVENT_NAME_LENGTH, MAX_EVENT_PROPERTIES, OPERATION_CODES, Operation
@@ -47,6 +48,9 @@ _WORDS: Final = {"true": "true", "y": "true", "yes": "true", "false": "false", "
 _ESCAPES: Final = {'"': '\\"', "\\": "\\\\"} | {chr(code): f"\\u{code:04x}" for code in range(0x20)}
 
 
+Flags: TypeAlias = npt.NDArray[np.bool_]
+
+
 class Reading(NamedTuple):
     """What the cells of a column mean: `value` (null where blank or wrong), `wrong`, and code → mask of the reasons.
 
@@ -58,33 +62,35 @@ class Reading(NamedTuple):
     reasons: Mapping[str, pl.Expr]
 
 
-class Look(NamedTuple):
-    """What the bytes of a whole column are: it spares regular expressions that could find nothing.
+class Look:
+    """The bytes of a whole column: a look at all at once spares regular expressions that could find nothing.
 
-    `solid`: visible ASCII without a space; `escapes`: some byte needs escaping in JSON; `dollars`: there is a `$`.
+    `solid`: visible ASCII without a space; `dollars`: there is a `$`.
     """
 
-    solid: bool
-    escapes: bool
-    dollars: bool
+    def __init__(self, cells: pl.Series) -> None:
+        _, starts, content = cells.to_arrow().buffers()
+        self._rows = len(cells)
+        self._starts = np.frombuffer(starts or b"", np.int64)
+        self._data = np.frombuffer(content or b"", np.uint8)
+        self.solid = self._data.min(initial=0x7F) > 0x20 and self._data.max(initial=0x20) < 0x7F
+        self.dollars = bool((self._data == ord("$")).any())
 
+    def strange(self) -> pl.Series:
+        """True for the cells that are not solid; where they are many it may be for all."""
+        return self._cells_with((self._data <= 0x20) | (self._data >= 0x7F))
 
-def look(cells: pl.Series) -> Look:
-    """Look at all bytes of a column at once, five times as fast as a regular expression over its cells."""
-    content = cells.to_arrow().buffers()[2]
-    if content is None or not content.size:
-        return Look(solid=True, escapes=False, dollars=False)
-    data = np.frombuffer(content, np.uint8)
-    low, high = int(data.min()), int(data.max())
+    def escaped(self) -> pl.Series:
+        """True for the cells with a byte that JSON escapes; where they are many it may be for all."""
+        return self._cells_with((self._data < 0x20) | (self._data == ord('"')) | (self._data == ord("\\")))
 
-    def holds(char: str) -> bool:
-        return low <= ord(char) <= high and bool((data == ord(char)).any())
-
-    return Look(
-        solid=low > 0x20 and high < 0x7F,
-        escapes=low < 0x20 or holds('"') or holds("\\"),
-        dollars=holds("$"),
-    )
+    def _cells_with(self, marked: Flags) -> pl.Series:
+        flags = np.zeros(self._rows, np.bool_)
+        if np.count_nonzero(marked) > self._rows:  # to find out which cells would take longer than to read all
+            flags[:] = True
+        else:
+            flags[np.searchsorted(self._starts, np.flatnonzero(marked), side="right") - 1] = True
+        return pl.Series(flags)
 
 
 def rewrite(cells: pl.Series, odd: pl.Series, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
@@ -155,10 +161,13 @@ def plain_words(cells: pl.Series) -> pl.Series:
     return cells.to_frame("cell").select(pl.coalesce(words, "cell")).to_series()
 
 
-def text(cell: pl.Expr, seen: Look) -> Reading:
-    """A STRING exactly as it stands, or a date if it starts with `$D_` (S94, D21, D55)."""
-    quoted = quote(cell, seen)
-    if not seen.dollars:
+def text(cell: pl.Expr, escaped: pl.Expr, *, dollars: bool) -> Reading:
+    """A STRING exactly as it stands, or a date if it starts with `$D_` (S94, D21, D55).
+
+    `escaped` is the cell as it stands in JSON; `dollars` says whether any cell of the column has a `$`.
+    """
+    quoted = quote(escaped)
+    if not dollars:
         return Reading(quoted, pl.lit(False), {})
     dated = date(cell)
     wrong = cell.str.starts_with(DATE_PREFIX) & dated.value.is_null()
@@ -198,7 +207,7 @@ def _dated(seconds: pl.Expr) -> pl.Expr:
 def email(cell: pl.Expr) -> Reading:
     """An address by its shape, kept as it stands (D5)."""
     wrong = no_email(cell)
-    value = pl.when(~wrong).then(quote(cell, Look(solid=True, escapes=False, dollars=False)))
+    value = pl.when(~wrong).then(quote(cell))
     return Reading(value, wrong, {"email_invalid": wrong})
 
 
@@ -210,13 +219,17 @@ def no_email(cell: pl.Expr) -> pl.Expr:
 def phone(cell: pl.Expr, e164: pl.Expr) -> Reading:
     """A phone number in its E.164 form, which `phones` finds (D5)."""
     wrong = cell.is_not_null() & e164.is_null()
-    return Reading(quote(e164, Look(solid=True, escapes=False, dollars=False)), wrong, {"phone_invalid": wrong})
+    return Reading(quote(e164), wrong, {"phone_invalid": wrong})
 
 
-def quote(cell: pl.Expr, seen: Look) -> pl.Expr:
-    """A text as a JSON string."""
-    inner = cell.str.replace_many(list(_ESCAPES), list(_ESCAPES.values())) if seen.escapes else cell
-    return pl.concat_str([pl.lit('"'), inner, pl.lit('"')])
+def quote(escaped: pl.Expr) -> pl.Expr:
+    """A text that needs no escapes, or has them, as a JSON string."""
+    return pl.concat_str([pl.lit('"'), escaped, pl.lit('"')])
+
+
+def escaped(cells: pl.Series) -> pl.Series:
+    """Texts with the escapes of JSON."""
+    return cells.str.replace_many(list(_ESCAPES), list(_ESCAPES.values()))
 
 
 # Operations (S97 to S102).
@@ -279,13 +292,11 @@ def event_name(cell: pl.Expr, restricted: Sequence[str]) -> Reading:
 # Identifiers (S115, D19, D27, T117).
 
 
-def normal_identifiers(cells: pl.Series, seen: Look) -> pl.Series:
+def normal_identifiers(cells: pl.Series) -> pl.Series:
     """Bring identifiers to their normal form, `identity.normalise` by the column; null where only space is left.
 
-    Length and characters are judged by `identifier_missing` and `identifier_invisible`.
+    A solid one is normal. Length and characters are judged by `identifier_missing` and `invisible`.
     """
-    if seen.solid:
-        return cells
     trimmed = cells.str.strip_chars(_ASCII_SPACE)
     foreign = trimmed.str.len_bytes() != trimmed.str.len_chars()
     normal = rewrite(trimmed, foreign, lambda some: some.str.normalize("NFC"))
@@ -301,9 +312,12 @@ def identifier_missing(
     return {code: pl.any_horizontal([missing, *too_long])}
 
 
-def identifier_invisible(identifier: pl.Expr) -> dict[str, pl.Expr]:
-    """No control, format or private-use character stands in an identifier."""
-    return {"identifier_characters": identifier.str.contains(_INVISIBLE)}
+def invisible(identifiers: pl.Series, strange: pl.Series) -> pl.Series:
+    """True where a control, format or private-use character stands in an identifier; only a strange one has any."""
+    where = strange.arg_true()
+    return pl.repeat(False, len(identifiers), eager=True).scatter(
+        where, identifiers.gather(where).str.contains(_INVISIBLE)
+    )
 
 
 # Whole rows.
