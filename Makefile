@@ -5,6 +5,8 @@ VENV    ?= .venv
 UV      ?= uv
 WORKERS ?= 2
 ARGS    ?=
+FIGURES ?= build/benchmarks
+SIZED   := profiles events segments upload scan
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/installed
@@ -94,8 +96,16 @@ frontend: $(TYPES) ## serve the example of a frontend on 8000, in front of the s
 	@$(BIN)/node examples/frontend/serve.mjs
 
 .PHONY: bench
-bench: $(STAMP) ## measure, for instance: make bench ARGS="profiles --mb 200 --json out.json"
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(STAMP) ## measure every work with 200 MB, some minutes; or one: make bench ARGS="profiles --mb 200 --json out.json"
+	@if test -n '$(ARGS)'; then $(BIN)/python -m benchmarks $(ARGS); else mkdir -p $(FIGURES); \
+	for work in $(SIZED) latency; do $(BIN)/python -m benchmarks $$work --mb 200 --json $(FIGURES)/$$work.json || exit 1; done; \
+	for work in small webhooks; do $(BIN)/python -m benchmarks $$work --json $(FIGURES)/$$work.json || exit 1; done; fi
+
+.PHONY: bench-full
+bench-full: $(STAMP) ## measure files of 1 and 5 GB; an hour, and 40 GB of disk
+	@mkdir -p $(FIGURES)
+	@for mb in 1000 5000; do for work in $(SIZED); do \
+	$(BIN)/python -m benchmarks $$work --mb $$mb --json $(FIGURES)/$$work-$$mb.json || exit 1; done; done
 
 .PHONY: fmt
 fmt: $(STAMP) ## format the code and mend what can be mended

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import filters, hostile, latency, listing, lists, loads, segments, small, upload, webhooks
+from benchmarks import filters, hostile, latency, listing, lists, loads, scan, segments, small, upload, webhooks
 from benchmarks.machine import Measured
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -29,6 +29,8 @@ LOAD: Final = (
     "mb", "seconds", "mb_per_s", "rows_per_s", "raw_copy_seconds", "ratio_raw_copy", "peak_pss_mb", "wal_mb",
     "rows_rejected", "truth_rejected", "rejected_as_truth",
 )  # fmt: skip
+SCAN: Final = ("mb", "seconds", "cpu_seconds", "raw_copy_seconds", "times_raw_copy", "scan_seconds", "csv_seconds",
+               "times_csv", "peak_mb", "rows_rejected", "truth_rejected", "rejected_as_truth")  # fmt: skip
 LATENCY: Final = ("mb", "rate", "seconds", "requests", "api_p50_ms", "api_p99_ms", "api_p50_idle_ms", "api_p99_idle_ms",
                   "api_p50_upload_ms", "api_p99_upload_ms")  # fmt: skip
 SEGMENTS: Final = (
@@ -62,17 +64,35 @@ def measure_events(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Folde
 
 
 def _measure_loads(work: loads.Work, mb: float, runs: int, out: Path | None, folder: Path | None) -> None:
-    measured = _shown(loads.measure(work, mb=mb, runs=runs, parent=folder), LOAD)
-    _write(measured, out)
+    measured = shown(loads.measure(work, mb=mb, runs=runs, parent=folder), LOAD)
+    write(measured, out)
     if not all(load.rejected_as_truth for load in measured):
+        raise SystemExit("What was rejected is not what is wrong with the file.")
+
+
+@app.command("scan")
+def measure_scan(
+    mb: Mb = 200,
+    kind: Annotated[str, typer.Option(help="What the file is like.")] = "first",
+    runs: Runs = 3,
+    out: Json = None,
+    folder: Folder = None,
+) -> None:
+    """Scan and check a file of profiles in one process: against Python's csv and a raw COPY."""
+    kinds = {each: each for each in scan.KINDS}
+    if kind not in kinds:
+        raise typer.BadParameter(f"{kind!r} is none of: {', '.join(kinds)}.", param_hint="--kind")
+    measured = shown(scan.measure(kind=kinds[kind], mb=mb, runs=runs, parent=folder), SCAN)
+    write(measured, out)
+    if not all(each.rejected_as_truth for each in measured):
         raise SystemExit("What was rejected is not what is wrong with the file.")
 
 
 @app.command("segments")
 def measure_segments(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Folder = None) -> None:
     """Refresh an SCD and a Non-SCD segment with a first file, then with one that changes 7 % of the members."""
-    measured = _shown(segments.measure(mb=mb, runs=runs, parent=folder), SEGMENTS)
-    _write(measured, out)
+    measured = shown(segments.measure(mb=mb, runs=runs, parent=folder), SEGMENTS)
+    write(measured, out)
     if not all(each.rejected_as_truth and each.members_as_truth for each in measured):
         raise SystemExit("The rejected rows or the members are not those of the file.")
 
@@ -80,8 +100,8 @@ def measure_segments(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Fol
 @app.command("upload")
 def measure_upload(mb: Mb = 40, runs: Runs = 1, out: Json = None, folder: Folder = None) -> None:
     """Upload a file for a data source into an empty account, then one that replaces it with other values."""
-    measured = _shown(upload.measure(mb=mb, runs=runs, parent=folder), UPLOAD)
-    _write(measured, out)
+    measured = shown(upload.measure(mb=mb, runs=runs, parent=folder), UPLOAD)
+    write(measured, out)
     if any(each.rows_rejected != each.truth_rejected for each in measured):
         raise SystemExit("The rejected rows are not those of the file.")
 
@@ -94,8 +114,8 @@ def measure_filter(
     folder: Folder = None,
 ) -> None:
     """Find the members of a filter segment when it is activated, and again when a file brings its attributes."""
-    measured = _shown(filters.measure(profiles=profiles, runs=runs, parent=folder), FILTER)
-    _write(measured, out)
+    measured = shown(filters.measure(profiles=profiles, runs=runs, parent=folder), FILTER)
+    write(measured, out)
     if not all(each.members_as_truth for each in measured):
         raise SystemExit("The members are not those who fit the condition.")
 
@@ -111,7 +131,7 @@ def measure_latency(
 ) -> None:
     """Ask the API while a file of profiles is loaded, and while nothing is."""
     measured = latency.measure(mb=mb, rate=rate, idle_seconds=idle_seconds, runs=runs, parent=folder)
-    _write(_shown(measured, LATENCY), out)
+    write(shown(measured, LATENCY), out)
 
 
 @app.command("hostile")
@@ -126,7 +146,7 @@ def measure_hostile(
     kinds = kind or list(hostile.USUAL)
     if unknown := [each for each in kinds if each not in hostile.KINDS]:
         raise typer.BadParameter(f"{unknown[0]!r} is none of: {', '.join(hostile.KINDS)}.", param_hint="--kind")
-    _write(_shown(hostile.measure(kinds=kinds, mb=mb, rate=rate, parent=folder), HOSTILE), out)
+    write(shown(hostile.measure(kinds=kinds, mb=mb, rate=rate, parent=folder), HOSTILE), out)
 
 
 @app.command("small")
@@ -136,7 +156,7 @@ def measure_small(
     folder: Folder = None,
 ) -> None:
     """Push files of 100 rows to an idle service."""
-    _write(_shown(small.measure(runs=runs, parent=folder), SMALL), out)
+    write(shown(small.measure(runs=runs, parent=folder), SMALL), out)
 
 
 @app.command("lists")
@@ -150,10 +170,10 @@ def measure_lists(
 ) -> None:
     """Ask for every list, in every order and with every filter, of an account with a long past."""
     measured = lists.measure(ingestions=ingestions, profiles=profiles, times=times, deep=deep, parent=folder)
-    [found] = _shown(measured, LISTS)
+    [found] = shown(measured, LISTS)
     for question, (half, most) in found.questions.items():
         console.print(f"{most:>8} {half:>8}  {question}", soft_wrap=True)
-    _write([found], out)
+    write([found], out)
 
 
 @app.command("webhooks")
@@ -163,8 +183,8 @@ def measure_webhooks(
     folder: Folder = None,
 ) -> None:
     """Tell 20 endpoints, sound ones first, then with one that never answers and one that takes five seconds."""
-    measured = _shown(webhooks.measure(deliveries=deliveries, parent=folder), WEBHOOKS)
-    _write(measured, out)
+    measured = shown(webhooks.measure(deliveries=deliveries, parent=folder), WEBHOOKS)
+    write(measured, out)
     if any(telling.lost or telling.unexplained_repeats for telling in measured):
         raise SystemExit("Events were lost, or came again without a reason.")
 
@@ -177,13 +197,13 @@ def measure_listing(
     folder: Folder = None,
 ) -> None:
     """Ask which of many files on an FTP and on an SFTP server would be picked."""
-    measured = _shown(listing.measure(files=files, runs=runs, parent=folder), LISTING)
-    _write(measured, out)
+    measured = shown(listing.measure(files=files, runs=runs, parent=folder), LISTING)
+    write(measured, out)
     if not all(each.right for each in measured):
         raise SystemExit("The file that would be picked is not the newest.")
 
 
-def _shown(measured: Iterable[M], names: Sequence[str]) -> list[M]:
+def shown(measured: Iterable[M], names: Sequence[str]) -> list[M]:
     """Collect what is measured and print it: a line for each figure, a column for each measurement."""
     found = list(measured)
     console.print(f"{found[0].work} on {found[0].machine.cores} cores of {found[0].machine.processor}", soft_wrap=True)
@@ -197,7 +217,8 @@ def _shown(measured: Iterable[M], names: Sequence[str]) -> list[M]:
     return found
 
 
-def _write(measured: Sequence[Measured], out: Path | None) -> None:
+def write(measured: Sequence[Measured], out: Path | None) -> None:
+    """Write all figures, if they are wanted."""
     if out is not None:
         out.write_text(json.dumps([asdict(each) for each in measured], indent=2) + "\n")
 

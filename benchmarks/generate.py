@@ -26,8 +26,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-Variant = Literal["first", "updates", "plain", "quoted"]
-"""`updates`: the people of `first`, other values; `plain`: ASCII without quotes; `quoted`: every cell quoted."""
+Variant = Literal["first", "updates", "plain", "quoted", "tabs", "wide"]
+"""`updates`: the people of `first`, other values; `plain`: ASCII without quotes; `quoted`: every cell quoted; `tabs`:
+tabs between the cells; `wide`: a thousand columns."""
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 Fault: TypeAlias = tuple[str, Callable[[list[str]], str]]
@@ -37,6 +38,8 @@ BLOCK_ROWS: Final = 100_000
 NEW_PEOPLE: Final = 78  # of 100 rows
 PROFILE_BYTES: Final = 150  # a row, on average
 EVENT_BYTES: Final = 110
+WIDE_COLUMNS: Final = 1_000
+WIDE_BYTES: Final = 6_600
 
 FIRST: Final = ("Asha", "Bela", "Chidi", "Dunya", "Emre", "Farah", "Goro", "Hedda", "Ines", "Jonas", "Kaya", "Lindiwe")
 ACCENTED: Final = ("Zoë", "Łucja", "Jürgen", "Noël", "आशा", "Søren", "美咲", "Ümit")
@@ -171,8 +174,13 @@ class Block:
 def profiles(path: Path, *, mb: float, seed: int = 1, bad_share: float = 0.01, variant: Variant = "first") -> Generated:
     """Write about `mb` million bytes of profiles as in the specification's sample: operations, preferences."""
     manifest = _manifest(path, "profile", PROFILE_COLUMNS)
-    recipe = Recipe(PROFILE_HEADER, 3, PROFILE_FAULTS, _profile_columns)
-    blocks = _Blocks(recipe, round(mb * 1e6 / PROFILE_BYTES), seed, bad_share, variant)
+    header: tuple[str, ...] = PROFILE_HEADER
+    columns, row_bytes = _profile_columns, PROFILE_BYTES
+    if variant == "wide":
+        more = tuple(f"extra_{number:03}" for number in range(WIDE_COLUMNS - len(header)))
+        header, columns, row_bytes = header + more, _wide_columns, WIDE_BYTES
+    recipe = Recipe(header, 3, PROFILE_FAULTS, columns)
+    blocks = _Blocks(recipe, round(mb * 1e6 / row_bytes), seed, bad_share, variant)
     return _write(path, blocks, manifest)
 
 
@@ -198,12 +206,22 @@ class _Blocks:
     bad_share: float
     variant: Variant
 
+    @property
+    def separator(self) -> str:
+        return "\t" if self.variant == "tabs" else ","
+
+    @property
+    def most(self) -> int:
+        """How many records a block has: fewer of many columns, so that memory is bounded."""
+        return max(1, BLOCK_ROWS * len(PROFILE_HEADER) // max(len(self.recipe.header), len(PROFILE_HEADER)))
+
     def header(self) -> str:
-        return ",".join(f'"{name}"' if self.variant == "quoted" else name for name in self.recipe.header)
+        names = (f'"{name}"' if self.variant == "quoted" else name for name in self.recipe.header)
+        return self.separator.join(names)
 
     def block(self, start: int) -> Block:
         """Return the block whose first record is number `start`, counted from 0."""
-        count = min(BLOCK_ROWS, self.rows - start)
+        count = min(self.most, self.rows - start)
         people = _people(np.random.default_rng((self.seed, start, 0)), start, count)
         values = np.random.default_rng((self.seed, start, 2 if self.variant == "updates" else 1))
         texts = _texts(values, people, accents=self.variant != "plain")
@@ -235,7 +253,7 @@ class _Blocks:
             cells = cells.with_columns(
                 pl.when(text.str.contains('[",\n]')).then(quoted).otherwise(text).alias(text.meta.output_name())
             )
-        return cells.select(pl.concat_str(pl.all(), separator=",")).to_series()
+        return cells.select(pl.concat_str(pl.all(), separator=self.separator)).to_series()
 
     def _spoil(self, cells: pl.DataFrame, at: Integers, lines: Integers) -> list[Bad]:
         """Make a bad record for each position, all faults in turn, each of plain cells so that it has no other."""
@@ -243,7 +261,8 @@ class _Blocks:
         bad = []
         for turn, (position, row) in enumerate(zip(at.tolist(), plain, strict=True)):
             kind, spoil = self.recipe.faults[turn % len(self.recipe.faults)]
-            record = f"{spoil(list(row))}\n".encode("utf-8", "surrogateescape")
+            spoilt = spoil(list(row)).replace(",", self.separator)  # no cell has a comma
+            record = f"{spoilt}\n".encode("utf-8", "surrogateescape")
             bad.append(Bad(position, int(lines[position]), kind, record))
         return bad
 
@@ -258,7 +277,7 @@ def _write(path: Path, blocks: _Blocks, manifest: dict[str, Any]) -> Generated:
         clean.write(header)
         truth_rows = csv.writer(truth, lineterminator="\n")
         truth_rows.writerow(("record", "line", "kind"))
-        for start in range(0, blocks.rows, BLOCK_ROWS):
+        for start in range(0, blocks.rows, blocks.most):
             block = blocks.block(start)
             spoilt = chain.from_iterable(zip(block.runs, (*(bad.record for bad in block.bad), b""), strict=True))
             data.write(b"".join(spoilt))
@@ -344,6 +363,15 @@ def _profile_columns(rng: np.random.Generator, people: Integers, texts: pl.Serie
         _pick(rng, BOOLEANS, count),
     ]
     return [column.alias(name) for column, name in zip(columns, PROFILE_HEADER, strict=True)]
+
+
+def _wide_columns(rng: np.random.Generator, people: Integers, texts: pl.Series) -> list[pl.Series]:
+    """Give profiles as many columns more as make a thousand, of which six in seven cells have a value."""
+    columns = _profile_columns(rng, people, texts)
+    words = pl.Series(["", *(f"value{number}" for number in range(6))])
+    for number in range(WIDE_COLUMNS - len(columns)):
+        columns.append(words.gather(((people + number) % len(words)).astype(np.uint32)).alias(f"extra_{number:03}"))
+    return columns
 
 
 def _event_columns(rng: np.random.Generator, people: Integers, texts: pl.Series) -> list[pl.Series]:

@@ -61,7 +61,7 @@ def measure(work: Work, *, mb: float, runs: int, parent: Path | None) -> Iterato
         for run in range(1, runs + 1):
             with serving(folder) as service:
                 for name, made in files.items():
-                    yield _load(service, work, made, name, run)
+                    yield load(service, work, made, name, run)
 
 
 def _again(made: Generated, path: Path) -> Generated:
@@ -71,7 +71,8 @@ def _again(made: Generated, path: Path) -> Generated:
     return replace(made, data=path)
 
 
-def _load(service: Service, work: Work, made: Generated, variant: str, run: int) -> Load:
+def load(service: Service, work: Work, made: Generated, variant: str, run: int) -> Load:
+    """Load one file, after a raw COPY of its good rows."""
     on_what = circumstances(service.url)
     raw_seconds = raw_copy(service.url, made.clean)
     walk, peak, wal = asyncio.run(_walk(service, made))

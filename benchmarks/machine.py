@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
+import subprocess
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -54,8 +56,15 @@ def circumstances(url: str) -> dict[str, Any]:
         )
         postgresql = f"{connection.info.server_version // 10_000}.{connection.info.server_version % 10_000}"
     versions = {"python": platform.python_version(), "postgresql": postgresql}
-    versions |= {name: version(name) for name in PACKAGES}
+    versions |= {name: version(name) for name in PACKAGES} | {"commit": _commit()}
     return {"machine": _machine(), "versions": versions, "postgres_settings": settings}
+
+
+def _commit() -> str:
+    """The commit of this tree, with `-dirty` where it was changed; nothing outside a clone."""
+    git = shutil.which("git") or "git"
+    command = [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _machine() -> Machine:

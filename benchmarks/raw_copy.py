@@ -14,15 +14,15 @@ from psycopg.conninfo import make_conninfo
 TIMES: Final = 3
 
 
-def raw_copy(url: str, path: Path) -> float:
+def raw_copy(url: str, path: Path, *, delimiter: str = ",") -> float:
     """Let the embedded server at `url` read the file itself, three times; gives the seconds of the fastest time.
 
     The server's user must be able to read the file. The table is new each time and gone afterwards.
     """
     with path.open(newline="") as file:
-        header = next(csv.reader(file))
+        header = next(csv.reader(file, delimiter=delimiter))
     table = sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in header)
-    statement = sql.SQL("COPY raw_copy FROM {} (FORMAT csv, HEADER true)").format(str(path))
+    statement = sql.SQL("COPY raw_copy FROM {} (FORMAT csv, HEADER true, DELIMITER {})").format(str(path), delimiter)
     seconds = []
     with psycopg.connect(make_conninfo(url, user="postgres"), autocommit=True) as connection:
         for _ in range(TIMES):

@@ -57,7 +57,7 @@ def measured(one_for_all, monkeypatch, tmp_path):
             assert each["machine"].keys() == {"processor", "cores", "memory_gb", "system", "load"}
             assert each["postgres_settings"]["fsync"] == each["postgres_settings"]["synchronous_commit"] == "on"
             assert each["postgres_settings"]["full_page_writes"] == "on"
-            assert {"python", "postgresql", "ingestd"} <= each["versions"].keys()
+            assert {"python", "postgresql", "ingestd", "commit"} <= each["versions"].keys()
         return figures
 
     return run
@@ -84,6 +84,15 @@ def test_loads_of_events_are_measured_and_their_rejected_rows_compared_with_the_
     for load in figures:
         assert load["rows_rejected"] == load["truth_rejected"] > 0
         assert load["rejected_as_truth"]
+
+
+def test_a_file_is_scanned_and_checked_against_csv_and_a_raw_copy(measured):
+    [scan] = measured("scan", "--mb", "0.2", "--runs", "1", "--kind", "tabs")
+    assert (scan["work"], scan["variant"]) == ("scan", "tabs")
+    assert scan["rows_rejected"] == scan["truth_rejected"] > 0
+    assert scan["rejected_as_truth"]
+    assert scan["times_csv"] == pytest.approx(scan["csv_seconds"] / scan["scan_seconds"], rel=0.2)
+    assert scan["times_raw_copy"] == pytest.approx(scan["raw_copy_seconds"] / scan["seconds"], rel=0.2)
 
 
 def test_refreshes_of_segments_are_measured_and_their_members_compared_with_the_truth(measured):
