@@ -23,8 +23,9 @@ from ingestd.store import attributes, dump, ingestions, ledger
 from ingestd.store import engine as store
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
+from ingestd.store.load.present import beside
 from ingestd.store.load.profiles import Names, apply_profiles
-from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, present
+from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment
 from ingestd.store.load.sources import SAMPLE, enter, leave, touched
 from ingestd.store.load.stage import Load
 
@@ -144,7 +145,8 @@ def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]
     blobs, keys = means(job)
     rows = read_all(Scratch(blobs, keys, checked.folder), checked.parts, checked.buckets)
     with store.autocommitting(job.place.database_url) as reading:
-        buckets = ahead(zip(rows, present(reading, checked.buckets, refresh, load=load), strict=True))
+        whose = {"account_id": job.account_id, "segment_id": job.segment_id}
+        buckets = ahead(beside(reading, rows, checked.buckets, **whose))
         return _figures(apply_segment(raw, buckets, refresh, load=load))
 
 
@@ -159,9 +161,10 @@ def _put_into_segment(job: Job, checked: Checked, raw: Any, load: Load, *, maske
     refresh = Refresh(segment_id=job.segment_id, additive=True, hold_above=None)
     scratch = Scratch(blobs, keys, checked.folder)
     people = members(scratch, checked.parts, keys.index_key, job.source.name, masked=masked)
+    whose = {"account_id": job.account_id, "segment_id": job.segment_id}
     with store.autocommitting(job.place.database_url) as reading:
-        there = present(reading, 1, refresh, load=load)
-        done = apply_segment(raw, ((rows, those) for those in there for rows in people), refresh, load=load)
+        buckets = (bucket for rows in people for bucket in beside(reading, [rows], 1, **whose))
+        done = apply_segment(raw, buckets, refresh, load=load)
     return {"entered": done.created}
 
 

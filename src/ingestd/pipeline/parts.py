@@ -14,6 +14,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol
 
+import numpy as np
 import polars as pl
 import polars_hash as plh
 import pyarrow as pa
@@ -92,8 +93,7 @@ def members(
 ) -> Iterator[pl.DataFrame]:
     """The people in some parts as members of a segment, each once, by the best identifier that their rows have.
 
-    One frame for each kind: "id" (the identifier's hash), "k<kind>" and "partition"; identifiers of the kinds `masked`
-    are not told (D13).
+    One frame for each kind, as `PartWriter` writes members; identifiers of the kinds `masked` are not told (D13).
     """
     frames: dict[int, list[pl.DataFrame]] = {}
     for name in names:
@@ -101,14 +101,17 @@ def members(
         for kind in kinds_of(rows.columns):
             people = rows.filter(pl.col(f"k{kind}").is_not_null()).unique("id")
             rows = rows.join(people, on="id", how="anti")
-            its_hash = hashed(kind, index_key).alias("id")
-            value = pl.lit(MASK).alias(f"k{kind}") if kind in masked else pl.col(f"k{kind}")
-            frames.setdefault(kind, []).append(people.select(its_hash, value, partition=pl.lit(partition)))
+            some = _members(people.select("row_no", f"k{kind}", partition=pl.lit(partition)), index_key)
+            value = pl.lit(MASK) if kind in masked else pl.col(f"k{kind}")
+            frames.setdefault(kind, []).append(some.with_columns(value.alias(f"k{kind}")))
     return (pl.concat(found) for found in frames.values())
 
 
 class PartWriter:
     """Writes the accepted rows of a file, batch after batch, with the column "id" before the others.
+
+    Of a segment's rows only "row_no", "k<kind>" and "partition" are written, and the identifier's hash as "high" and
+    "low", the numbers that its two halves are.
 
     `looked_up` are the kinds of which an identifier may be known to belong to somebody else than its own hash says
     (`store.load.people.KnownPeople.kinds`).
@@ -124,10 +127,13 @@ class PartWriter:
         """Write one batch of rows, each with one identifier at least."""
         if accepted.is_empty():
             return
+        if "partition" in accepted.columns:
+            self._parts.write(_members(accepted, self._index_key), pl.col("high") // 2**48)
+            return
         kinds = kinds_of(accepted.columns)
         hashes = accepted.select(hashed(kind, self._index_key).alias(str(kind)) for kind in kinds)
         rows = accepted.select(hashes.select(pl.coalesce(pl.all()).alias("id")).to_series(), pl.all())
-        self._parts.write(rows, "id")
+        self._parts.write(rows, _start("id"))
         for kind in kinds:
             if kind != kinds[0] or kind in self._looked_up:
                 self._link(rows["id"], kind, hashes[str(kind)])
@@ -141,7 +147,7 @@ class PartWriter:
         links = pl.DataFrame(
             {"id": primary, "kind": pl.repeat(kind, primary.len(), dtype=pl.Int16, eager=True), "hash": other}
         )
-        self._links.write(links.drop_nulls().unique(), "hash")
+        self._links.write(links.drop_nulls().unique(), _start("hash"))
 
 
 def read(folder: Folder, name: str, columns: list[str] | None = None) -> pl.DataFrame:
@@ -171,8 +177,24 @@ def rewrite(parts: Parts, old: Folder, new: Folder, *, moved: pl.DataFrame, reje
         rows = rows.filter(~pl.col("row_no").is_in(gone.implode())).join(
             people, on="id", how="left", maintain_order="left"
         )
-        buckets.write(rows.with_columns(id=pl.coalesce("person", "id")).drop("person"), "id")
+        buckets.write(rows.with_columns(id=pl.coalesce("person", "id")).drop("person"), _start("id"))
     return Parts(parts.buckets, buckets.close())
+
+
+def _members(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
+    """Rows of a segment's file as they are written."""
+    (kind,) = kinds_of(rows.columns)
+    digits = rows.select(hashed(kind, index_key)).to_series()
+    halves = pl.select(
+        digits.str.slice(at, 16).str.to_integer(base=16, dtype=pl.UInt64).alias(name)
+        for name, at in (("high", 0), ("low", 16))
+    )
+    return halves.with_columns(rows["row_no"], rows[f"k{kind}"], rows["partition"])
+
+
+def _start(digits: str) -> pl.Expr:
+    """The first 16 bits of a hash that stands as digits."""
+    return pl.col(digits).str.head(4).str.to_integer(base=16)
 
 
 class _Buckets:
@@ -185,20 +207,19 @@ class _Buckets:
         self._streams: dict[int, tuple[pa.BufferedOutputStream, pa.ipc.RecordBatchStreamWriter]] = {}
         self._rows: dict[int, int] = {}
 
-    def write(self, frame: pl.DataFrame, key: str) -> None:
+    def write(self, frame: pl.DataFrame, start: pl.Expr) -> None:
+        """Write each row into the range in which `start` lies, the first 16 bits of its hash, in the rows' order."""
+        sizes = [frame.height]
         if self.count > 1:
-            bucket = pl.col(key).str.head(4).str.to_integer(base=16) * self.count // _RANGE
-            frame = frame.with_columns(bucket.alias("")).sort("")
-            sizes = frame[""].rle().struct.unnest()
-            frame = frame.drop("")
-        else:
-            sizes = pl.DataFrame({"len": [frame.height], "value": [0]})
-        table, start = frame.to_arrow(), 0
-        for rows, number in sizes.select("len", "value").iter_rows():
+            range_of = frame.select((start * self.count // _RANGE).cast(pl.UInt16)).to_series().to_numpy()
+            frame = frame[np.argsort(range_of, kind="stable")]
+            sizes = np.bincount(range_of).tolist()
+        table, at = frame.to_arrow(), 0
+        for number, rows in enumerate(sizes):
             if rows:
-                self._stream(number, table.schema).write_table(table.slice(start, rows))
+                self._stream(number, table.schema).write_table(table.slice(at, rows))
                 self._rows[number] = self._rows.get(number, 0) + rows
-                start += rows
+                at += rows
 
     def close(self) -> dict[str, int]:
         for buffered, stream in self._streams.values():

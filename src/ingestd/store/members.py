@@ -168,7 +168,10 @@ _FORGET = text("""
     WITH gone AS (
         DELETE FROM segment_members m USING segments s
         WHERE s.account_id = :account AND m.account_id = :account AND m.segment_id = s.id AND m.hash = ANY (:hashes)
-        RETURNING m.segment_id, m.partition, m.valid_to
+        RETURNING m.segment_id, m.hash, m.partition, m.valid_to
+    ), unpacked AS (
+        DELETE FROM packed_members m USING gone
+        WHERE m.account_id = :account AND m.segment_id = gone.segment_id AND gone.hash BETWEEN m.first AND m.last
     ), counted AS (
         SELECT segment_id, partition, count(*) AS members FROM gone WHERE valid_to IS NULL GROUP BY 1, 2
     ), of_segment AS (

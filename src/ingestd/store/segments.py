@@ -131,6 +131,21 @@ class SegmentMember(Base):
     value: Mapped[str]
 
 
+class PackedMembers(Base):
+    """The lasting members of a segment in a range of hashes, as `store.load.present` packs them.
+
+    Whoever changes members but a refresh removes those of the ranges that it changes.
+    """
+
+    __tablename__ = "packed_members"
+
+    account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    segment_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    first: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    last: Mapped[UUID]
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class Snapshot(Base):
     """A refresh of an SCD segment that changed something: when it became visible, and what it changed (S5)."""
 
@@ -234,8 +249,10 @@ async def remove(session: AsyncSession, segment: Segment, *, now: datetime) -> N
 
     Its row stays for the ingestions that name it. The caller holds its members.
     """
-    mine = (Snapshot.account_id == segment.account_id, Snapshot.segment_id == segment.id)
-    await session.execute(delete(Snapshot).where(*mine))
+    for table in (PackedMembers, Snapshot):
+        await session.execute(
+            delete(table).where(table.account_id == segment.account_id, table.segment_id == segment.id)
+        )
     segment.deleted_at = now
     await session.flush()
 
@@ -303,6 +320,8 @@ async def remove_partition(session: AsyncSession, segment: Segment, partition: P
     is_scd = segment.type == SegmentType.SCD
     end = update(SegmentMember).where(*there).values(valid_to=now) if is_scd else delete(SegmentMember).where(*there)
     await session.execute(end, execution_options={"synchronize_session": False})
+    packed = PackedMembers.account_id == segment.account_id, PackedMembers.segment_id == segment.id
+    await session.execute(delete(PackedMembers).where(*packed))
     left = partition.members
     segment.members -= left
     partition.members, partition.removed_at = 0, now

@@ -16,7 +16,8 @@ from tests.store.load.world import KEY, NOW, Memory
 from tests.thorough import examples
 
 from ingestd.pipeline.parts import PartWriter, read_all
-from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, present, side_by_side
+from ingestd.store.load.present import beside
+from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, compare
 from ingestd.store.load.stage import Load
 from ingestd.store.profiles import identifier_hash
 
@@ -52,10 +53,10 @@ class Group:
         parts = writer.close()
         load = Load(account_id=self.account, ingestion_id=uuid4(), seq=1, received_at=received_at, now=NOW)
         what = Refresh(segment_id=self.id, **{"additive": False, "hold_above": None} | refresh)
-        there = present(self.reading, buckets, what, load=load)
         files = read_all(folder, parts.rows, buckets)
+        there = beside(self.reading, files, buckets, account_id=self.account, segment_id=self.id)
         with self.connection.transaction():
-            done = apply_segment(self.connection, zip(files, there, strict=True), what, load=load)
+            done = apply_segment(self.connection, there, what, load=load)
         return {name: count for name, count in asdict(done).items() if count}
 
     def members(self, at: datetime | None = None) -> dict[str, str]:
@@ -164,6 +165,16 @@ def test_a_refresh_that_removes_too_many_does_nothing(group):
     assert group.push([(name, "High") for name in PEOPLE[:5]], hold_above=0.5) == {"removed": 5, "unchanged": 5}
 
 
+def test_what_is_packed_of_another_range_serves_as_well_as_the_rows(group):
+    rows = [(f"p{number}", PARTITIONS[number % 3]) for number in range(60)]
+    group.push(rows)
+    for buckets in (1, 16, 1, 32, 16):
+        assert group.push(rows, buckets=buckets) == {"unchanged": 60}
+    moved = [(name, "Low") for name, _ in rows]
+    group.push(moved[:30], buckets=16, additive=True)
+    assert group.push(rows, buckets=16) == counts_of(dict(rows) | dict(moved[:30]), dict(rows))
+
+
 @pytest.mark.threat("T115")
 def test_who_was_erased_after_the_file_came_is_skipped(group):
     group.connection.execute(
@@ -185,11 +196,9 @@ def test_a_new_value_with_the_name_of_a_renamed_partition_gets_another_name(grou
 def test_people_whose_hashes_begin_alike_are_told_apart():
     halves = {"high": pl.UInt64, "low": pl.UInt64}
     there = pl.DataFrame({"high": [1, 1, 2], "low": [1, 2, 1], "was": [7, 8, 9]}, schema=halves | {"was": pl.Int16})
-    wanted = pl.DataFrame({"high": [1, 2, 3], "low": [2, 1, 1], "is": [8, 5, 6]}, schema=halves | {"is": pl.Int16})
-    found = side_by_side(there, wanted).sort("high", "low")
-    assert found.select("high", "low", "was", "is").rows() == [
-        (1, 1, 7, None),
-        (1, 2, 8, 8),
-        (2, 1, 9, 5),
-        (3, 1, None, 6),
-    ]
+    wanted = pl.DataFrame({"high": [1, 2, 2], "low": [2, 1, 2], "is": [8, 5, 6]}, schema=halves | {"is": pl.Int16})
+    found = compare(there, wanted)
+    assert found.entered.rows() == [(2, 2, 6)]
+    assert found.moved.rows() == [(2, 1, 5, 9)]
+    assert found.left.rows() == [(1, 1, 7)]
+    assert found.unchanged == 1

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Field = Literal["uuid", "smallint", "bigint", "text", "jsonb"]
-"""The type of a column: "uuid" stands as 32 hexadecimal digits in the frame, "jsonb" as JSON text."""
+"""The type of a column: "uuid" stands as 32 hexadecimal digits or as 16 bytes in the frame, "jsonb" as JSON text."""
 
 Constant = UUID | int | datetime
 """One value for all rows: a uuid, a bigint or a timestamptz."""
@@ -72,7 +72,9 @@ def _constant(value: Constant) -> bytes:
 
 def _values(column: pl.Series, field: Field) -> Bytes:
     """Values of one size, none of which is null, as the rows of a matrix."""
-    return from_digits(column) if field == "uuid" else _matrix(column, _NUMBERS[field])
+    if field == "uuid":
+        return from_digits(column) if column.dtype == pl.String else column.to_numpy()
+    return _matrix(column, _NUMBERS[field])
 
 
 def from_digits(column: pl.Series) -> Bytes:

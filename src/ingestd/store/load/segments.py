@@ -7,7 +7,7 @@ added. So repeating a file writes nothing, and nobody sees a part of a refresh.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -15,40 +15,22 @@ from uuid import UUID
 import numpy as np
 import polars as pl
 from psycopg import Connection, sql
-from psycopg.rows import tuple_row
 
 from ingestd.domain.errors import IngestdError
 from ingestd.domain.segment import SegmentType
 from ingestd.store.engine import new_id
-from ingestd.store.load.binary import Constant, Field, from_digits
+from ingestd.store.load.binary import Constant, Field
+from ingestd.store.load.present import KEY, Bucket, hashes, in_order, pack, repeats, unpack
 from ingestd.store.load.stage import Cursors, Load, copy, cursor, probe_only
 from ingestd.store.segments import LOCK_MEMBERS
 
 FIELDS: Final[dict[str, Field]] = {"hash": "uuid", "kind": "smallint", "partition": "smallint", "value": "text"}
 GONE: Final[dict[str, Field]] = {"hash": "uuid"}
-RANGE: Final = 16**4
-"""Buckets are ranges of the first four hexadecimal digits of a hash."""
-
-KEY: Final = ["high", "low"]
-"""The two halves of a hash, as numbers: joined three times as fast as its digits."""
+NOBODY: Final = {"high": pl.UInt64, "low": pl.UInt64, "is": pl.Int16}
 
 SEGMENT: Final = """
 SELECT type, members, clock_timestamp() FROM segments
 WHERE account_id = %(account)s AND id = %(segment)s AND deleted_at IS NULL
-"""
-
-ANYBODY: Final = """
-SELECT EXISTS (
-    SELECT FROM segment_members
-    WHERE account_id = %(account)s AND segment_id = %(segment)s AND valid_to IS NULL
-)
-"""
-
-# Both aggregates read the rows in one order. A COPY would hand them over one by one, each with a call of Python.
-PRESENT: Final = """
-SELECT string_agg(uuid_send(hash), ''), string_agg(int2send(partition), '') FROM segment_members
-WHERE account_id = %(account)s AND segment_id = %(segment)s AND valid_to IS NULL
-    AND hash BETWEEN %(first)s AND %(last)s
 """
 
 # LIMIT keeps this a probe of the key for each of them, whatever the planner believes of tables that were just filled; a
@@ -119,29 +101,6 @@ class Refreshed:
     doubled: int = 0
 
 
-Bucket = tuple[pl.DataFrame, pl.DataFrame]
-"""The file's accepted rows in one range of hashes, as `pipeline.parts` wrote them, and the present members in it."""
-
-
-def present(connection: Connection[Any], count: int, refresh: Refresh, *, load: Load) -> Iterator[pl.DataFrame]:
-    """The present members of a segment in `count` equal ranges of their hashes: "high", "low", "was" (a partition).
-
-    To be asked for once `apply_segment` holds the lock, on a connection of its own, so that it can be read ahead.
-    """
-    names = {"account": load.account_id, "segment": refresh.segment_id}
-    with connection.cursor(binary=True, row_factory=tuple_row) as cur:
-        anybody = cur.execute(ANYBODY, names).fetchall() == [(True,)]
-        for number in range(count):
-            hashes, partitions = None, None
-            if anybody:
-                first, last = (-(-edge * RANGE // count) << 112 for edge in (number, number + 1))
-                bounds = {"first": UUID(int=first), "last": UUID(int=last - 1)}
-                ((hashes, partitions),) = cur.execute(PRESENT, names | bounds).fetchall()
-            halves = np.frombuffer(hashes or b"", ">u8").astype(np.uint64).reshape(-1, 2)
-            numbers = np.frombuffer(partitions or b"", ">i2").astype(np.int16)
-            yield pl.DataFrame({"high": halves[:, 0], "low": halves[:, 1], "was": numbers})
-
-
 def apply_segment(connection: Connection[Any], buckets: Iterable[Bucket], refresh: Refresh, *, load: Load) -> Refreshed:
     """Bring a segment's members to what a file says, in the caller's transaction; `buckets` cover all hashes."""
     names = {"account": load.account_id, "segment": refresh.segment_id}
@@ -155,19 +114,19 @@ def apply_segment(connection: Connection[Any], buckets: Iterable[Bucket], refres
         cur.execute("CREATE TEMP TABLE gone (hash uuid) ON COMMIT DROP")
         work = _Work(cur, names | {"moment": moment}, SegmentType(kind), refresh, members)
         erased = _erased(cur, load)
-        for rows, there in buckets:
-            work.take(rows, there, erased)
+        for bucket in buckets:
+            work.take(bucket, erased)
         work.finish(load)
     return work.done
 
 
-def _erased(cur: Cursors, load: Load) -> pl.Series:
+def _erased(cur: Cursors, load: Load) -> pl.DataFrame:
     """The identifiers that were erased after the file was received, by their hashes (T115)."""
     cur.execute(
-        "SELECT replace(hash::text, '-', '') FROM tombstones WHERE account_id = %s AND erased_at > %s",
-        (load.account_id, load.received_at),
+        "SELECT hash FROM tombstones WHERE account_id = %s AND erased_at > %s", (load.account_id, load.received_at)
     )
-    return pl.Series([hash_ for (hash_,) in cur], dtype=pl.String)
+    halves = [divmod(hash_.int, 1 << 64) for (hash_,) in cur]
+    return pl.DataFrame(halves, schema=dict.fromkeys(KEY, pl.UInt64), orient="row")
 
 
 class _Work:
@@ -192,37 +151,36 @@ class _Work:
         self._numbers: dict[str, int] = {value: number for value, number, _ in found}
         self._members: dict[int, int] = {number: count for _, number, count in found}
 
-    def take(self, rows: pl.DataFrame, present: pl.DataFrame, erased: pl.Series) -> None:
+    def take(self, bucket: Bucket, erased: pl.DataFrame) -> None:
         """Bring one bucket to what the file says."""
-        wanted = self._wanted(rows, erased)
-        both = side_by_side(present, wanted)
-        entered = both["was"].is_null()
-        left = both["is"].is_null()
-        moved = (both["was"] != both["is"]).fill_null(value=False)
-        if self._refresh.additive:
-            left &= False
-        self.done.created += int(entered.sum())
-        self.done.removed += int(left.sum())
-        self.done.updated += int(moved.sum())
-        self.done.unchanged += int((~(entered | left | moved)).sum())
+        wanted = self._wanted(bucket.rows, erased)
+        both = compare(bucket.present, wanted)
+        left = both.left.clear() if self._refresh.additive else both.left
+        self.done.created += both.entered.height
+        self.done.updated += both.moved.height
+        self.done.removed += left.height
+        self.done.unchanged += both.unchanged + both.left.height - left.height
         if self.done.removed > self._may_leave:
             raise TooManyLeave
-        self._end(both.filter(left | moved))
-        self._begin(both.filter(entered | moved), rows)
+        self._end(pl.concat([left, both.moved.select(left.columns)]))
+        self._begin(pl.concat([both.entered, both.moved.select(both.entered.columns)]))
+        changed = bool(both.entered.height + both.moved.height + left.height)
+        if changed or not (bucket.packed or self._refresh.additive):
+            unpack(self._cur, self._names, bucket)
+            if not self._refresh.additive:
+                pack(self._cur, self._names, bucket, wanted)
 
-    def _wanted(self, rows: pl.DataFrame, erased: pl.Series) -> pl.DataFrame:
-        """Who is to be where: "high", "low", "is", and "at", their row. Of a person's rows the last wins (D6)."""
+    def _wanted(self, rows: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
+        """The rows of who is to be a member, each once, and "is", where. Of a person's rows the last wins (D6)."""
         if rows.is_empty():
-            return pl.DataFrame(schema={"at": pl.UInt32, "high": pl.UInt64, "low": pl.UInt64, "is": pl.Int16})
-        halves = from_digits(rows["id"]).view(">u8").astype(np.uint64)
-        columns = {"high": halves[:, 0], "low": halves[:, 1], "is": self._number(rows["partition"])}
-        wanted = pl.DataFrame(columns).with_row_index("at")
-        if erased.len():
-            wanted = wanted.filter(~rows["id"].is_in(erased.implode()))
+            return pl.DataFrame(schema=NOBODY)
+        wanted = rows.with_columns(self._number(rows["partition"]).alias("is"))
+        if not erased.is_empty():
+            wanted = wanted.join(erased, on=KEY, how="anti", maintain_order="left")
             self.done.erased += rows.height - wanted.height
-        if wanted["high"].n_unique() == wanted.height:
+        if not repeats(wanted["high"]):
             return wanted
-        once = wanted.unique(KEY, keep="last")
+        once = wanted.sort(*KEY, "row_no").unique(KEY, keep="last", maintain_order=True)
         self.done.doubled += wanted.select(*KEY, "is").n_unique() - once.height
         return once
 
@@ -241,20 +199,19 @@ class _Work:
             return
         for number, count in members["was"].value_counts().iter_rows():
             self._members[number] = self._members.get(number, 0) - count
-        gone = pl.Series("hash", _hexadecimal(members))
-        copy(self._cur, sql.Identifier("gone"), pl.DataFrame([gone]), GONE)
+        copy(self._cur, sql.Identifier("gone"), pl.DataFrame([hashes(in_order(members))]), GONE)
         self._cur.execute(CLOSE if self._kind is SegmentType.SCD else REMOVE, self._names)
         self._cur.execute("TRUNCATE gone")
 
-    def _begin(self, members: pl.DataFrame, rows: pl.DataFrame) -> None:
+    def _begin(self, members: pl.DataFrame) -> None:
         if members.is_empty():
             return
         for number, count in members["is"].value_counts().iter_rows():
             self._members[number] = self._members.get(number, 0) + count
-        new = rows[members["at"]]
-        column = next(name for name in rows.columns if name.startswith("k"))
-        kind = pl.lit(int(column[1:]), pl.Int16).alias("kind")
-        new = new.select(kind, members["is"].alias("partition"), hash="id", value=column).sort("hash")
+        value = next(name for name in members.columns if name.startswith("k"))
+        kind = pl.lit(int(value[1:]), pl.Int16).alias("kind")
+        members = in_order(members)
+        new = members.select(hashes(members), kind, partition="is", value=value)
         copy(self._cur, sql.Identifier("segment_members"), new, FIELDS, self._constants)
 
     def finish(self, load: Load) -> None:
@@ -278,19 +235,34 @@ class _Work:
             self._cur.execute(SNAPSHOT, facts)
 
 
-def side_by_side(present: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
-    """Who is there and who is to be, each person once: "was" and "is" are null where they are not.
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What becomes of the members of a range: `entered` and `moved` are rows of the file, `moved` with "was" too."""
 
-    Half of the hash does it in half the time; it shows where two people's halves happen to be the same.
-    """
-    both = present.join(wanted, on="high", how="full", coalesce=True)
-    if (both["low"] != both["low_right"]).any():
-        return present.join(wanted, on=KEY, how="full", coalesce=True)
-    return both.with_columns(low=pl.coalesce("low", "low_right"))
+    entered: pl.DataFrame
+    moved: pl.DataFrame
+    left: pl.DataFrame
+    unchanged: int
 
 
-def _hexadecimal(members: pl.DataFrame) -> list[str]:
-    """The hashes of members as 32 hexadecimal digits, in their order."""
-    halves = members.select(KEY).sort(KEY).to_numpy().astype(">u8")
-    text = halves.tobytes().hex()
-    return [text[start : start + 32] for start in range(0, len(text), 32)]
+def compare(present: pl.DataFrame, wanted: pl.DataFrame) -> Compared:
+    """Who is there ("was") against who is to be ("is"): each person once, and both in the order of the hashes."""
+    if present.is_empty() or wanted.is_empty():
+        return Compared(wanted, wanted.clear().with_columns(was=pl.lit(None, pl.Int16)), present, 0)
+    high, low, was = (present[name].to_numpy() for name in (*KEY, "was"))
+    last = present.height - 1
+    at = np.minimum(np.searchsorted(high, wanted["high"].to_numpy()), last)
+    same = high[at] == wanted["high"].to_numpy()
+    while (before := same & (low[at] < wanted["low"].to_numpy()) & (at < last)).any():  # people whose halves are equal
+        at += before
+        same = high[at] == wanted["high"].to_numpy()
+    same &= low[at] == wanted["low"].to_numpy()
+    stay = np.zeros(present.height, np.bool_)
+    stay[at[same]] = True
+    moved = same & (was[at] != wanted["is"].to_numpy())
+    return Compared(
+        entered=wanted.filter(~same),
+        moved=wanted.filter(moved).with_columns(was=pl.Series(was[at[moved]], dtype=pl.Int16)),
+        left=present.filter(~stay),
+        unchanged=int(np.count_nonzero(same & ~moved)),
+    )
