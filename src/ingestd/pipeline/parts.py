@@ -212,7 +212,7 @@ class _Buckets:
         sizes = [frame.height]
         if self.count > 1:
             range_of = frame.select((start * self.count // _RANGE).cast(pl.UInt16)).to_series().to_numpy()
-            frame = frame[np.argsort(range_of, kind="stable")]
+            frame = frame.rechunk()[np.argsort(range_of, kind="stable")]
             sizes = np.bincount(range_of).tolist()
         table, at = frame.to_arrow(), 0
         for number, rows in enumerate(sizes):
