@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ from ingestd.pipeline.fold import fold, fold_events
 from ingestd.pipeline.parts import identifiers, members, read, read_all
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.seal import seal
-from ingestd.pipeline.shorten import batches, gathered
+from ingestd.pipeline.shorten import batches, gathered, groups
 from ingestd.store import attributes, dump, ingestions, ledger
 from ingestd.store import engine as store
 from ingestd.store.load.events import apply_events
@@ -27,7 +28,7 @@ from ingestd.store.load.present import beside
 from ingestd.store.load.profiles import Names, apply_profiles
 from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment
 from ingestd.store.load.sources import SAMPLE, enter, leave, touched
-from ingestd.store.load.stage import Load
+from ingestd.store.load.stage import Load, clear
 
 TOUCHES: Final = ("create", "update", "leave")
 """What an ingestion does to the people of its file (`store.load.sources.touched`)."""
@@ -110,20 +111,25 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
     folder = Scratch(blobs, keys, checked.folder)
     if part == MERGE:
         return {"merged": apply_merges(raw, read(folder, part), load=load)}
-    rows = read(folder, part) if job.plan.target is Target.EVENTS else gathered(batches(folder, part))
-    named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
     started = int(job.started_at.timestamp())
     if job.plan.target is Target.EVENTS:
-        events, people = fold_events(rows, started)
-        applied = apply_events(raw, events, people, named, load=load)
-    else:
-        names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
-        sealed, kinds = seal(rows, attributes.personal(connection, job.account_id), keys)
-        changes = fold(sealed, started, sealed=kinds)
-        applied = apply_profiles(raw, changes, named, names=names, load=load)
-        if job.source is not None:
-            more = enter(raw, changes["id"], named, kept=names.attributes, source=job.source, load=load)
-            applied = replace(applied, updated=applied.updated + more, unchanged=applied.unchanged - more)
+        figures = Counter[str]()
+        for rows in groups(batches(folder, part)):
+            if figures:
+                clear(raw)
+            events, people = fold_events(rows, started)
+            named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
+            figures.update(_figures(apply_events(raw, events, people, named, load=load)))
+        return dict(figures)
+    rows = gathered(batches(folder, part))
+    named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
+    names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
+    sealed, kinds = seal(rows, attributes.personal(connection, job.account_id), keys)
+    changes = fold(sealed, started, sealed=kinds)
+    applied = apply_profiles(raw, changes, named, names=names, load=load)
+    if job.source is not None:
+        more = enter(raw, changes["id"], named, kept=names.attributes, source=job.source, load=load)
+        applied = replace(applied, updated=applied.updated + more, unchanged=applied.unchanged - more)
     return _figures(applied)
 
 

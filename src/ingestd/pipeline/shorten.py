@@ -1,8 +1,8 @@
-"""A part of very many rows without those that decide nothing, so that memory is bounded however a file repeats itself.
+"""A part of very many rows, read so that memory is bounded however often a file names one person.
 
-A part holds all rows of its people, and nothing keeps a file from having millions for one of them. Read piece by piece,
-rows that later ones outdo are dropped as soon as many have gathered: `fold` makes of the others what it would have made
-of all.
+A part holds all rows of its people, and nothing keeps a file from having millions for one of them. Events go on in
+groups. Of profiles, rows that later ones outdo are dropped as soon as many have gathered: `fold` makes of the others
+what it would have made of all.
 """
 
 from __future__ import annotations
@@ -30,6 +30,19 @@ def batches(folder: Folder, name: str) -> Iterator[pl.DataFrame]:
             piece = pl.from_arrow(batch)
             assert isinstance(piece, pl.DataFrame)
             yield piece
+
+
+def groups(pieces: Iterable[pl.DataFrame], most: int = MOST_CELLS) -> Iterator[pl.DataFrame]:
+    """The rows of a part of events, each of which counts: as one frame or, if there are very many, as several."""
+    kept: list[pl.DataFrame] = []
+    cells = 0
+    for piece in pieces:
+        if cells > most:
+            yield pl.concat(kept)
+            kept, cells = [], 0
+        kept.append(piece)
+        cells += piece.height * piece.width
+    yield pl.concat(kept)
 
 
 def gathered(pieces: Iterable[pl.DataFrame], most: int = MOST_CELLS) -> pl.DataFrame:

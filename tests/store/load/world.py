@@ -15,12 +15,13 @@ import psycopg
 from ingestd.pipeline.fold import fold, fold_events
 from ingestd.pipeline.parts import PartWriter, identifiers, kinds_of, read, rewrite
 from ingestd.pipeline.resolve import resolve
+from ingestd.pipeline.shorten import groups
 from ingestd.store import profiles
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
 from ingestd.store.load.people import KnownPeople
-from ingestd.store.load.profiles import Names, apply_profiles
-from ingestd.store.load.stage import Load
+from ingestd.store.load.profiles import Applied, Names, apply_profiles
+from ingestd.store.load.stage import Load, clear
 
 KEY = "5a" * 32
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -87,15 +88,25 @@ class Account:
         return total | {"merged": merged, "rejected": sorted(found.rejected)}
 
     def _apply(self, part: pl.DataFrame, load: Load) -> Any:
-        named = partial(identifiers, part, KEY)
         if "event_name" in part.columns:
-            happened, people = fold_events(part, 1_790_000_000)
-            return apply_events(self.connection, happened, people, named, load=load)
+            return self._append(part, load)
+        named = partial(identifiers, part, KEY)
         names = Names(
             [column[2:] for column in part.columns if column.startswith("a:")],
             [column[2:] for column in part.columns if column.startswith("o:")],
         )
         return apply_profiles(self.connection, fold(part), named, names=names, load=load)
+
+    def _append(self, part: pl.DataFrame, load: Load) -> Applied:
+        """Append events in groups of two rows, as those of a part of very many rows are."""
+        applied = []
+        for rows in groups(part.iter_slices(2), most=0):
+            if applied:
+                clear(self.connection)
+            happened, people = fold_events(rows, 1_790_000_000)
+            named = partial(identifiers, rows, KEY)
+            applied.append(apply_events(self.connection, happened, people, named, load=load))
+        return Applied(created=sum(each.created for each in applied), erased=sum(each.erased for each in applied))
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         return self.connection.execute(query, (self.id, *values)).fetchall()

@@ -65,6 +65,12 @@ def partition(table: str, number: int) -> sql.Identifier:
     return sql.Identifier(f"{table}_p_{number:02d}")
 
 
+def clear(connection: Connection[Any]) -> None:
+    """Let a second part of the work be staged in the same transaction."""
+    with cursor(connection) as cur:
+        cur.execute("DROP TABLE IF EXISTS stage, alias")
+
+
 def probe_only(cur: Cursors) -> None:
     """Let this transaction join by index probes alone.
 
