@@ -103,7 +103,7 @@ async def test_a_database_that_ends_again_and_again_under_load_loses_and_doubles
     enough = asyncio.Event()
 
     async def load(client, history):
-        while not enough.is_set():
+        while not enough.is_set() or history.files < 2:  # a busy machine works off no second one meanwhile
             await history.push(client, 200)
             await client.survive(client.newest)  # no faster than it is worked off, on whatever machine
 
@@ -118,7 +118,6 @@ async def test_a_database_that_ends_again_and_again_under_load_loses_and_doubles
     for client, history in histories.items():
         await client.survive(client.newest)
         await history.check(client)
-        assert history.files > 1
 
 
 @pytest.mark.parametrize("point", [OPENING, "in a part, all written"], ids=["before", "after"])
