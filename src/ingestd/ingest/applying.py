@@ -58,14 +58,16 @@ def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> bool:
 
 def rehearse(job: Job, checked: Checked, part: str) -> Rehearsed:
     """Apply one part and take it back: a dry run does what an ingestion does, to the point of committing it."""
+    blobs, keys = means(job)
+    rows = None
+    if part in checked.parts:
+        rows = read(Scratch(blobs, keys, checked.folder), part, ["row_no", "id"]).group_by("id").min()
     with engine(job.place.database_url).connect() as connection, connection.begin() as transaction:
         counts = _apply(job, checked, part, connection)
-        done = touched(store.raw(connection), load=_load(job)) if part in checked.parts else None
+        done = None if rows is None else touched(store.raw(connection), rows["id"], load=_load(job))
         transaction.rollback()
-    if done is None:
+    if rows is None or done is None:
         return Rehearsed(counts=counts)
-    blobs, keys = means(job)
-    rows = read(Scratch(blobs, keys, checked.folder), part, ["row_no", "id"]).group_by("id").min()
     done = rows.join(done, on="id").sort("row_no")
     samples = {what: done.filter(what=what).head(SAMPLE).select("row_no", "id").rows() for what in TOUCHES}
     return Rehearsed(counts=counts, samples=samples)
@@ -102,7 +104,9 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
     load = _load(job)
     if part == LEAVE:
         assert job.source is not None
-        return {"removed": leave(raw, source=job.source, load=load)}
+        folder = Scratch(blobs, keys, checked.folder)
+        ids = (read(folder, name, ["id"])["id"] for name in checked.parts)
+        return {"removed": leave(raw, ids, source=job.source, load=load)}
     if part == REFRESH:
         return _refresh(job, checked, raw, load)
     if part == SEGMENT:

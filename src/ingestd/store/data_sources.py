@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, UniqueConstraint, Uuid, delete, select, text
+from sqlalchemy import ARRAY, BigInteger, ForeignKey, UniqueConstraint, Uuid, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -16,7 +16,6 @@ from ingestd.domain.data_source import Pair
 from ingestd.store.base import Base, Key
 from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
-from ingestd.store.profiles import FILL
 
 
 class DataSource(Base):
@@ -56,18 +55,16 @@ class Mapping(Base):
 
 
 class DataSourceMember(Base):
-    """Somebody in a data source; `seq` is the number of the last ingestion of the source whose file had them."""
+    """Somebody in a data source.
+
+    One index has to do, since a file brings so many: somebody's memberships are looked up source by source.
+    """
 
     __tablename__ = "data_source_members"
-    __table_args__ = (
-        Index("ix_data_source_members_account_id_profile_id", "account_id", "profile_id"),
-        {"postgresql_with": {"fillfactor": FILL}},
-    )
 
     account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     data_source_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     profile_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    seq: Mapped[int]
 
 
 class Move(StrEnum):
@@ -79,13 +76,17 @@ class Move(StrEnum):
 
 
 class DataSourceChange(Base):
-    """Somebody who entered, left or was changed by one ingestion; who stayed as they were has no row (S67)."""
+    """Somebody who entered, left or was changed by one ingestion; who stayed as they were has no row (S67).
+
+    No foreign key holds `ingestion_id`: it would lock the ingestion's row once for each person, which costs more than
+    all else that is written of them. The transaction that writes them holds that row by its fence
+    (`ingestions.guard`), and an ingestion goes only with its whole account, as these do.
+    """
 
     __tablename__ = "data_source_changes"
-    __table_args__ = (Index("ix_data_source_changes_account_id_profile_id", "account_id", "profile_id"),)
 
-    account_id: Mapped[UUID] = mapped_column(Uuid)
-    ingestion_id: Mapped[UUID] = mapped_column(ForeignKey("ingestions.id"), primary_key=True)
+    account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    ingestion_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     profile_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     move: Mapped[str]
 

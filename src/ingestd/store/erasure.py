@@ -8,15 +8,16 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, text, tuple_
+from sqlalchemy import delete, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.errors import NotFound
 from ingestd.keyring import AccountKeys
 from ingestd.store.base import SLICES
-from ingestd.store.data_sources import DataSourceChange, DataSourceMember
+from ingestd.store.data_sources import DataSource, DataSourceChange, DataSourceMember
 from ingestd.store.events import Event
+from ingestd.store.ingestions import Ingestion
 from ingestd.store.members import forget
 from ingestd.store.profiles import (
     Profile,
@@ -86,13 +87,22 @@ async def _erase(session: AsyncSession, profile: Profile, keys: AccountKeys, *, 
     account_id = profile.account_id
     ids = [profile.profile_id, *await merged_into(session, account_id, profile.profile_id)]
     identifiers = set(hashes_of(profile, keys))
+    sources = select(DataSource.id).where(DataSource.account_id == account_id)
     for statement in (
         delete(Event).where(Event.account_id == account_id, Event.profile_id.in_(ids)),
         delete(ProfileAlias).where(
             ProfileAlias.account_id == account_id, tuple_(ProfileAlias.kind, ProfileAlias.hash).in_(identifiers)
         ),
-        delete(DataSourceMember).where(DataSourceMember.account_id == account_id, DataSourceMember.profile_id.in_(ids)),
-        delete(DataSourceChange).where(DataSourceChange.account_id == account_id, DataSourceChange.profile_id.in_(ids)),
+        delete(DataSourceMember).where(
+            DataSourceMember.account_id == account_id,
+            DataSourceMember.data_source_id.in_(sources),
+            DataSourceMember.profile_id.in_(ids),
+        ),
+        delete(DataSourceChange).where(
+            DataSourceChange.account_id == account_id,
+            DataSourceChange.ingestion_id.in_(select(Ingestion.id).where(Ingestion.data_source_id.in_(sources))),
+            DataSourceChange.profile_id.in_(ids),
+        ),
         delete(ProfileRedirect).where(ProfileRedirect.account_id == account_id, ProfileRedirect.profile_id.in_(ids)),
         delete(Profile).where(Profile.account_id == account_id, Profile.profile_id == profile.profile_id),
     ):

@@ -57,12 +57,14 @@ UPDATE profile_redirects SET survivor_id = %(survivor)s WHERE account_id = %(acc
 # Who was in a data source under the loser's id is in it under the survivor's.
 REMEMBER: Final = """
 WITH gone AS (
-    DELETE FROM data_source_members WHERE account_id = %(account)s AND profile_id = %(loser)s
-    RETURNING data_source_id, seq
+    DELETE FROM data_source_members m USING data_sources s
+    WHERE s.account_id = %(account)s AND m.account_id = s.account_id AND m.data_source_id = s.id
+        AND m.profile_id = %(loser)s
+    RETURNING m.data_source_id
 )
-INSERT INTO data_source_members AS m (account_id, data_source_id, profile_id, seq)
-SELECT %(account)s, data_source_id, %(survivor)s, seq FROM gone
-ON CONFLICT (account_id, data_source_id, profile_id) DO UPDATE SET seq = greatest(m.seq, excluded.seq)
+INSERT INTO data_source_members (account_id, data_source_id, profile_id)
+SELECT %(account)s, data_source_id, %(survivor)s FROM gone
+ON CONFLICT DO NOTHING
 """
 
 

@@ -1,7 +1,8 @@
 """Who is in a data source, what an ingestion changed there, and what a replace takes away (S66, S67, D16).
 
 All of it belongs to the transaction that applies a part: what was touched by the ingestion is known by `updated_at`,
-since all its rows have one stamp and no other ingestion has it.
+since all its rows have one stamp and no other ingestion has it. Whoever has anything that a source owns is in the
+source, so where nobody is yet there is nothing to compare: those who enter go straight in by COPY.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ALL_SLICES: Final = list(range(16))
 SAMPLE: Final = 10
 """People and rows that a dry run shows of each kind."""
 
-STAGE: Final = "CREATE TEMP TABLE present (profile_id uuid PRIMARY KEY) ON COMMIT DROP"
+STAGE: Final = "CREATE TEMP TABLE present (profile_id uuid) ON COMMIT DROP"
 
 # What the source owns: the attributes that one of its ingestions changed last. A deleted one keeps its origin.
 FORGET: Final = """
@@ -57,6 +58,13 @@ WITH owned AS (
 SELECT count(*) FILTER (WHERE NOT touched) FROM forgotten
 """
 
+INSIDE: Final = """
+SELECT EXISTS (
+    SELECT FROM data_source_members WHERE account_id = %(account)s AND data_source_id = %(source)s
+        AND profile_id BETWEEN %(first)s AND %(last)s
+)
+"""
+
 ENTER: Final = """
 WITH found AS (
     SELECT s.profile_id, m.profile_id IS NULL AS new, t.updated_at = %(now)s AS touched
@@ -69,15 +77,15 @@ WITH found AS (
     SELECT %(account)s, %(ingestion)s, profile_id, CASE WHEN new THEN 'entered' ELSE 'changed' END
     FROM found WHERE new OR touched
 )
-INSERT INTO data_source_members (account_id, data_source_id, profile_id, seq)
-SELECT %(account)s, %(source)s, profile_id, %(seq)s FROM found
-ON CONFLICT (account_id, data_source_id, profile_id) DO UPDATE SET seq = excluded.seq
+INSERT INTO data_source_members (account_id, data_source_id, profile_id)
+SELECT %(account)s, %(source)s, profile_id FROM found WHERE new
 """
 
 LEAVING: Final = """
 CREATE TEMP TABLE leaving ON COMMIT DROP AS
-SELECT profile_id FROM data_source_members
-WHERE account_id = %(account)s AND data_source_id = %(source)s AND seq < %(seq)s
+SELECT profile_id FROM data_source_members m
+WHERE account_id = %(account)s AND data_source_id = %(source)s
+    AND NOT EXISTS (SELECT FROM present s WHERE s.profile_id = m.profile_id)
 """
 
 LEAVE: Final = """
@@ -139,6 +147,11 @@ def enter(
     with cursor(connection) as cur:
         gone = erased(cur, identifiers, load)["id"]
         ids = ids.filter(~ids.is_in(gone.implode()))
+        if ids.is_empty():
+            return 0
+        if not _anybody_inside(cur, ids, source, load):
+            _enter(cur, ids, source, load)
+            return 0
         profiles = place("profiles", slices(ids))
         probe_only(cur)
         _stage(cur, [ids])
@@ -147,10 +160,11 @@ def enter(
     return changed
 
 
-def leave(connection: Connection[Any], *, source: Source, load: Load) -> int:
-    """Take everybody out of the source whom none of the ingestion's parts had, with all that it owns on them."""
+def leave(connection: Connection[Any], ids: Iterable[pl.Series], *, source: Source, load: Load) -> int:
+    """Take everybody out of the source but these, the people of the ingestion's file, with all that it owns on them."""
     with cursor(connection) as cur:
         lock_slices(cur, load.account_id, ALL_SLICES)
+        _stage(cur, ids)
         cur.execute(LEAVING, _parameters(source, load))
         _forget(cur, "leaving", sql.Identifier("profiles"), (), source, load)
         return cur.execute(LEAVE, _parameters(source, load)).rowcount
@@ -169,13 +183,30 @@ def leavers(connection: Connection[Any], ids: Iterable[pl.Series], *, source: So
     return Leavers(found[0][1] if found else 0, members, tuple(id_ for id_, _ in found))
 
 
-def touched(connection: Connection[Any], *, load: Load) -> pl.DataFrame:
+def touched(connection: Connection[Any], ids: pl.Series, *, load: Load) -> pl.DataFrame:
     """What was done to the people of the part just applied: "id", and "create", "update" or "leave" as "what"."""
     with cursor(connection) as cur:
+        cur.execute("DROP TABLE IF EXISTS present")
+        _stage(cur, [ids])
         found = cur.execute(TOUCHED, {"account": load.account_id, "now": load.now}).fetchall()
     return pl.DataFrame(
         [(id_.hex, what) for id_, what in found], schema={"id": pl.String, "what": pl.String}, orient="row"
     )
+
+
+def _anybody_inside(cur: Cursors, ids: pl.Series, source: Source, load: Load) -> bool:
+    """Whether anybody is in the source in the range of some sorted ids."""
+    bounds = {"first": ids[0], "last": ids[-1]}
+    return cur.execute(INSIDE, _parameters(source, load) | bounds).fetchall() == [(True,)]
+
+
+def _enter(cur: Cursors, ids: pl.Series, source: Source, load: Load) -> None:
+    """Bring people into the source of whom none is in it."""
+    people = pl.DataFrame({"profile_id": ids, "move": pl.repeat("entered", ids.len(), eager=True)})
+    owner = {"account_id": load.account_id, "data_source_id": source.id}
+    copy(cur, sql.Identifier("data_source_members"), people, {"profile_id": "uuid"}, owner)
+    cause = {"account_id": load.account_id, "ingestion_id": load.ingestion_id}
+    copy(cur, sql.Identifier("data_source_changes"), people, {"profile_id": "uuid", "move": "text"}, cause)
 
 
 def _stage(cur: Cursors, ids: Iterable[pl.Series]) -> None:
