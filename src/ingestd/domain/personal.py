@@ -17,11 +17,6 @@ def is_sealed(stored: Any) -> bool:
     return isinstance(stored, dict) and stored.keys() == {SEALED}
 
 
-def sealed(token: str) -> str:
-    """The JSON text of a sealed value."""
-    return f'{{"{SEALED}":"{token}"}}'
-
-
 def canonical(text: str) -> str:
     """The one JSON text of a value, so that equal values are sealed to equal tokens, however they were written."""
     if text.startswith('"') and "\\" not in text:

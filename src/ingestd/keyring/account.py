@@ -61,12 +61,12 @@ class AccountKeys:
 
     def seal_value(self, attribute: str, text: str) -> str:
         """Return the value's token (base64), equal for equal values of one attribute: searchable (D13, T113)."""
-        return self.seal_values(attribute, [text])[0]
+        return base64.urlsafe_b64encode(self.seal_values(attribute, [text.encode()])[0]).decode()
 
-    def seal_values(self, attribute: str, texts: Iterable[str]) -> list[str]:
-        """Return the tokens of many values, in their order."""
+    def seal_values(self, attribute: str, texts: Iterable[bytes]) -> list[bytes]:
+        """Return the tokens of many values in UTF-8, in their order, as bytes: they are kept as base64, URL-safe."""
         place, encrypt = attribute.encode(), self._values.encrypt_deterministically
-        return [base64.urlsafe_b64encode(encrypt(text.encode(), place)).decode() for text in texts]
+        return [encrypt(text, place) for text in texts]
 
     def tokens(self, attribute: str, text: str) -> list[str]:
         """Return every token that a stored value can have: one for each key, several while keys are rotated."""

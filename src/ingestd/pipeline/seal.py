@@ -5,13 +5,17 @@ Equal values have equal tokens, so whether a value changed, and which values a l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Final
 
 import polars as pl
 
 from ingestd.domain.identity import kind_word
-from ingestd.domain.personal import canonical, canonical_of, identifier_place, sealed
+from ingestd.domain.personal import SEALED, canonical, canonical_of, identifier_place
 from ingestd.keyring import AccountKeys
+
+_BEFORE: Final = json.dumps({SEALED: ""}, separators=(",", ":")).removesuffix('"}')
 
 
 def seal(rows: pl.DataFrame, personal: Mapping[str, int | None], keys: AccountKeys) -> tuple[pl.DataFrame, set[int]]:
@@ -22,16 +26,24 @@ def seal(rows: pl.DataFrame, personal: Mapping[str, int | None], keys: AccountKe
     changed, kinds = [], set()
     for name, kind in personal.items():
         if (column := f"a:{name}") in rows.columns:
-            distinct = rows[column].drop_nulls().unique()
-            changed.append(_replaced(rows[column], distinct, keys.seal_values(name, map(canonical, distinct))))
+            changed.append(_sealed(rows[column], name, keys, written=True))
         if kind is not None and (column := f"k{kind}") in rows.columns:
-            distinct, place = rows[column].drop_nulls().unique(), identifier_place(kind_word(kind))
-            changed.append(_replaced(rows[column], distinct, keys.seal_values(place, map(canonical_of, distinct))))
+            changed.append(_sealed(rows[column], identifier_place(kind_word(kind)), keys, written=False))
             kinds.add(kind)
     return rows.with_columns(changed), kinds
 
 
-def _replaced(values: pl.Series, distinct: pl.Series, tokens: list[str]) -> pl.Series:
-    """Values by the tokens of the distinct ones among them; null stays."""
-    texts = pl.Series(map(sealed, tokens), dtype=pl.String)
-    return values.replace_strict(distinct, texts, default=None, return_dtype=pl.String)
+def _sealed(values: pl.Series, place: str, keys: AccountKeys, *, written: bool) -> pl.Series:
+    """Values sealed for a place, each different one once; null stays. They are `written` as JSON, or plain texts."""
+    distinct = values.drop_nulls().unique(maintain_order=True)
+    texts = distinct
+    if not written:
+        texts = pl.Series(map(canonical_of, distinct), dtype=pl.String)
+    elif (~distinct.str.starts_with('"') | distinct.str.contains("\\", literal=True)).any():
+        texts = pl.Series(map(canonical, distinct), dtype=pl.String)
+    tokens = pl.Series(keys.seal_values(place, texts.cast(pl.Binary)), dtype=pl.Binary).bin.encode("base64")
+    tokens = tokens.str.replace_all("+", "-", literal=True).str.replace_all("/", "_", literal=True)
+    found = pl.select(pl.concat_str(pl.lit(_BEFORE), tokens, pl.lit('"}'))).to_series().rename(values.name)
+    if distinct.len() == values.len():
+        return found
+    return values.replace_strict(distinct, found, default=None, return_dtype=pl.String)
