@@ -11,7 +11,9 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec
 from uuid import UUID
@@ -264,12 +266,14 @@ class Flow:
         The rows of those given up become rejected rows of the error file (P6).
         """
         units = checked.units()
-        if len(units) > 1:
+        if len(units) > 1 and job.file_bytes >= self.place.part_bytes:
             self.jobs.fan_out(job.ingestion_id, list(units))
             self._await_parts(job, checked)
-        else:
-            for unit in units:
-                self.apply_part(job.ingestion_id, unit)
+        else:  # to queue the parts of a file this small takes longer than other replicas would save
+            with ThreadPoolExecutor(self.settings.processes, "apply") as hands:
+                parts = [hands.submit(copy_context().run, self.apply_part, job.ingestion_id, unit) for unit in units]
+            for part in parts:
+                part.result()
         if checked.merges is not None:
             self.apply_part(job.ingestion_id, checked.merges)
         with self.sql.begin() as connection:
