@@ -12,7 +12,7 @@ from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, 
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import DataSourceId
 from ingestd.api.routes import Router
-from ingestd.api.schedules import Owner, ScheduleIn, ScheduleOut, pause, remove, resume, save, shown
+from ingestd.api.schedules import Owner, ScheduleOut, SourceScheduleIn, pause, remove, resume, save, shown
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.domain.run import RunView
@@ -53,14 +53,14 @@ async def get_one(data_source_id: DataSourceId, tx: Reading, caller: Caller) -> 
     dependencies=[needs(Scope.DATA_SOURCES_WRITE)],
 )
 async def put_one(
-    data_source_id: DataSourceId, body: ScheduleIn, tx: Tx, caller: Caller, match: IfMatch
+    data_source_id: DataSourceId, body: SourceScheduleIn, tx: Tx, caller: Caller, match: IfMatch
 ) -> ScheduleOut:
     """Make or replace a data source's schedule; it counts from now on, and one that is paused stays so.
 
-    Its files are called `<name of the data source>__<any suffix>.tsv`; what they hold is added, under the mapping that
-    the data source has then.
+    Its files are called `<name of the data source>__<any suffix>.tsv`; they are ingested under the mapping that the
+    data source has then, and added unless `mode` says `replace`.
     """
-    return await save(tx, caller, await _held(tx, caller, data_source_id), body, match)
+    return await save(tx, caller, await _held(tx, caller, data_source_id), body, match, mode=body.mode)
 
 
 @router.delete(

@@ -27,6 +27,7 @@ from ingestd.domain.connection import MAX_PATH, parse_path
 from ingestd.domain.errors import Conflict, Invalid, NotFound, Problem
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
+from ingestd.domain.plan import Mode
 from ingestd.domain.schedule import LAST_DAY, Frequency, OwnerKind, Timetable, advice
 from ingestd.store import accounts, connections, recipients, schedules
 from ingestd.store.accounts import Account
@@ -89,6 +90,15 @@ class ScheduleIn(TimetableIn):
     recipients: Annotated[list[RecipientId], Field(max_length=MAX_RECIPIENTS)] = Field(default=[])
 
 
+class SourceScheduleIn(ScheduleIn):
+    """The schedule of a data source, whose files are added, or replace what it has.
+
+    A replace that would take out more than a share of its people is held until it is confirmed.
+    """
+
+    mode: Mode = Mode.APPEND
+
+
 class AdviceOut(BaseModel):
     """Something worth a thought that forbids nothing."""
 
@@ -105,6 +115,7 @@ class ScheduleOut(BaseModel):
 
     connection: str
     path: str
+    mode: Mode
     frequency: Frequency
     valid_from: date
     valid_to: date
@@ -154,6 +165,7 @@ def shown(schedule: Schedule, account: Account) -> ScheduleOut:
     return ScheduleOut(
         connection=ids.show(Prefix.CONNECTION, schedule.connection_id),
         path=schedule.path,
+        mode=Mode(schedule.mode),
         frequency=frequency,
         valid_from=schedule.valid_from,
         valid_to=schedule.valid_to,
@@ -175,7 +187,9 @@ def _advice(frequency: Frequency) -> list[AdviceOut]:
     return [AdviceOut(**asdict(each)) for each in advice(frequency)]
 
 
-async def save(tx: AsyncSession, caller: Principal, owner: Owner, body: ScheduleIn, match: Match) -> ScheduleOut:
+async def save(
+    tx: AsyncSession, caller: Principal, owner: Owner, body: ScheduleIn, match: Match, *, mode: Mode = Mode.REPLACE
+) -> ScheduleOut:
     """Make or replace the schedule of something whose account the caller holds."""
     account, now = await accounts.get(tx, caller.account_id), utc_now()
     await _check_names(tx, caller, body)
@@ -187,7 +201,7 @@ async def save(tx: AsyncSession, caller: Principal, owner: Owner, body: Schedule
             id=new_id(), account_id=account.id, owner_kind=owner.kind, owner_id=owner.id, created_at=now
         )
         tx.add(schedule)
-    schedule.connection_id, schedule.path = body.connection, body.path
+    schedule.connection_id, schedule.path, schedule.mode = body.connection, body.path, mode
     schedule.frequency = body.frequency
     schedule.valid_from, schedule.valid_to = body.valid_from, body.valid_to
     schedule.recipients = list(dict.fromkeys(body.recipients))

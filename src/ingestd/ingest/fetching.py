@@ -21,6 +21,7 @@ from ingestd import telemetry
 from ingestd.domain.data_source import SUFFIX
 from ingestd.domain.errors import IngestdError, Unavailable
 from ingestd.domain.ingestion import Channel, Stage, Status
+from ingestd.domain.plan import Mode
 from ingestd.domain.run import FINAL, NO_FILE, Result, RunState
 from ingestd.domain.schedule import OwnerKind
 from ingestd.fetch.remote import Terms
@@ -167,7 +168,13 @@ class Fetching:
         """Submit a run's file for what the schedule keeps fresh."""
         to = tuple(await recipients.addresses(session, run.account_id, run.recipients))
         if run.owner_kind == OwnerKind.DATA_SOURCE:
-            upload = Upload(file_id=file_id, data_source_id=run.owner_id, notify=to, channel=Channel.SCHEDULE)
+            upload = Upload(
+                file_id=file_id,
+                data_source_id=run.owner_id,
+                mode=Mode(run.mode),
+                notify=to,
+                channel=Channel.SCHEDULE,
+            )
             return await submit_upload(session, self.intake, run.account_id, upload, header, actor=CLOCK, now=now)
         return await submit_segment(
             session,

@@ -61,6 +61,7 @@ def _new(schedule: Schedule, slot: Slot | None, actor: Actor, *, now: datetime) 
         requested_by=actor.shown(),
         connection_id=schedule.connection_id,
         path=schedule.path,
+        mode=schedule.mode,
         recipients=schedule.recipients,
         state=RunState.QUEUED,
         attempt=0,

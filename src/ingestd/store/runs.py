@@ -46,7 +46,8 @@ IS_OPEN: Final = text("state <> 'ended'")
 class Run(Base):
     """One time that a file was to be fetched.
 
-    `slot` is null where somebody asked for it. `connection_id`, `path` and `recipients` are the schedule's of then.
+    `slot` is null where somebody asked for it. `connection_id`, `path`, `mode` and `recipients` are the schedule's of
+    then.
     """
 
     __tablename__ = "runs"
@@ -67,6 +68,7 @@ class Run(Base):
     requested_by: Mapped[dict[str, Any] | None]
     connection_id: Mapped[UUID]
     path: Mapped[str]
+    mode: Mapped[str]
     recipients: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     state: Mapped[str]
     attempt: Mapped[int]

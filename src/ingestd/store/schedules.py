@@ -25,9 +25,10 @@ from ingestd.store.base import Base, Key
 class Schedule(Base):
     """The schedule of a segment or a data source.
 
-    `path` is below the connection's root folder. `since` is when it was made, changed or resumed, `last_slot` the last
-    day that was dealt with, `next_due_at` the instant of the next: null where it is over, paused, or its owner is not
-    `active`. `recipients` are ids of those who are told of failures (S36).
+    `path` is below the connection's root folder; `mode` says whether a file is added or replaces (D16). `since` is when
+    it was made, changed or resumed, `last_slot` the last day that was dealt with, `next_due_at` the instant of the
+    next: null where it is over, paused, or its owner is not `active`. `recipients` are ids of those who are told of
+    failures (S36).
     """
 
     __tablename__ = "schedules"
@@ -42,6 +43,7 @@ class Schedule(Base):
     owner_id: Mapped[UUID]
     connection_id: Mapped[UUID] = mapped_column(index=True)
     path: Mapped[str]
+    mode: Mapped[str]
     frequency: Mapped[str]
     valid_from: Mapped[date]
     valid_to: Mapped[date]
