@@ -152,3 +152,34 @@ async def test_a_condition_on_a_personal_attribute_is_sealed_and_masked_and_outl
     (await tenant.http.post("/v1/account/rotate-keys")).raise_for_status()
     await made.ingest(tsv(ROWS[0], "c-1 gold 30 2024-01-01 Bonn true x"))
     assert await members(tenant, segment) == ["c-1", "c-2", "c-3"]
+
+
+@pytest.mark.rule("D41", "S140")
+async def test_a_condition_that_is_changed_finds_the_members_anew(tenant):
+    await crm(tenant)
+    segment = await make(tenant, GOLD)
+    place = f"/v1/segments/{segment['id']}/condition"
+    tag = (await tenant.http.get(place)).headers["etag"]
+    town = asks("city", "equals", "Ulm")
+    changed = await tenant.http.put(place, json={"condition": town}, headers={"If-Match": tag})
+    assert changed.json() == {"condition": town | {"value": MASK}}, changed.text
+    assert (await tenant.http.put(place, json={"condition": GOLD}, headers={"If-Match": tag})).status_code == 412
+    while await members(tenant, segment) != ["c-1", "c-3"]:  # the test's time limit ends a wait in vain
+        pass
+    (await tenant.http.post(f"/v1/segments/{segment['id']}/deactivate")).raise_for_status()
+    (await tenant.http.put(place, json={"condition": {"not": GOLD}})).raise_for_status()
+    assert await members(tenant, segment) == ["c-1", "c-3"]
+    (await tenant.http.post(f"/v1/segments/{segment['id']}/activate")).raise_for_status()
+    while await members(tenant, segment) != ["c-3"]:
+        pass
+
+
+async def test_only_a_filter_segment_has_a_condition_that_fits(tenant):
+    await crm(tenant)
+    segment = await make(tenant, GOLD)
+    wrong = await tenant.http.put(f"/v1/segments/{segment['id']}/condition", json={"condition": asks("note", "exists")})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "condition_incorrect")
+    body = {"name": "filed", "description": "By files", "type": "SCD", "method": "upload", "upload_type": "manual"}
+    filed = (await tenant.http.post("/v1/segments", json=body)).raise_for_status().json()["id"]
+    refused = await tenant.http.put(f"/v1/segments/{filed}/condition", json={"condition": GOLD})
+    assert (refused.status_code, refused.json()["code"]) == (409, "segment_unfiltered")

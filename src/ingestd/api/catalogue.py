@@ -252,6 +252,12 @@ _OF_THE_API: Final = {
         "A condition over attributes says who is in the segment, so it takes no files.",
         "Upload the file for a segment with the method upload.",
     ),
+    "segment_unfiltered": Entry(
+        409,
+        "No filter segment",
+        "Files say who is in the segment, so it has no condition.",
+        "Upload a file for it, or make a filter segment with POST /v1/filters.",
+    ),
     "not_held": Entry(409, "Not held", "Only an ingestion that is held can be confirmed.", "Read how it stands."),
     "gone": Entry(410, "Gone", "It was there, but its time is over.", "Nothing brings it back; make it anew."),
     "file_expired": Entry(410, "File expired", "The file is no longer kept.", "Upload the file again."),

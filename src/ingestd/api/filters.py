@@ -9,17 +9,20 @@ from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
-from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
+from ingestd.api.context import Caller, Parts, Principal, Reading, Scope, Service, Tx, needs
+from ingestd.api.etags import IfMatch
 from ingestd.api.ids import SegmentId
 from ingestd.api.model import In
 from ingestd.api.routes import Router
 from ingestd.api.segments import Description, SegmentName, SegmentOut, shown
+from ingestd.domain import ids
 from ingestd.domain.condition import Condition, condition_problems
-from ingestd.domain.errors import Invalid
+from ingestd.domain.errors import Conflict, Invalid
+from ingestd.domain.ids import Prefix
 from ingestd.domain.personal import MASK
 from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
 from ingestd.ingest.filters import open_condition, seal_condition
-from ingestd.store import filters, segments
+from ingestd.store import accounts, filters, segments
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.filters import Meanings
 from ingestd.store.segments import Segment
@@ -36,8 +39,8 @@ Filter = Annotated[
 ]
 
 
-class PreviewIn(In):
-    """A condition to be tried out."""
+class ConditionIn(In):
+    """A condition."""
 
     condition: Filter
 
@@ -69,7 +72,7 @@ class ConditionOut(BaseModel):
     summary="Count who fits a condition",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
-async def preview(body: PreviewIn, tx: Reading, service: Service, caller: Caller) -> FilterPreviewOut:
+async def preview(body: ConditionIn, tx: Reading, service: Service, caller: Caller) -> FilterPreviewOut:
     """How many people would be in a segment with this condition; nothing is made."""
     meanings = await _checked(tx, caller, body.condition)
     keys = await service.intake.keys(caller.account_id)
@@ -121,6 +124,43 @@ async def create(body: FilterSegmentIn, tx: Tx, service: Service, caller: Caller
 async def get_condition(segment_id: SegmentId, tx: Reading, service: Service, caller: Caller) -> ConditionOut:
     """The condition of a segment, null where it is not a filter segment."""
     segment = await segments.get(tx, caller.account_id, segment_id)
+    return await _condition(tx, service, caller, segment)
+
+
+@router.put(
+    "/segments/{segment_id}/condition",
+    operation_id="segments_put_condition",
+    summary="Change the condition of a filter segment",
+    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+)
+async def put_condition(
+    segment_id: SegmentId, body: ConditionIn, *, tx: Tx, service: Service, caller: Caller, match: IfMatch
+) -> ConditionOut:
+    """Say anew who is in a filter segment; 409 for one that files fill.
+
+    The members of a segment in use are found anew in the account's order of ingestions, and stand as they were until
+    then; a draft's or an inactive one's when it is activated.
+    """
+    account = await accounts.lock(tx, caller.account_id)
+    segment = await segments.get(tx, account.id, segment_id, lock=True)
+    before = await _condition(tx, service, caller, segment)
+    match.check(before)
+    if segment.method != Method.FILTER:
+        raise Conflict("Files fill this segment: it has no condition.", code="segment_unfiltered")
+    await _checked(tx, caller, body.condition)
+    segment.condition = seal_condition(await service.intake.keys(account.id), segment.id, body.condition)
+    if SegmentStatus(segment.status).takes_files:
+        seq = await accounts.take_seq(tx, account.id)
+        await service.intake.engine.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
+    after = await _condition(tx, service, caller, segment)
+    audit.note(
+        tx, caller, "segment.condition_changed", ids.show(Prefix.SEGMENT, segment.id), before=before, after=after
+    )
+    return after
+
+
+async def _condition(tx: AsyncSession, service: Parts, caller: Principal, segment: Segment) -> ConditionOut:
+    """The condition of a segment as it is shown."""
     if segment.condition is None:
         return ConditionOut(condition=None)
     condition = open_condition(await service.intake.keys(caller.account_id), segment.id, segment.condition)
