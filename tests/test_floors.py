@@ -21,6 +21,7 @@ HOMES = {
     "email_validator": {"domain", "ingest"},
     "fastapi": {"api"},
     "h11": {"notify"},
+    "python_multipart": {"api"},
     "httpx": {"notify", "cli"},
     "jinja2": {"notify"},
     "limits": {"api"},

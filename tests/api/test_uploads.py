@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -319,3 +320,60 @@ async def test_a_file_has_at_most_forty_mebibytes(tenant):
         else:
             with pytest.raises(Invalid):
                 await read
+
+
+def form(data, name="people.tsv", **wishes):
+    """An upload in one request."""
+    return {"files": {"file": (name, data)}, "data": {"upload": json.dumps(wishes)} if wishes else {}}
+
+
+@pytest.mark.rule("S51", "S52", "S57", "S70")
+async def test_a_file_is_uploaded_and_ingested_in_one_request(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER)
+    plain = await tenant.http.post(f"{crm.path}/uploads", **form(tsv("crmid tier", "c-1 gold", "c-2 gold")))
+    assert (plain.status_code, plain.headers["location"]) == (202, f"/v1/ingestions/{plain.json()['id']}"), plain.text
+    done = await tenant.ended(plain.json()["id"])
+    assert (done["status"], done["mode"], done["file"]["name"]) == ("completed", "append", "people.tsv")
+    asked = form(tsv("crmid level", "c-2 tin"), mode="replace", mapping=[
+        {"column": "crmid", "attribute": "crmid"}, {"column": "level", "attribute": "tier"},
+    ])  # fmt: skip
+    key = {"Idempotency-Key": "once"}
+    first, again = [await tenant.http.post(f"{crm.path}/uploads", headers=key, **asked) for _ in range(2)]
+    assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
+    replaced = await tenant.ended(first.json()["id"])
+    assert (replaced["mode"], replaced["counts"]["removed"], replaced["counts"]["updated"]) == ("replace", 1, 1)
+    assert await attributes(tenant, "c-2") == {"tier": "tin"}
+    page = (await tenant.http.get("/v1/files", params={"name": "people.tsv"})).json()
+    assert [each["state"] for each in page["data"]] == ["consumed", "consumed"]
+
+
+@pytest.mark.rule("S51", "S52", "S54", "S60", "D10", "T55")
+async def test_a_form_that_does_not_fit_leaves_nothing(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER)
+    rows = tsv("crmid tier", "c-1 gold")
+    stored = {each.name for each in tenant.app.intake.blobs.list("files")}
+    many = bytes(tenant.app.intake.source_file_bytes + 1)
+    cases = [
+        (form(rows, "people.csv"), 422, "file_unreadable"),
+        (form(tsv("crm-id tier", "c-1 gold")), 422, "header_incorrect"),
+        (form(rows, mode="other"), 422, "invalid"),
+        (form(rows, segment={}), 422, "invalid"),
+        (form(rows, mapping=[{"column": "tier", "attribute": "tier"}]), 422, "mapping_incorrect"),
+        (form(rows, "../people.tsv"), 422, "file_name_invalid"),
+        ({"files": {"file": ("people.tsv", rows), "more": b"x"}}, 422, "invalid"),
+        ({"files": [("file", ("people.tsv", rows)), ("file", ("people.tsv", rows))]}, 422, "invalid"),
+        ({"files": {"upload": (None, b"{}")}}, 422, "invalid"),
+        ({"files": {"file": ("people.tsv", rows), "upload": (None, b"{")}}, 400, "bad_request"),
+        (form(many), 413, "too_large"),
+        ({"content": b"--x\r\nno form", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 400, None),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, None),
+        ({"json": {}}, 415, None),
+    ]
+    for asked, status, code in cases:
+        answer = await tenant.http.post(f"{crm.path}/uploads", **asked)
+        assert answer.status_code == status, (answer.text, asked.get("data"))
+        assert code in {None, answer.json()["code"]}, answer.text
+    assert (await tenant.http.get("/v1/files")).json()["data"] == []
+    assert (await tenant.http.get("/v1/ingestions")).json()["data"] == []
+    await tenant.app.intake.close()
+    assert {each.name for each in tenant.app.intake.blobs.list("files")} == stored

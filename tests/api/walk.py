@@ -55,6 +55,7 @@ BODIES: dict[str, Any] = {
         "upload_type": "manual",
     },
     "filters_preview": {"condition": GOLD},
+    "segments_put_condition": {"condition": GOLD},
     "filters_create": {"name": "gold", "description": "Who is golden", "type": "SCD", "condition": GOLD},
     "segments_lookup": {"identifiers": [{"kind": "user_id", "value": "ann"}]},
     "segments_change_partition": {"name": "High loyal"},
@@ -109,6 +110,8 @@ class Operation:
         if "application/json" in kinds:
             body = BODIES.get(self.name)
             return {"json": example(kinds["application/json"]["schema"]) if body is None else body}
+        if "multipart/form-data" in kinds:
+            return {"files": {"file": (f"{self.name}.tsv", b"id\nann\n")}}
         kind = next(iter(kinds))
         return {"content": b"", "headers": {"content-type": kind}}
 
@@ -229,6 +232,12 @@ async def edited_segment(tenant: Tenant, name: str) -> str:
     return segment
 
 
+async def filter_segment(tenant: Tenant, name: str) -> str:
+    """A new filter segment."""
+    made = await tenant.http.post("/v1/filters", json=BODIES["filters_create"] | {"name": name})
+    return made.raise_for_status().json()["id"]
+
+
 async def scheduled_segment(tenant: Tenant, connection: str, name: str) -> str:
     """A new segment in use that has a schedule."""
     body = {"name": name, "upload_type": "scheduled"}
@@ -259,7 +268,8 @@ async def fresh(tenant: Tenant, operation: Operation, ids: dict[str, str]) -> tu
     if operation.path.startswith((SEGMENT, SOURCE)) and operation.path.endswith(OF_SCHEDULES):
         return await fresh_schedule(tenant, operation, ids)
     if operation.path.startswith(SEGMENT) and operation.method != "GET" and "/partitions/" not in operation.path:
-        return ids | {"seg": await edited_segment(tenant, f"for {operation.name}".replace("_", " "))}, content
+        make = filter_segment if operation.name == "segments_put_condition" else edited_segment
+        return ids | {"seg": await make(tenant, f"for {operation.name}".replace("_", " "))}, content
     if operation.name == "connections_delete":
         made = await tenant.http.post("/v1/connections", json={"name": "to be deleted"} | SERVER)
         return ids | {"con": made.raise_for_status().json()["id"]}, content

@@ -50,6 +50,7 @@ from ingestd.api import (
     segment_schedules,
     segments,
     system,
+    uploads,
     visits,
     webhook_events,
     webhooks,
@@ -61,7 +62,7 @@ from ingestd.api.edge import Edge
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
     *(previews, attributes, macros, data_sources, connections, visits, schedules, segment_schedules),
-    *(data_source_schedules,),
+    *(data_source_schedules, uploads),
     *(runs, ingestions, ingestion_events, rejects, dry_runs, profiles, events, filters, segments, segment_drafts),
     *(partitions, members, segment_history, webhooks, webhook_events, deliveries, choices, audit),
 )

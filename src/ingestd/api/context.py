@@ -232,6 +232,9 @@ async def read(service: Service) -> AsyncIterator[AsyncSession]:
 
 Tx = Annotated[AsyncSession, Depends(begin, scope="function")]
 Reading = Annotated[AsyncSession, Depends(read, scope="function")]
+Late = Annotated[AsyncSession, Depends(read, scope="function")]
+"""As Tx, for a POST that streams its body first: nothing is held until its first statement. It calls
+`idempotency.enter` itself, once it knows what came."""
 
 
 async def _no_store(response: Response) -> None:

@@ -67,7 +67,8 @@ class FilePage(Page[FileOut]):
     """Files."""
 
 
-def _shown(file: File) -> FileOut:
+def shown(file: File) -> FileOut:
+    """A file as the API shows it."""
     return FileOut(
         id=ids.show(Prefix.FILE, file.id),
         name=file.name,
@@ -100,23 +101,23 @@ async def put(
     Each upload is a version of its own; a manifest that names the file takes the newest. One that is cut off leaves
     nothing.
     """
-    normal = _new_name(name)
+    normal = new_name(name)
     limit = service.intake.limits.file_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     incoming = await service.intake.begin(caller.account_id)
     try:
         await _receive(request, incoming, limit)
         blob = await incoming.commit()
         async with transaction(service.intake.sessions) as session:
             file = await add_file(session, incoming, blob, name=normal, actor=caller.actor, now=utc_now())
-            shown = _shown(file)
-            audit.note(session, caller, "file.uploaded", shown.id, after=shown)
+            made = shown(file)
+            audit.note(session, caller, "file.uploaded", made.id, after=made)
     finally:
         incoming.abort()
-    response.headers["Location"] = f"{router.prefix}/{shown.id}"
-    return shown
+    response.headers["Location"] = f"{router.prefix}/{made.id}"
+    return made
 
 
 @router.get("", operation_id="files_list", summary="List files", dependencies=[needs(Scope.INGESTIONS_READ)])
@@ -129,13 +130,13 @@ async def list_all(
 ) -> FilePage:
     """The account's files, newest first."""
     found = await files.page(tx, caller.account_id, asked.cut, name=name, states=state)
-    return asked.page(FilePage, found, _shown)
+    return asked.page(FilePage, found, shown)
 
 
 @router.get("/{file}", operation_id="files_get", summary="Show a file", dependencies=[needs(Scope.INGESTIONS_READ)])
 async def get_one(file_id: TheFile, tx: Reading, caller: Caller) -> FileOut:
     """One file, whatever became of it. Its bytes are never given back (T28)."""
-    return _shown(await files.get(tx, caller.account_id, file_id))
+    return shown(await files.get(tx, caller.account_id, file_id))
 
 
 @router.delete(
@@ -148,7 +149,7 @@ async def get_one(file_id: TheFile, tx: Reading, caller: Caller) -> FileOut:
 async def delete(file_id: TheFile, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Delete a file that no manifest has taken; 409 for any other."""
     file = await files.get(tx, caller.account_id, file_id, lock=True)
-    before = _shown(file)
+    before = shown(file)
     match.check(before)
     if file.state != FileState.AVAILABLE:
         raise Conflict(f"Only an available file can be deleted; this one is {file.state}.", code="file_taken")
@@ -156,7 +157,8 @@ async def delete(file_id: TheFile, tx: Tx, caller: Caller, match: IfMatch) -> No
     audit.note(tx, caller, "file.deleted", before.id, before=before)
 
 
-def _new_name(name: str) -> str:
+def new_name(name: str, at: str = "/path/file") -> str:
+    """The name of a new file in its normal form, or Invalid."""
     normal = safe_name(name)
     if normal is None:
         detail = "Up to 200 letters, digits, spaces and _ . ( ) - , beginning with a letter, a digit or _."
@@ -164,18 +166,18 @@ def _new_name(name: str) -> str:
         detail = f"A name that ends in {SUFFIX} is a manifest's: POST /v1/manifests."
     else:
         return normal
-    problem = Problem("/path/file", "name", detail)
+    problem = Problem(at, "name", detail)
     raise Invalid("This is no name for a file.", code="file_name_invalid", problems=(problem,))
 
 
 async def _receive(request: Request, incoming: Incoming, limit: int) -> None:
     """Hand the body on, a piece at a time."""
     ready, size = bytearray(), 0
-    async with aclosing(_pieces(request)) as pieces:
-        async for piece in pieces:
+    async with aclosing(pieces(request)) as arriving:
+        async for piece in arriving:
             size += len(piece)
             if size > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
             ready += piece
             if len(ready) >= PASS_ON:
                 await incoming.write(bytes(ready))
@@ -183,7 +185,7 @@ async def _receive(request: Request, incoming: Incoming, limit: int) -> None:
     await incoming.write(bytes(ready))
 
 
-async def _pieces(request: Request) -> AsyncGenerator[bytes]:
+async def pieces(request: Request) -> AsyncGenerator[bytes]:
     """The body as it arrives; 408 where nothing does."""
     stream = request.stream()
     while True:
@@ -197,5 +199,6 @@ async def _pieces(request: Request) -> AsyncGenerator[bytes]:
         yield piece
 
 
-def _too_large(limit: int) -> Refused:
+def too_large(limit: int) -> Refused:
+    """The refusal of a file with more than so many bytes."""
     return Refused("too_large", f"A file may have {limit} bytes.", headers={"Connection": "close"})

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
 from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
@@ -51,7 +52,44 @@ class SegmentOptionIn(In):
     id: SegmentId | None = None
 
 
-class IngestionIn(In):
+class UploadIn(In):
+    """How a data source's file is ingested: under a new version of the mapping or the present one, and what it does.
+
+    `replace` takes those out of the data source who are not in the file. `segment` is what its people are put into.
+    """
+
+    mode: Mode | None = Field(default=None, description="Unsaid, a data source's file is added.")
+    mapping: Annotated[Columns | None, Field(description="Written as a new version; null: the present one.")] = None
+    dry_run: Annotated[bool, Field(description="Say what the file would do, and do nothing.")] = False
+    segment: SegmentOptionIn | None = None
+    notify: Annotated[tuple[Address, ...], Field(max_length=20, description="E-mail addresses that are told.")] = ()
+
+    def check(self) -> None:
+        """Raise Invalid for what no schema can say."""
+        problems = self.problems()
+        if problems:
+            raise Invalid("What becomes of the file must be said once.", problems=tuple(problems))
+
+    def problems(self) -> list[Problem]:
+        """What `check` finds."""
+        if self.segment and (self.segment.name is None) == (self.segment.id is None):
+            return [Problem("/body/segment", "one_of", "Give a name or an id.")]
+        return []
+
+    def upload(self, file_id: UUID, data_source_id: UUID, caller: Principal) -> Upload:
+        """The upload that is asked for, or Forbidden where the caller may not write the segment."""
+        return Upload(
+            file_id=file_id,
+            data_source_id=data_source_id,
+            columns=None if self.mapping is None else [each.wanted() for each in self.mapping],
+            mode=self.mode or Mode.APPEND,
+            dry_run=self.dry_run,
+            notify=self.notify,
+            segment=_segment(self.segment, caller),
+        )
+
+
+class IngestionIn(UploadIn):
     """A file that waits, and what it is for: a manifest, whose `fileName` is its name, a segment, or a data source.
 
     `replace` lets those leave a segment or data source who are not in the file; unsaid, a segment's file replaces and a
@@ -64,25 +102,17 @@ class IngestionIn(In):
     ] = None
     segment_id: SegmentId | None = None
     data_source_id: DataSourceId | None = None
-    mode: Mode | None = None
-    mapping: Annotated[Columns | None, Field(description="Written as a new version; null: the present one.")] = None
-    dry_run: Annotated[bool, Field(description="Say what the file would do, and do nothing.")] = False
-    segment: SegmentOptionIn | None = None
-    notify: Annotated[tuple[Address, ...], Field(max_length=20, description="E-mail addresses that are told.")] = ()
 
-    def check(self) -> None:
-        """Raise Invalid unless it says once what the file is for, and nothing beside that."""
-        problems = []
+    def problems(self) -> list[Problem]:
+        """What `check` finds: it must be said once what the file is for, and nothing beside that."""
+        problems = super().problems()
         if [self.manifest, self.segment_id, self.data_source_id].count(None) != 2:
             problems.append(Problem("/body/manifest", "one_of", "Give a manifest, a segment_id or a data_source_id."))
-        of_source = {name: getattr(self, name) for name in ("mapping", "dry_run", "segment", "notify")}
-        if self.segment and (self.segment.name is None) == (self.segment.id is None):
-            problems.append(Problem("/body/segment", "one_of", "Give a name or an id."))
         if self.data_source_id is None:
+            of_source = {name: getattr(self, name) for name in ("mapping", "dry_run", "segment", "notify")}
             given = [name for name, value in of_source.items() if value]
             problems += [Problem(f"/body/{name}", "not_here", "This is for a data source.") for name in given]
-        if problems:
-            raise Invalid("What the file is for must be said once.", problems=tuple(problems))
+        return problems
 
 
 class RetryIn(In):
@@ -167,15 +197,15 @@ async def create(body: IngestionIn, tx: Tx, service: Service, caller: Caller, re
     return await accepted(tx, caller, response, ingestion.id, "ingestion.created")
 
 
-def _segment(body: IngestionIn, caller: Principal) -> NewSegment | UUID | None:
-    if body.segment is None:
+def _segment(option: SegmentOptionIn | None, caller: Principal) -> NewSegment | UUID | None:
+    if option is None:
         return None
     if not caller.may(Scope.SEGMENTS_WRITE):
         raise Forbidden(f"A segment needs the scope {Scope.SEGMENTS_WRITE}.", code="scope_missing")
-    return body.segment.id if body.segment.name is None else NewSegment(body.segment.name)
+    return option.id if option.name is None else NewSegment(option.name)
 
 
-async def _submitted(body: IngestionIn, tx: Tx, intake: Intake, caller: Principal) -> Ingestion:
+async def _submitted(body: IngestionIn, tx: AsyncSession, intake: Intake, caller: Principal) -> Ingestion:
     account_id, actor, now = caller.account_id, caller.actor, utc_now()
     if body.segment_id is not None:
         mode = body.mode or Mode.REPLACE
@@ -183,15 +213,7 @@ async def _submitted(body: IngestionIn, tx: Tx, intake: Intake, caller: Principa
             tx, intake, account_id, body.segment_id, body.file_id, mode=mode, actor=actor, now=now
         )
     if body.data_source_id is not None:
-        upload = Upload(
-            file_id=body.file_id,
-            data_source_id=body.data_source_id,
-            columns=None if body.mapping is None else [each.wanted() for each in body.mapping],
-            mode=body.mode or Mode.APPEND,
-            dry_run=body.dry_run,
-            notify=body.notify,
-            segment=_segment(body, caller),
-        )
+        upload = body.upload(body.file_id, body.data_source_id, caller)
         header = await header_of(intake, account_id, body.file_id)
         return await submit_upload(tx, intake, account_id, upload, header, actor=actor, now=now)
     manifest = json.dumps(body.manifest).encode()
@@ -273,7 +295,9 @@ async def retry(
     return await accepted(tx, caller, response, again.id, "ingestion.retried")
 
 
-async def accepted(tx: Tx, caller: Principal, response: Response, ingestion_id: Any, action: str) -> IngestionView:
+async def accepted(
+    tx: AsyncSession, caller: Principal, response: Response, ingestion_id: Any, action: str
+) -> IngestionView:
     """The answer to a request that made an ingestion: where it is, and how it stands."""
     shown = ingestion_views.view(await ingestion_views.get(tx, caller.account_id, ingestion_id))
     audit.note(tx, caller, action, shown.id, after=shown)
