@@ -1,7 +1,8 @@
-"""The demo's upload: the documents' sample looked at, tried out, mapped and ingested for a data source."""
+"""The demo's upload: the documents' sample looked at, tried out, mapped, ingested for a data source, and filtered."""
 
 from __future__ import annotations
 
+import asyncio
 from importlib import resources
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ MAPPING: Final[list[dict[str, Any]]] = [
     {"column": "preferences", "new_attribute": {"name": "cross sell product"}},
     {"column": "slot_num", "new_attribute": {"name": "slot_num", "format": "INTEGER", "use_in_segments": True}},
 ]
+MORE: Final = b"crmid\tphone\tpreferences\tslot_num\nC-1005\t+919972752995\thome loan\t15\n"
+LATE: Final = {"attribute": "SLOT_NUM", "op": "greater", "value": 10}
 
 
 async def show_upload(client: httpx.AsyncClient, receiver: Receiver, console: Console) -> None:
@@ -40,10 +43,39 @@ async def show_upload(client: httpx.AsyncClient, receiver: Receiver, console: Co
     console.print(f"… and what became of it: {done['status']}, {done['counts']['created']} people made. One of them:")
     found = await client.post("/v1/profiles/lookup", json={"identifiers": [PERSON]})
     console.print(JSON.from_data(found.raise_for_status().json()["data"][0]["profile"]["attributes"]))
+    await _show_filter(client, receiver, source["id"], console)
+
+
+async def _show_filter(client: httpx.AsyncClient, receiver: Receiver, source: str, console: Console) -> None:
+    """Make a segment by a condition over what was uploaded, then upload one more row, in one request."""
+    body = {"name": "late", "description": "Who has a late slot", "type": "Non-SCD", "condition": LATE}
+    segment = (await client.post("/v1/filters", json=body)).raise_for_status().json()["id"]
+    (await client.post(f"/v1/segments/{segment}/activate")).raise_for_status()
+    before = await _active(client, segment)
+    more = await client.post(f"/v1/data-sources/{source}/uploads", files={"file": ("more.tsv", MORE)})
+    await _completed(more, receiver)
+    after = await _active(client, segment)
+    console.print(
+        f"\nA segment of everybody whose slot is above {LATE['value']} has {before['members']} members; "
+        f"after a file with one more, {after['members']}."
+    )
+
+
+async def _active(client: httpx.AsyncClient, segment: str) -> dict[str, Any]:
+    """Wait until a segment has its members; gives it as it is then."""
+    while True:
+        found: dict[str, Any] = (await client.get(f"/v1/segments/{segment}")).raise_for_status().json()
+        if found["status"] == "active":
+            return found
+        await asyncio.sleep(0.1)
 
 
 async def _ended(client: httpx.AsyncClient, receiver: Receiver, body: dict[str, Any]) -> dict[str, Any]:
-    made = (await client.post("/v1/ingestions", json=body)).raise_for_status().json()
+    return await _completed(await client.post("/v1/ingestions", json=body), receiver)
+
+
+async def _completed(asked: httpx.Response, receiver: Receiver) -> dict[str, Any]:
+    made = asked.raise_for_status().json()
     ended: dict[str, Any] = await receiver.until("ingestion.completed", made["id"])
     return ended
 
