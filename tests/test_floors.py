@@ -26,7 +26,7 @@ HOMES = {
     "jinja2": {"notify"},
     "limits": {"api"},
     "markupsafe": {"notify"},
-    "numpy": {"pipeline", "store.load"},
+    "numpy": {"keyring", "pipeline", "store.load"},
     "obstore": {"blobs"},
     "opentelemetry": {"tracing"},
     "pebble": {"ingest.pool"},

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestd.keyring import Keyring, SealBroken, new_master
+from ingestd.keyring.siv import Siv
 
 ACCOUNT = UUID(int=7)
 KEYRING = Keyring.load(new_master())
@@ -26,6 +28,22 @@ def test_tokens_are_equal_exactly_when_attribute_and_value_are(attribute, text, 
     assert KEYS.open_value(attribute, token) == text
     same = (attribute, text) == (other_attribute, other_text)
     assert (token == KEYS.seal_value(other_attribute, other_text)) == same
+
+
+@pytest.mark.threat("T113")
+@given(TEXT, st.integers(1, 100), st.data())
+def test_texts_of_one_length_are_sealed_together_as_each_alone(attribute, size, data):
+    texts = data.draw(st.lists(st.binary(min_size=size, max_size=size), min_size=1, max_size=5))
+    together = KEYS.seal_alike(attribute, np.frombuffer(b"".join(texts), np.uint8).reshape(-1, size))
+    assert [row.tobytes() for row in together] == KEYS.seal_values(attribute, texts)
+
+
+def test_the_example_of_rfc_5297_comes_out():
+    siv = Siv(bytes.fromhex("fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"))
+    associated = bytes.fromhex("101112131415161718191a1b1c1d1e1f2021222324252627")
+    text = np.frombuffer(bytes.fromhex("112233445566778899aabbccddee"), np.uint8).reshape(1, -1)
+    sealed = siv.seal(associated, text).tobytes().hex()
+    assert sealed == "85632d07c6e8f37f950acd320a2ecc9340c02b9690c4dc04daef7f6afe5c"
 
 
 @pytest.mark.threat("T112")

@@ -9,13 +9,18 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from ingestd.domain.identity import kind_word
 from ingestd.domain.personal import SEALED, canonical, canonical_of, identifier_place
 from ingestd.keyring import AccountKeys
 
 _BEFORE: Final = json.dumps({SEALED: ""}, separators=(",", ":")).removesuffix('"}')
+
+_LONG: Final = 256
+"""Bytes; of longer texts hardly two have one length."""
 
 
 def seal(rows: pl.DataFrame, personal: Mapping[str, int | None], keys: AccountKeys) -> tuple[pl.DataFrame, set[int]]:
@@ -41,9 +46,25 @@ def _sealed(values: pl.Series, place: str, keys: AccountKeys, *, written: bool) 
         texts = pl.Series(map(canonical_of, distinct), dtype=pl.String)
     elif (~distinct.str.starts_with('"') | distinct.str.contains("\\", literal=True)).any():
         texts = pl.Series(map(canonical, distinct), dtype=pl.String)
-    tokens = pl.Series(keys.seal_values(place, texts.cast(pl.Binary)), dtype=pl.Binary).bin.encode("base64")
+    tokens = _tokens(texts, place, keys).bin.encode("base64")
     tokens = tokens.str.replace_all("+", "-", literal=True).str.replace_all("/", "_", literal=True)
     found = pl.select(pl.concat_str(pl.lit(_BEFORE), tokens, pl.lit('"}'))).to_series().rename(values.name)
     if distinct.len() == values.len():
         return found
     return values.replace_strict(distinct, found, default=None, return_dtype=pl.String)
+
+
+def _tokens(texts: pl.Series, place: str, keys: AccountKeys) -> pl.Series:
+    """The tokens of texts, in their order: those of one length together, but long ones, which are few, one by one."""
+    frame = pl.DataFrame({"text": texts, "size": texts.str.len_bytes()}).with_row_index("place").sort("size")
+    found = []
+    for (size,), group in frame.group_by("size", maintain_order=True):
+        if size > _LONG:
+            found.append(pl.Series(keys.seal_values(place, group["text"].cast(pl.Binary)), dtype=pl.Binary))
+        else:
+            alike = np.frombuffer(group["text"].str.join("").item().encode(), np.uint8).reshape(-1, size)
+            sealed = keys.seal_alike(place, alike)
+            kind = pa.binary(sealed.shape[1])
+            rows = pa.FixedSizeBinaryArray.from_buffers(kind, len(sealed), [None, pa.py_buffer(sealed)])
+            found.append(pl.Series(rows.cast(pa.large_binary())))
+    return pl.concat(found).gather(frame["place"].arg_sort()) if found else pl.Series([], dtype=pl.Binary)
