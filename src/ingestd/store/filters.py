@@ -13,10 +13,13 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    ClauseElement,
     ColumnElement,
     Connection,
+    Executable,
     Numeric,
     Row,
+    Select,
     String,
     and_,
     any_,
@@ -25,16 +28,16 @@ from sqlalchemy import (
     column,
     false,
     func,
-    insert,
     literal,
     not_,
     or_,
     select,
-    table,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from ingestd.domain.column import DataType
 from ingestd.domain.condition import (
@@ -61,7 +64,6 @@ PARTITION: Final = "members"
 """The one partition of a filter segment."""
 
 _IN_USE: Final = (SegmentStatus.ACTIVE, SegmentStatus.IN_PROGRESS)
-_WANTED: Final = table("wanted", column("hash"))
 
 _LEAVE: Final = {
     SegmentType.SCD: "UPDATE segment_members m SET valid_to = :moment",
@@ -100,6 +102,23 @@ VALUES (:id, :account, :segment, :ingestion, :moment, :members, :entered, :left,
 """
 
 Meanings = Mapping[str, Meaning]
+
+
+class _Wanted(Executable, ClauseElement):
+    """Makes the temporary table `wanted` of a query.
+
+    Unlike INSERT this lets PostgreSQL scan with several processes, and unlike SQLAlchemy's own it binds values (T118).
+    """
+
+    inherit_cache = False
+
+    def __init__(self, query: Select[Any]) -> None:
+        self.query = query
+
+
+@compiles(_Wanted)
+def _compiled(element: _Wanted, compiler: SQLCompiler, **options: Any) -> str:
+    return f"CREATE TEMP TABLE wanted ON COMMIT DROP AS {compiler.process(element.query, **options)}"
 
 
 def meanings_of(connection: Connection, account_id: UUID) -> dict[str, Meaning]:
@@ -215,10 +234,8 @@ def refilter(
     connection.execute(text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS text)")), names)
     names["moment"] = connection.scalar(select(func.clock_timestamp()))
     connection.execute(text(_PARTITION), names | {"id": new_id()})
-    connection.execute(text("CREATE TEMP TABLE wanted (hash uuid PRIMARY KEY) ON COMMIT DROP"))
-    fitting = select(Profile.profile_id).where(Profile.account_id == account_id, expression)
-    connection.execute(insert(_WANTED).from_select(["hash"], fitting))
-    members = connection.scalar(select(func.count()).select_from(_WANTED))
+    fitting = select(Profile.profile_id.label("hash")).where(Profile.account_id == account_id, expression)
+    members = connection.execute(_Wanted(fitting)).rowcount
     connection.execute(text("ANALYZE wanted"))
     left = connection.execute(text(_LEAVE[SegmentType(segment.type)] + _WHO_LEAVES), names).rowcount
     order = [*IdentifierKind, *sorted(kinds.values())]
