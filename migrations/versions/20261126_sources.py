@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261126_sources"
-down_revision = "20261125_moves"
+down_revision = "20261126_packed_members"
 branch_labels = None
 depends_on = None
 
