@@ -35,6 +35,7 @@ async def test_what_is_submitted_is_queued_and_told(world, client):
     assert str(accepted.id) in queued
     assert str(refused.id) not in queued
     assert [(notice.type, notice.subject_id) for notice in await world.rows(Notice)] == [
+        ("file.received", accepted.file_id),
         ("ingestion.scheduled", accepted.id),
         ("ingestion.failed", refused.id),
     ]
