@@ -7,8 +7,9 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -27,10 +28,13 @@ from ingestd.domain.ids import Prefix
 from ingestd.notify import outbox as dispatching
 from ingestd.notify import webhooks as sending
 from ingestd.notify.outbox import SPREAD, WAITS, Outbox, next_attempt_at
-from ingestd.notify.webhooks import Sender
+from ingestd.notify.posting import Posting
+from ingestd.notify.webhooks import Code, Sender
 from ingestd.store import deliveries
 from ingestd.store import webhooks as endpoints
+from ingestd.store.deliveries import Claimed
 from ingestd.store.engine import transaction
+from ingestd.store.outgoing import Ended
 from ingestd.store.webhooks import Webhook
 
 TICK = timedelta(microseconds=1)
@@ -398,6 +402,35 @@ async def test_what_ends_while_the_database_is_away_is_marked_when_it_is_back_an
         await back.wait()
     assert [(each.state, len(each.attempts)) for each in await world.deliveries()] == [("delivered", 1)]
     assert len(receiver.requests) == 1
+
+
+async def test_when_all_that_is_on_its_way_ends_just_before_a_turn_that_turn_marks_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dispatching, "GATHER_SECONDS", 0)  # one step of the loop, in which everything is sent
+    monkeypatch.setattr(dispatching, "LOOK_SECONDS", 3600.0)
+    told = asyncio.Event()
+
+    @dataclass(kw_only=True)
+    class AtOnce(Posting):
+        async def claim(self, session: AsyncSession, *, room: int, now: datetime) -> Sequence[Claimed]:
+            outbox._wake.set()  # as by another notice
+            found = await super().claim(session, room=room, now=now)
+            if not found:
+                told.set()
+            return found
+
+        async def send(self, claimed: Claimed) -> Ended[Claimed]:
+            return Ended(claimed, {"code": Code.DELIVERED}, delivered=True, again_at=None)
+
+    account = await world.account()
+    await world.webhook(account, "http://127.0.0.1/")
+    for _ in range(3):
+        await world.tell(account)
+    outbox = replace(world.outbox(), channel=AtOnce(**vars(world.posting()) | {"slots": 1}))
+    async with running(outbox):
+        await told.wait()
+    assert Counter(each.state for each in await world.deliveries()) == {"delivered": 3}
 
 
 async def test_stopping_waits_for_what_is_on_its_way(world: World, receivers: Receivers):

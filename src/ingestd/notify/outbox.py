@@ -87,7 +87,7 @@ class Outbox:
     channel: Channel[Any]
     clock: Callable[[], datetime]
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _sending: set[asyncio.Task[None]] = field(default_factory=set)
+    _sending: int = 0
     _ended: list[Ended[Any]] = field(default_factory=list)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -107,7 +107,7 @@ class Outbox:
 
     async def _turn(self, group: asyncio.TaskGroup) -> float:
         """Mark and claim; the seconds until there is more to do, unless something wakes us before."""
-        room = self.channel.slots - len(self._sending)
+        room = self.channel.slots - self._sending
         if room <= 0:
             return LOOK_SECONDS
         try:
@@ -121,10 +121,9 @@ class Outbox:
             log.warning("outbox_unavailable", exc_info=error)
             return CALM_SECONDS
         del self._ended[:marked]
+        self._sending += len(found)
         for claimed in found:
-            task = group.create_task(self._send(claimed))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            group.create_task(self._send(claimed))
         return min(LOOK_SECONDS, (due - now).total_seconds()) if due else LOOK_SECONDS
 
     async def _last_turn(self) -> None:
@@ -149,6 +148,7 @@ class Outbox:
             self._ended.append(await self.channel.send(claimed))
         except Exception:  # one message's failure is not the dispatcher's
             log.exception("outbox_not_sent", outgoing=claimed.id)
+        self._sending -= 1  # in one step with the wake-up: a turn that is woken always finds room
         self._wake.set()
 
     async def _listen(self) -> None:
