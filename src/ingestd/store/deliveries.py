@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 import psycopg
@@ -50,9 +50,10 @@ class Delivery(Outgoing, Base):
             "ix_deliveries_due", "webhook_id", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")
         ),
         Index("ix_deliveries_webhook_id_state_notice_id", "webhook_id", "state", "notice_id"),
-        Index("ix_deliveries_next", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
         Index("ix_deliveries_sending", "webhook_id", postgresql_where=text("state = 'sending'")),
     )
+
+    queue: ClassVar = "webhook_id"
 
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -54,9 +54,11 @@ class Message(Outgoing, Base):
         CheckConstraint("(state IN ('pending', 'sending')) = (next_attempt_at IS NOT NULL)", name="open"),
         Index("ix_messages_account_id_notice_id_id", "account_id", "notice_id", "id"),
         Index("ix_messages_due", "account_id", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
-        Index("ix_messages_next", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
+        Index("ix_messages_sending", "account_id", postgresql_where=text("state = 'sending'")),
         Index("ix_messages_blob", "created_at", postgresql_where=text("blob IS NOT NULL")),
     )
+
+    queue: ClassVar = "account_id"
 
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     notice_id: Mapped[UUID] = mapped_column(ForeignKey("notices.id", ondelete="CASCADE"))
