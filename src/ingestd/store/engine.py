@@ -13,10 +13,12 @@ from uuid import UUID
 
 import psycopg
 import uuid_utils
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from psycopg.pq import PipelineStatus, TransactionStatus
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 Sessions = async_sessionmaker[AsyncSession]
 DatabaseError = psycopg.Error
@@ -86,13 +88,28 @@ def moment_of(made: UUID) -> datetime:
 
 def async_engine(url: str, *, pool_size: int = 20) -> AsyncEngine:
     """Open the pool of the doors and the notices; statements never show their parameters in errors (T102)."""
-    return create_async_engine(
+    opened = create_async_engine(
         make_url(url).set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,
     )
+    event.listen(opened.sync_engine, "checkin", _discard_unless_idle)
+    return opened
+
+
+def _discard_unless_idle(connection: Any, entry: ConnectionPoolEntry) -> None:
+    """Keep a connection that cannot begin a transaction out of the pool: its next user would fail.
+
+    A task that is cancelled as psycopg enters the pipeline of an `executemany` leaves the connection in that pipeline,
+    and a rollback does not take it out.
+    """
+    if connection is not None and (
+        connection.info.transaction_status != TransactionStatus.IDLE
+        or connection.info.pipeline_status != PipelineStatus.OFF
+    ):
+        entry.invalidate()
 
 
 def sessions(engine: AsyncEngine) -> Sessions:
