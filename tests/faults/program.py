@@ -55,8 +55,14 @@ WALK = (
     "ingestd.store.ingestions:finish",
     "ingestd.ingest.tell:tell_ingestion",
 )
+ROTATING = (
+    "ingestd.store.accounts:keep_keys",
+    "ingestd.ingest.sealing:seal_slice",
+    "ingestd.store.attributes:set_sealed",
+)
 TELLING = ("ingestd.store.deliveries:claim", "ingestd.store.outgoing:mark")
-ARMED = {*POINTS.values(), HEARTBEAT, NEW_ERROR_FILE, OPENING, *DATABASE_CALLS, *STORAGE_CALLS, *DOORS, *WALK, *TELLING}
+SINGLE = (HEARTBEAT, NEW_ERROR_FILE, OPENING)
+ARMED = {*POINTS.values(), *SINGLE, *DATABASE_CALLS, *STORAGE_CALLS, *DOORS, *WALK, *ROTATING, *TELLING}
 LOST = (asyncssh.Error, OSError, httpx.TransportError)  # what a client sees of a service that fails
 
 

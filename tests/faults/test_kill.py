@@ -10,8 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.faults.conftest import TALLY
-from tests.faults.program import ARMED, ATTEMPTS, PATIENCE, POINTS, until
+from tests.faults.program import ARMED, ATTEMPTS, PATIENCE, POINTS, ROTATING, until
 from tests.faults.world import PARTS, adding, crashes, exact
+
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
@@ -21,6 +24,11 @@ TELLING = {
 """One point for each stage; the others come with `make test-faults`."""
 
 LOOP = pytest.mark.loop
+
+SONGS = "SELECT DISTINCT attributes ->> 'Playlist' FROM profiles WHERE account_id = %s"
+"""The ways in which the one song that all have is stored; each key seals it in its own."""
+
+ROTATION = "SELECT rotation FROM accounts WHERE id = %s"
 
 
 @pytest.mark.parametrize("point", sorted(ARMED))
@@ -79,6 +87,36 @@ async def test_a_killed_worker_costs_only_its_own_ingestion_a_repeat(program, cl
     await exact(client, ["Rock"])
     await exact(other, ["Jazz"])
     assert crashes(program) == [0, int("check" in point)]
+
+
+@pytest.mark.threat("T111")
+@pytest.mark.long
+async def test_a_rotation_of_the_data_keys_that_is_killed_at_each_step_ends_whole(program, client):
+    """Before the new keys stand, amid the people, and before the older keys are gone."""
+    async with client.http() as http:
+        (await http.post("/v1/attributes", json={"name": "Playlist", "pii": True})).raise_for_status()
+        await client.push("one", adding("Rock"))
+        await exact(client, ["Rock"])
+        [old] = stored(program, client, SONGS)
+        program.arm(ROTATING[0])
+        (await http.post("/v1/account/rotate-keys")).raise_for_status()
+    for point, call in ((ROTATING[1], PARTS // 2), (ROTATING[2], 1), (None, None)):
+        await program.held()
+        await program.kill()
+        TALLY["named boundary of a rotation", "die"] += 1
+        if point:
+            program.arm(point, call=call)
+        await program.start()
+    await until(lambda: stored(program, client, ROTATION) == [None])
+    [new] = stored(program, client, SONGS)
+    assert new != old
+    assert await client.playlist("person-7") == ["Rock"]
+
+
+def stored(program, client, query):
+    """The first column of what is stored of the account."""
+    with program.sql() as sql:
+        return [row[0] for row in sql.execute(query, [ids.read(Prefix.ACCOUNT, client.account)])]
 
 
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux chooses by this figure")
