@@ -347,7 +347,8 @@ async def test_a_file_is_uploaded_and_ingested_in_one_request(tenant):
     assert [each["state"] for each in page["data"]] == ["consumed", "consumed"]
 
 
-@pytest.mark.rule("S51", "S52", "S54", "S60", "D10", "T55")
+@pytest.mark.threat("T55")
+@pytest.mark.rule("S51", "S52", "S54", "S60", "D10")
 async def test_a_form_that_does_not_fit_leaves_nothing(tenant):
     crm = await source(tenant, crmid=CRMID, tier=TIER)
     rows = tsv("crmid tier", "c-1 gold")

@@ -270,9 +270,10 @@ async def fresh(tenant: Tenant, operation: Operation, ids: dict[str, str]) -> tu
     if operation.path.startswith(SEGMENT) and operation.method != "GET" and "/partitions/" not in operation.path:
         make = filter_segment if operation.name == "segments_put_condition" else edited_segment
         return ids | {"seg": await make(tenant, f"for {operation.name}".replace("_", " "))}, content
-    if operation.name == "connections_delete":
-        made = await tenant.http.post("/v1/connections", json={"name": "to be deleted"} | SERVER)
-        return ids | {"con": made.raise_for_status().json()["id"]}, content
+    if operation.name in UNUSED:
+        prefix, path, body = UNUSED[operation.name]
+        made = await tenant.http.post(path, json=body)
+        return ids | {prefix: made.raise_for_status().json()["id"]}, content
     if operation.name == "connections_pin_host_keys":
         content["json"] = {"host_keys": list(tenant.app.sftp.host_keys)}
     if operation.name == "recipients_confirm":
@@ -305,6 +306,12 @@ async def client_with(tenant: Tenant, *scopes: str) -> httpx.AsyncClient:
 
 SEGMENT = "/v1/segments/{segment_id}"
 SOURCE = "/v1/data-sources/{data_source_id}"
+UNUSED = {
+    "connections_delete": ("con", "/v1/connections", {"name": "to be deleted"} | SERVER),
+    "data_sources_delete": ("src", "/v1/data-sources", {"name": "to be deleted"}),
+}
+"""What can be deleted as long as nothing uses it: its kind of id, and how to make one."""
+
 OF_SCHEDULES = ("/schedule", "/pause", "/resume", "/runs")
 DRAFT = "/v1/manifests/{manifest_id}"
 DOCUMENT = document()
