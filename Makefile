@@ -51,7 +51,7 @@ run: $(STAMP) ## start the service for real use: state in ./data, HTTP on 8080, 
 	@$(BIN)/ingestd serve $(ARGS)
 
 .PHONY: demo
-demo: $(STAMP) ## show the whole way on a throw-away service: SFTP push, profiles, error file, a segment that refreshes itself, webhooks
+demo: $(STAMP) ## show the whole way on a throw-away service: SFTP push, profiles, error file, a segment that refreshes itself, an upload with its mapping, a filter, webhooks
 	@$(BIN)/ingestd demo $(ARGS)
 
 .PHONY: test

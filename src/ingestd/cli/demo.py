@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -199,5 +200,5 @@ async def _show_error_file(client: httpx.AsyncClient, pushed: Pushed) -> None:
 
 def _show_notices(receiver: Receiver) -> None:
     console.print(f"\nWebhooks received, signatures verified: {len(receiver.told)}; forged: {receiver.forged}")
-    for notice in receiver.told:
-        console.print(f"  {notice['type']:<24} {notice['id']}", markup=False)
+    for what, times in Counter(notice["type"] for notice in receiver.told).items():
+        console.print(f"  {times:>3} {what}")

@@ -33,17 +33,27 @@ async def show_upload(client: httpx.AsyncClient, receiver: Receiver, console: Co
     console.print(f"\nAn upload of {SAMPLE} for a data source: what its columns seem to be …")
     console.print(_columns((await client.post(f"/v1/files/{file['id']}/preview")).raise_for_status().json()))
     mapping = await client.put(f"/v1/data-sources/{source['id']}/mapping", json={"columns": MAPPING})
-    mapping.raise_for_status()
+    console.print("… what they become …")
+    console.print(_mapped(mapping.raise_for_status().json()))
     body = {"file_id": file["id"], "data_source_id": source["id"]}
     tried = await _ended(client, receiver, body | {"dry_run": True})
     foretold = (await client.get(f"/v1/ingestions/{tried['id']}/dry-run")).raise_for_status().json()
     figures = ", ".join(f"{what} {each['count']}" for what, each in foretold.items())
     console.print(f"… what a dry run says of it: {figures}")
     done = await _ended(client, receiver, body)
-    console.print(f"… and what became of it: {done['status']}, {done['counts']['created']} people made. One of them:")
-    found = await client.post("/v1/profiles/lookup", json={"identifiers": [PERSON]})
-    console.print(JSON.from_data(found.raise_for_status().json()["data"][0]["profile"]["attributes"]))
+    console.print(f"… and what became of it: {done['status']}, {done['counts']['created']} people made.")
+    for scopes in (["profiles:read"], ["profiles:read", "profiles:read_pii"]):
+        console.print(f"One of them, for a key that has {' and '.join(scopes)}:")
+        console.print(JSON.from_data(await _read_by(client, scopes)))
     await _show_filter(client, receiver, source["id"], console)
+
+
+async def _read_by(client: httpx.AsyncClient, scopes: list[str]) -> Any:
+    """The attributes of one of the people as a new key reads them that has only these scopes."""
+    key = await client.post("/v1/api-keys", json={"name": ", ".join(scopes), "scopes": scopes})
+    bearer = {"Authorization": f"Bearer {key.raise_for_status().json()['key']}"}
+    found = await client.post("/v1/profiles/lookup", json={"identifiers": [PERSON]}, headers=bearer)
+    return found.raise_for_status().json()["data"][0]["profile"]["attributes"]
 
 
 async def _show_filter(client: httpx.AsyncClient, receiver: Receiver, source: str, console: Console) -> None:
@@ -87,4 +97,12 @@ def _columns(seen: dict[str, Any]) -> Table:
         first = seen["rows"][0][place] or ""
         telling = f"{column['identifier']:.2f}"
         table.add_row(column["header"], column["format"], telling, first, suggested.get(column["header"], ""))
+    return table
+
+
+def _mapped(mapping: dict[str, Any]) -> Table:
+    table = Table("column", "attribute", "format", "identifier", "personal")
+    for each in mapping["columns"]:
+        marks = ("yes" if each[mark] else "" for mark in ("identifier", "pii"))
+        table.add_row(each["column"], each["attribute"], each["format"], *marks)
     return table
