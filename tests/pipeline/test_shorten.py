@@ -33,7 +33,7 @@ def test_shortened_rows_fold_to_the_same(rows, ts, data):
 @pytest.mark.threat("T84")
 def test_what_is_repeated_is_dropped_piece_by_piece():
     folder = Memory()
-    writer = PartWriter(folder, buckets=1, index_key=KEY)
+    writer = PartWriter(folder, folder, buckets=1, index_key=KEY)
     for start in range(0, 3000, 100):
         rows = [
             {"row_no": start + n, "k1": "ann", "a:Age": str(n), "a:L": '"Rock"', "o:L": 1 + n % 2 * 2, "ts": n}

@@ -29,8 +29,11 @@ class Upload(Protocol):
     def write(self, sealed: bytes) -> None:
         """Add bytes."""
 
-    def publish(self) -> None:
-        """Make the bytes durable, then visible under their name, unless the name is taken (Conflict)."""
+    def publish(self, *, lasting: bool = True) -> None:
+        """Make the bytes durable, then visible under their name, unless the name is taken (Conflict).
+
+        What is not `lasting` may be gone after a power cut, where that is faster.
+        """
 
     def discard(self) -> None:
         """Forget the bytes; never raises."""

@@ -109,19 +109,21 @@ class PartFile:
             while rest:
                 rest = rest[self._file.write(rest) :]
 
-    def publish(self) -> None:
-        """Sync the file, link it to its name without replacing another, sync the folder.
+    def publish(self, *, lasting: bool = True) -> None:
+        """Sync the file, link it to its name without replacing another, sync the folder; not where it need not last.
 
         A failed sync is final: the system may drop the pages and report the next one as good, so it is never tried
         again.
         """
         with _storage_errors():
-            os.fsync(self._file.fileno())
+            if lasting:
+                os.fsync(self._file.fileno())
             self._file.close()
             os.link(self._part, self._final)
             try:
                 self._part.unlink()
-                _sync_folder(self._root)
+                if lasting:
+                    _sync_folder(self._root)
             except OSError:
                 self._final.unlink(missing_ok=True)
                 raise

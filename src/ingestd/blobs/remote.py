@@ -114,7 +114,7 @@ class MultipartUpload:
                 self._small.clear()
             self._large.write(sealed)
 
-    def publish(self) -> None:
+    def publish(self, *, lasting: bool = True) -> None:  # noqa: ARG002 -- the service makes all durable
         """Put the object, or complete the upload; the service answers when it is durable."""
         with _storage_errors():
             if self._large is None:

@@ -49,9 +49,12 @@ class BlobStore:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def create(self, name: str, keys: AccountKeys) -> BlobWriter:
-        """Start a new blob. A name can be used once: the second `commit` is Conflict "blob_exists"."""
-        return BlobWriter(_checked(name), keys.sealer(name), self._backend.begin(name))
+    def create(self, name: str, keys: AccountKeys, *, lasting: bool = True) -> BlobWriter:
+        """Start a new blob. A name can be used once: the second `commit` is Conflict "blob_exists".
+
+        One that is not `lasting` need not survive its process: nobody waits for the disk.
+        """
+        return BlobWriter(_checked(name), keys.sealer(name), self._backend.begin(name), lasting=lasting)
 
     def open(self, name: str, keys: AccountKeys, *, start: int = 0) -> BinaryIO:
         """Return the plain bytes from `start` on, to be read once and in order (`read`, `readinto`; no `seek`).
@@ -117,8 +120,9 @@ class BlobWriter(io.RawIOBase):
     disk. One thread at a time.
     """
 
-    def __init__(self, name: str, sealer: Sealer, upload: Upload) -> None:
+    def __init__(self, name: str, sealer: Sealer, upload: Upload, *, lasting: bool = True) -> None:
         self._name = name
+        self._lasting = lasting
         self._sealer = sealer
         self._upload = upload
         self._hash = hashlib.sha256()
@@ -144,7 +148,7 @@ class BlobWriter(io.RawIOBase):
         return size
 
     def commit(self) -> BlobInfo:
-        """Make the blob durable and visible; when this returns it survives `kill -9` and power loss (P1).
+        """Make the blob durable and visible; when this returns it survives `kill -9` and, if lasting, power loss (P1).
 
         After an error the blob is lost: nothing is tried again on the same file.
         """
@@ -152,7 +156,7 @@ class BlobWriter(io.RawIOBase):
             raise ValueError("The blob is closed.")
         try:
             self._pass_on(self._sealer.finish())
-            self._upload.publish()
+            self._upload.publish(lasting=self._lasting)
         except BaseException:
             self.abort()
             raise

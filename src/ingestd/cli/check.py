@@ -154,7 +154,7 @@ def _walk(file: Path, plan: Plan, sink: BinaryIO, told: Told) -> Found:
     with tempfile.TemporaryDirectory(prefix="ingestd-check-") as name:
         folder = Folder(Path(name))
         buckets = bucket_count(file.stat().st_size, 64 * MIB)
-        writer = PartWriter(folder, buckets=buckets, index_key=INDEX_KEY)
+        writer = PartWriter(folder, folder, buckets=buckets, index_key=INDEX_KEY)
         found = _read(file, plan, now, Sink(sink, writer, told))
         rejected = resolve(writer.close(), folder, None, INDEX_KEY).rejected
     if rejected:

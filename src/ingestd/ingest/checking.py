@@ -36,14 +36,15 @@ def check(job: Job) -> Checked:
     """Check and resolve a file; raise FileRefused where it is refused as a whole. Nothing that anyone sees changes."""
     blobs, keys = means(job)
     folder = f"parts/{job.attempt}"
-    scratch = Scratch(blobs, keys, folder)
-    with closing(scratch), ExitStack() as stack:
+    scratch, links = Scratch(blobs, keys, folder), Scratch(blobs, keys, folder, lasting=False)
+    with closing(scratch), closing(links), ExitStack() as stack:
         connections = [stack.enter_context(store.autocommitting(job.place.database_url)) for _ in range(AT_ONCE)]
         known = KnownPeople(connections, job.account_id)
         with _opened(job) as (scan, layout):
             report = _Report(job, scan.header)
             writer = PartWriter(
                 scratch,
+                links,
                 buckets=bucket_count(job.file_bytes, job.place.part_bytes),
                 index_key=keys.index_key,
                 looked_up=_looked_up(job, layout, known),

@@ -148,9 +148,10 @@ class Rehearsed(BaseModel):
 
 
 class Scratch:
-    """Streams of one attempt, kept as sealed blobs (`pipeline.parts.Folder`)."""
+    """Streams of one attempt, kept as sealed blobs (`pipeline.parts.Folder`); `lasting` if others read them later."""
 
-    def __init__(self, blobs: BlobStore, keys: AccountKeys, folder: str) -> None:
+    def __init__(self, blobs: BlobStore, keys: AccountKeys, folder: str, *, lasting: bool = True) -> None:
+        self._lasting = lasting
         self._blobs = blobs
         self._keys = keys
         self._folder = folder
@@ -158,7 +159,7 @@ class Scratch:
 
     def create(self, name: str) -> BinaryIO:
         """Start a new stream; it is there once its file is closed."""
-        blob = self._blobs.create(f"{self._folder}/{name}", self._keys)
+        blob = self._blobs.create(f"{self._folder}/{name}", self._keys, lasting=self._lasting)
         self._begun.append(blob)
         return cast("BinaryIO", _CommittedAtClose(blob))
 

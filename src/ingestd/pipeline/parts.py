@@ -11,6 +11,7 @@ Beside the parts stand the *links*: which other identifiers stood in a row with 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol
 
@@ -31,6 +32,9 @@ LINK_SCHEMA: Final = {"id": pl.String, "kind": pl.Int16, "hash": pl.String}
 """One link: the primary's hash, and the kind and hash of an identifier that stood in a row with it (or is it)."""
 
 _RANGE: Final = 16**4
+
+_AT_ONCE: Final = 8
+"""Streams closed side by side: each waits for the disk."""
 
 _BUFFER_BYTES: Final = 256 * 1024
 """A stream is written in thousands of small pieces, each of which would be a call of Python."""
@@ -110,6 +114,8 @@ def members(
 class PartWriter:
     """Writes the accepted rows of a file, batch after batch, with the column "id" before the others.
 
+    The parts go into `folder`, the links, which nobody needs once the file is resolved, into `links`.
+
     Of a segment's rows only "row_no", "k<kind>" and "partition" are written, and the identifier's hash as "high" and
     "low", the numbers that its two halves are.
 
@@ -117,9 +123,11 @@ class PartWriter:
     (`store.load.people.KnownPeople.kinds`).
     """
 
-    def __init__(self, folder: Folder, *, buckets: int, index_key: str, looked_up: Iterable[int] = ()) -> None:
+    def __init__(
+        self, folder: Folder, links: Folder, *, buckets: int, index_key: str, looked_up: Iterable[int] = ()
+    ) -> None:
         self._parts = _Buckets(folder, "part", buckets)
-        self._links = _Buckets(folder, "links", buckets)
+        self._links = _Buckets(links, "links", buckets)
         self._index_key = index_key
         self._looked_up = set(looked_up)
 
@@ -132,7 +140,7 @@ class PartWriter:
             return
         kinds = kinds_of(accepted.columns)
         hashes = accepted.select(hashed(kind, self._index_key).alias(str(kind)) for kind in kinds)
-        rows = accepted.select(hashes.select(pl.coalesce(pl.all()).alias("id")).to_series(), pl.all())
+        rows = accepted.select(hashes.select(pl.coalesce(pl.all()).alias("id")).to_series(), pl.exclude("line_no"))
         self._parts.write(rows, _start("id"))
         for kind in kinds:
             if kind != kinds[0] or kind in self._looked_up:
@@ -197,6 +205,15 @@ def _start(digits: str) -> pl.Expr:
     return pl.col(digits).str.head(4).str.to_integer(base=16)
 
 
+_Stream = tuple[pa.BufferedOutputStream, pa.ipc.RecordBatchStreamWriter]
+
+
+def _close(stream: _Stream) -> None:
+    buffered, writer = stream
+    writer.close()
+    buffered.close()
+
+
 class _Buckets:
     """Rows by equal ranges of a hash: one lz4 Arrow stream for each range that has any."""
 
@@ -204,7 +221,7 @@ class _Buckets:
         self.count = count
         self._folder = folder
         self._word = word
-        self._streams: dict[int, tuple[pa.BufferedOutputStream, pa.ipc.RecordBatchStreamWriter]] = {}
+        self._streams: dict[int, _Stream] = {}
         self._rows: dict[int, int] = {}
 
     def write(self, frame: pl.DataFrame, start: pl.Expr) -> None:
@@ -222,9 +239,8 @@ class _Buckets:
                 at += rows
 
     def close(self) -> dict[str, int]:
-        for buffered, stream in self._streams.values():
-            stream.close()
-            buffered.close()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(_close, self._streams.values()))
         return {self._name(number): rows for number, rows in sorted(self._rows.items())}
 
     def _name(self, number: int) -> str:

@@ -47,7 +47,7 @@ class Group:
     def push(self, rows: Rows, *, buckets: int = 1, received_at: datetime = NOW, **refresh: Any) -> dict[str, int]:
         """Apply a file; gives the counts that are not zero."""
         folder = Memory()
-        writer = PartWriter(folder, buckets=buckets, index_key=KEY)
+        writer = PartWriter(folder, folder, buckets=buckets, index_key=KEY)
         frame = pl.DataFrame(rows, schema={"k1": pl.String, "partition": pl.String}, orient="row")
         writer.write(frame.with_row_index("row_no"))
         parts = writer.close()

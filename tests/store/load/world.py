@@ -67,7 +67,7 @@ class Account:
         self.seq += 1
         known = KnownPeople([self.connection], self.id)
         folder, kinds = Memory(), kinds_of(rows.columns)
-        writer = PartWriter(folder, buckets=buckets, index_key=KEY, looked_up=known.kinds(kinds))
+        writer = PartWriter(folder, folder, buckets=buckets, index_key=KEY, looked_up=known.kinds(kinds))
         batch = max(3, rows.height // 4)
         for start in range(0, rows.height, batch):
             writer.write(rows.slice(start, batch))
