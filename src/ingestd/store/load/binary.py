@@ -19,8 +19,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Field = Literal["uuid", "smallint", "bigint", "text", "jsonb"]
-"""The type of a column: "uuid" stands as 32 hexadecimal digits or as 16 bytes in the frame, "jsonb" as JSON text."""
+Field = Literal["uuid", "smallint", "bigint", "text", "json", "jsonb"]
+"""The type of a column: "uuid" stands as 32 hexadecimal digits or as 16 bytes in the frame, JSON as its text."""
 
 Constant = UUID | int | datetime
 """One value for all rows: a uuid, a bigint or a timestamptz."""
@@ -41,8 +41,8 @@ def encode(rows: pl.DataFrame, fields: Mapping[str, Field], constants: Mapping[s
     pieces: list[Any] = []
     for name, field in fields.items():
         column = rows[name]
-        if field in {"text", "jsonb"}:
-            texts = column if field == "text" else pl.select(pl.concat_str(pl.lit("\1"), column)).to_series()
+        if field in {"text", "json", "jsonb"}:
+            texts = pl.select(pl.concat_str(pl.lit("\1"), column)).to_series() if field == "jsonb" else column
             sizes, content = texts.str.len_bytes(), texts.fill_null("").to_arrow().cast(pa.large_binary())
         else:
             value = _values(column.drop_nulls(), field)
@@ -77,9 +77,9 @@ def _values(column: pl.Series, field: Field) -> Bytes:
     return _matrix(column, _NUMBERS[field])
 
 
-def from_digits(column: pl.Series) -> Bytes:
-    """The 16 bytes of each text of 32 hexadecimal digits, as the rows of a matrix."""
-    digits = np.frombuffer(column.to_arrow().buffers()[2] or b"", np.uint8).reshape(column.len(), 16, 2)
+def from_digits(column: pl.Series, size: int = 16) -> Bytes:
+    """The bytes, `size` of each, of texts of hexadecimal digits, as the rows of a matrix."""
+    digits = np.frombuffer(column.to_arrow().buffers()[2] or b"", np.uint8).reshape(column.len(), size, 2)
     halves = (digits & 15) + 9 * (digits >> 6)  # ASCII: the letters stand 9 behind their value
     return (halves[:, :, 0] << 4 | halves[:, :, 1]).astype(np.uint8, copy=False)
 

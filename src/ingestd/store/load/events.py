@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 from psycopg import Connection, sql
 
-from ingestd.store.load.binary import Constant, Field
+from ingestd.store.load.binary import Constant, Field, from_digits
 from ingestd.store.load.profiles import Applied, Names, apply_profiles
 from ingestd.store.load.stage import Identifiers, Load, copy, cursor, erased
 
@@ -16,7 +17,7 @@ FIELDS: Final[dict[str, Field]] = {
     "profile_id": "uuid",
     "name": "text",
     "ts": "bigint",
-    "properties": "jsonb",
+    "properties": "json",
 }
 
 
@@ -36,15 +37,19 @@ def apply_events(
             "received_at": load.received_at,
             "origin": load.seq,
         }
-        rows = events.rename({"id": "profile_id"}).with_columns(event_ids(load, events["row_no"]))
+        rows = events.rename({"id": "profile_id"}).with_columns(event_id=event_ids(load, events))
         copy(cur, sql.Identifier("events"), rows, FIELDS, constants)
     return Applied(created=events.height, erased=of_people.erased)
 
 
-def event_ids(load: Load, row_no: pl.Series) -> pl.Series:
-    """The ids of events: 80 bits of the ingestion's id, then the row's number as twelve decimal digits.
+def event_ids(load: Load, events: pl.DataFrame) -> pl.Series:
+    """The ids of events: 80 bits of the ingestion's id, 16 of the profile's and 32 of the row's number.
 
-    So a repeat gives the same ids, and they rise with the rows: the key's index is written from left to right.
+    So a repeat gives the same ids, and events that are sorted by person have rising ones: the indexes by id and by
+    person are both written from left to right.
     """
-    first = pl.lit(load.ingestion_id.hex[:20])
-    return pl.select(pl.concat_str(first, row_no.cast(pl.String).str.zfill(12)).alias("event_id")).to_series()
+    ids = np.empty((events.height, 16), np.uint8)
+    ids[:, :10] = np.frombuffer(load.ingestion_id.bytes[:10], np.uint8)
+    ids[:, 10:12] = from_digits(events["id"].str.head(4), 2)
+    ids[:, 12:] = events["row_no"].to_numpy().astype(">u4").view(np.uint8).reshape(-1, 4)
+    return pl.Series(ids, dtype=pl.Array(pl.UInt8, 16))
