@@ -16,18 +16,23 @@ from rich.table import Table
 
 from benchmarks import filters, hostile, latency, listing, lists, loads, scan, segments, small, upload, webhooks
 from benchmarks.machine import Measured
+from benchmarks.plot import plot
+from benchmarks.service import PROCESSES
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(highlight=False)
 
 Mb = Annotated[float, typer.Option(help="Size of the generated file in million bytes.")]
 Runs = Annotated[int, typer.Option(min=1, help="How often to measure; each time on a new service.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Where to write all figures, as a JSON list.")]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", help="Where to write all figures, as a JSON list; a plot of them (SVG) comes beside it."),
+]
 Folder = Annotated[Path | None, typer.Option(help="Where to keep files and the database meanwhile.")]
 
 LOAD: Final = (
-    "mb", "seconds", "mb_per_s", "rows_per_s", "raw_copy_seconds", "ratio_raw_copy", "peak_pss_mb", "wal_mb",
-    "rows_rejected", "truth_rejected", "rejected_as_truth",
+    "mb", "processes", "people_before", "seconds", "mb_per_s", "rows_per_s", "raw_copy_seconds", "ratio_raw_copy",
+    "peak_pss_mb", "wal_mb", "rows_rejected", "truth_rejected", "rejected_as_truth",
 )  # fmt: skip
 SCAN: Final = ("mb", "seconds", "cpu_seconds", "raw_copy_seconds", "times_raw_copy", "scan_seconds", "csv_seconds",
                "times_csv", "peak_mb", "rows_rejected", "truth_rejected", "rejected_as_truth")  # fmt: skip
@@ -52,19 +57,28 @@ SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
 
 
 @app.command("profiles")
-def measure_profiles(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Folder = None) -> None:
-    """Load a file of profiles into an empty account, the same file again, then other values of all people."""
-    _measure_loads("profiles", mb, runs, out, folder)
+def measure_profiles(
+    mb: Mb = 200,
+    runs: Runs = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Data-plane processes.")] = PROCESSES,
+    people: Annotated[int, typer.Option(min=0, help="Other people whom the account has before.")] = 0,
+    out: Json = None,
+    folder: Folder = None,
+) -> None:
+    """Load a file of profiles into an account, the same file again, then other values of all its people."""
+    _judge_loads(
+        loads.measure("profiles", mb=mb, runs=runs, parent=folder, processes=processes, people_before=people), out
+    )
 
 
 @app.command("events")
 def measure_events(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Folder = None) -> None:
     """Load a file of events into an empty account, then the same file again, which is as many events more."""
-    _measure_loads("events", mb, runs, out, folder)
+    _judge_loads(loads.measure("events", mb=mb, runs=runs, parent=folder), out)
 
 
-def _measure_loads(work: loads.Work, mb: float, runs: int, out: Path | None, folder: Path | None) -> None:
-    measured = shown(loads.measure(work, mb=mb, runs=runs, parent=folder), LOAD)
+def _judge_loads(measuring: Iterable[loads.Load], out: Path | None) -> None:
+    measured = shown(measuring, LOAD)
     write(measured, out)
     if not all(load.rejected_as_truth for load in measured):
         raise SystemExit("What was rejected is not what is wrong with the file.")
@@ -218,8 +232,9 @@ def shown(measured: Iterable[M], names: Sequence[str]) -> list[M]:
 
 
 def write(measured: Sequence[Measured], out: Path | None) -> None:
-    """Write all figures, if they are wanted."""
+    """Write all figures and their plot, if they are wanted."""
     if out is not None:
+        plot(measured, out.with_suffix(".svg"))
         out.write_text(json.dumps([asdict(each) for each in measured], indent=2) + "\n")
 
 

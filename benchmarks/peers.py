@@ -1,12 +1,18 @@
 """Other ways to bring the rows of a file into a PostgreSQL table by a key: `python -m benchmarks.peers`.
 
-They need the extra `bench` (`pip install -e '.[bench]'`). Each gets the file without its bad rows, on the
-server of a service that loaded the same people right before. None of them checks, reports, merges lists or keeps where
-a value came from: what they are measured at is less than what the service does.
+They need the extra `bench` (`pip install -e '.[bench]'`). A Singer target (`target-postgres`, installed in an
+environment of its own with `pipx install meltanolabs-target-postgres`) and `pgloader` (Debian's package) take part
+where they are on the path. Each gets the file without its bad rows, on the server of a service that loaded the same
+people right before. None of them checks, reports, merges lists or keeps where a value came from: what they are
+measured at is less than what the service does.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,11 +25,12 @@ import polars as pl
 import psycopg
 import sqlalchemy as sa
 import typer
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.dialects.postgresql import insert
 
 from benchmarks import generate, loads
-from benchmarks.__main__ import Folder, Json, Mb, shown, write
+from benchmarks.__main__ import Folder, Json, Mb, console, shown, write
 from benchmarks.generate import Generated
 from benchmarks.machine import Measured, circumstances
 from benchmarks.raw_copy import raw_copy
@@ -55,7 +62,7 @@ def measure(*, mb: float, parent: Path | None) -> Iterator[Peer]:
             again = raw_copy(service.url, made.clean)
             with psycopg.connect(make_conninfo(service.url, user="postgres"), autocommit=True) as connection:
                 connection.execute("CREATE DATABASE peers")
-            for name, work in WAYS.items():
+            for name, work in _ways():
                 url = make_conninfo(service.url, user="postgres", dbname="peers")
                 began = time.perf_counter()
                 work(url, made.clean, folder)
@@ -98,8 +105,7 @@ def _rows(path: Path) -> pl.DataFrame:
 
 
 def _dlt(url: str, path: Path, folder: Path) -> None:
-    parts = conninfo_to_dict(url)
-    credentials = f"postgresql://postgres:{parts['password']}@localhost/peers?host={parts['host']}"
+    credentials = _sqlalchemy_url(conninfo_to_dict(url))
     pipeline = dlt.pipeline(
         "peer",
         destination=dlt.destinations.postgres(credentials),
@@ -111,6 +117,10 @@ def _dlt(url: str, path: Path, folder: Path) -> None:
     pipeline.run(
         dlt.resource(batches, name="peer", write_disposition="merge", primary_key=KEY), loader_file_format="csv"
     )
+
+
+def _sqlalchemy_url(parts: dict[str, Any]) -> str:
+    return f"postgresql://postgres:{parts['password']}@localhost/peers?host={parts['host']}"
 
 
 def _engine(url: str) -> sa.Engine:
@@ -135,11 +145,72 @@ def _pandas(url: str, path: Path, _: Path) -> None:
     frame.to_sql("peer", _engine(url), index=False, chunksize=CHUNK)
 
 
+def _singer(url: str, path: Path, folder: Path) -> None:
+    rows = _rows(path)
+    parts = conninfo_to_dict(url)
+    configuration = folder / "target.json"
+    configuration.write_text(
+        json.dumps(
+            {
+                "sqlalchemy_url": _sqlalchemy_url(parts),
+                "default_target_schema": "singer",
+                "add_record_metadata": False,
+                "activate_version": False,
+            }
+        )
+    )
+    schema = {"properties": {name: {"type": ["null", "string"]} for name in rows.columns}}
+    with subprocess.Popen(
+        ["target-postgres", "--config", str(configuration)],
+        env=os.environ | {"TARGET_POSTGRES_LOGLEVEL": "WARNING"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    ) as target:
+        assert target.stdin is not None  # a pipe was asked for
+        first = {"type": "SCHEMA", "stream": "peer", "schema": schema, "key_properties": [KEY]}
+        target.stdin.write(json.dumps(first).encode() + b"\n")
+        for piece in rows.iter_slices(CHUNK):
+            row = pl.struct(pl.all()).struct.json_encode()
+            record = pl.concat_str(pl.lit('{"type":"RECORD","stream":"peer","record":'), row, pl.lit("}"))
+            target.stdin.write("\n".join(piece.select(record).to_series()).encode() + b"\n")
+    if target.returncode:
+        raise RuntimeError("The Singer target failed.")
+
+
+def _pgloader(url: str, path: Path, folder: Path) -> None:
+    names = _rows(path).columns
+    with psycopg.connect(url, autocommit=True) as connection:
+        columns = sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(name)) for name in names)
+        connection.execute(sql.SQL("CREATE TABLE peer ({})").format(columns))
+    parts = conninfo_to_dict(url)
+    command = folder / "peer.load"
+    command.write_text(
+        f"LOAD CSV FROM '{path}' INTO postgresql://postgres@unix:{parts['host']}:{parts.get('port', 5432)}/peers"
+        " TARGET TABLE public.peer"
+        " WITH skip header = 1, fields optionally enclosed by '\"', fields escaped by double-quote,"
+        " fields terminated by ',';\n"
+    )
+    environment = os.environ | {"PGPASSWORD": str(parts.get("password", ""))}
+    subprocess.run(["pgloader", str(command)], env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+PROGRAMS: Final = {"Singer target-postgres, upsert": "target-postgres", "pgloader, append": "pgloader"}
 WAYS: Final[dict[str, Callable[[str, Path, Path], Any]]] = {
     "dlt, Arrow, merge": _dlt,
     "SQLAlchemy Core, upsert": _upsert,
     "pandas to_sql, append": _pandas,
+    "Singer target-postgres, upsert": _singer,
+    "pgloader, append": _pgloader,
 }
+
+
+def _ways() -> Iterator[tuple[str, Callable[[str, Path, Path], Any]]]:
+    """Those that can be measured here; of the others it is said what is missing."""
+    for name, work in WAYS.items():
+        if name in PROGRAMS and shutil.which(PROGRAMS[name]) is None:
+            console.print(f"Left out: {name}, since {PROGRAMS[name]} is not on the path.")
+        else:
+            yield name, work
 
 
 def main(mb: Mb = 20, out: Json = None, folder: Folder = None) -> None:

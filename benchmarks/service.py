@@ -38,6 +38,9 @@ POSTGRES: Final = {
 }
 """Fit for bulk loads on a small machine. What concerns durability stays at PostgreSQL's default: full."""
 
+PROCESSES: Final = 2
+"""As many data-plane processes as the service has unless it is told otherwise."""
+
 START_SECONDS: Final = 120
 LOOK_SECONDS: Final = 0.25
 
@@ -142,8 +145,8 @@ def workshop(parent: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Service]:
-    """Run `python -m ingestd serve` on a new data folder, and remove that in the end."""
+def serving(folder: Path, *, processes: int = PROCESSES) -> Iterator[Service]:
+    """Run `python -m ingestd serve` on a new data folder, with so many data-plane processes; remove it in the end."""
     data, output = folder / "data", folder / "service.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INGESTD_")} | {
         "INGESTD_DATA_DIR": str(data),
@@ -151,6 +154,7 @@ def serving(folder: Path) -> Iterator[Service]:
         "INGESTD_SFTP__PORT": "0",
         "INGESTD_HTTP__REQUESTS_PER_MINUTE": "1000000",
         "INGESTD_METRICS__PORT": "0",
+        "INGESTD_WORKER__PROCESSES": str(processes),
         "INGESTD_EGRESS_ALLOW": json.dumps(["127.0.0.0/8:*"]),
         "INGESTD_DATABASE_SETTINGS": json.dumps(POSTGRES),
         "INGESTD_LOG_LEVEL": "warning",

@@ -30,7 +30,7 @@ def measured(one_for_all, monkeypatch, tmp_path):
     """Run a command, with an account of its own where it would start a service; gives the figures that it wrote."""
 
     @contextmanager
-    def serving(folder):
+    def serving(folder, processes=service.PROCESSES):
         data = folder / "data"
         data.mkdir()
         (data / "blobs").symlink_to(one_for_all.data / "blobs")
@@ -51,6 +51,8 @@ def measured(one_for_all, monkeypatch, tmp_path):
         said = CliRunner().invoke(__main__.app, [*arguments, "--json", str(out)], catch_exceptions=False)
         assert said.exit_code == 0
         figures = json.loads(out.read_text())
+        plot = out.with_suffix(".svg").read_text()
+        assert all(each["variant"] in plot for each in figures)
         assert f"{figures[0]['seconds']}" in said.output
         assert figures[0]["machine"]["processor"] in said.output
         for each in figures:
@@ -64,9 +66,10 @@ def measured(one_for_all, monkeypatch, tmp_path):
 
 
 def test_loads_of_profiles_are_measured_and_their_rejected_rows_compared_with_the_truth(measured):
-    figures = measured("profiles", "--mb", "0.5")
+    figures = measured("profiles", "--mb", "0.5", "--people", "300")
     assert [load["variant"] for load in figures] == ["first", "again", "updates"]
     for load in figures:
+        assert (load["processes"], load["people_before"]) == (2, 300)
         assert load["work"] == "profiles"
         assert load["mb"] == pytest.approx(0.5, rel=0.1)
         assert load["rows_rejected"] == load["truth_rejected"] > 0
