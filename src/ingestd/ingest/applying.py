@@ -156,8 +156,8 @@ def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]
     rows = read_all(Scratch(blobs, keys, checked.folder), checked.parts, checked.buckets)
     with store.autocommitting(job.place.database_url) as reading:
         whose = {"account_id": job.account_id, "segment_id": job.segment_id}
-        buckets = ahead(beside(reading, rows, checked.buckets, **whose))
-        return _figures(apply_segment(raw, buckets, refresh, load=load))
+        buckets = beside(reading, rows, checked.buckets, **whose)
+        return _figures(apply_segment(raw, buckets, refresh, load=load, ahead=ahead))
 
 
 def _put_into_segment(job: Job, checked: Checked, raw: Any, load: Load, *, masked: set[int]) -> dict[str, int]:
@@ -174,7 +174,7 @@ def _put_into_segment(job: Job, checked: Checked, raw: Any, load: Load, *, maske
     whose = {"account_id": job.account_id, "segment_id": job.segment_id}
     with store.autocommitting(job.place.database_url) as reading:
         buckets = (bucket for rows in people for bucket in beside(reading, [rows], 1, **whose))
-        done = apply_segment(raw, buckets, refresh, load=load)
+        done = apply_segment(raw, buckets, refresh, load=load, ahead=ahead)
     return {"entered": done.created}
 
 

@@ -7,7 +7,7 @@ added. So repeating a file writes nothing, and nobody sees a part of a refresh.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -47,14 +47,16 @@ CLOSE: Final = _LASTING.join(
 )
 REMOVE: Final = _LASTING.join(("DELETE FROM segment_members m USING (", ") l WHERE m.ctid = l.place"))
 
+PARTITIONS: Final = """
+SELECT number, members, CASE WHEN removed_at IS NULL THEN value END FROM partitions WHERE segment_id = %(segment)s
+"""
 NEW_PARTITION: Final = """
 INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at)
-SELECT %(id)s, %(account)s, %(segment)s, coalesce(max(number), 0) + 1, %(value)s::text,
+SELECT %(id)s, %(account)s, %(segment)s, %(number)s, %(value)s::text,
     CASE WHEN bool_or(name = %(value)s::text AND removed_at IS NULL) THEN %(value)s::text || ' (' || count(*) + 1 || ')'
          ELSE %(value)s::text END,
     false, 0, %(moment)s
 FROM partitions WHERE segment_id = %(segment)s
-RETURNING number
 """
 
 FINISH: Final = """
@@ -101,8 +103,13 @@ class Refreshed:
     doubled: int = 0
 
 
-def apply_segment(connection: Connection[Any], buckets: Iterable[Bucket], refresh: Refresh, *, load: Load) -> Refreshed:
-    """Bring a segment's members to what a file says, in the caller's transaction; `buckets` cover all hashes."""
+def apply_segment(
+    connection: Connection[Any], buckets: Iterable[Bucket], refresh: Refresh, *, load: Load, ahead: Ahead = iter
+) -> Refreshed:
+    """Bring a segment's members to what a file says, in the caller's transaction; `buckets` cover all hashes.
+
+    `ahead` may read and compare the next bucket while the server writes what the last one changed.
+    """
     names = {"account": load.account_id, "segment": refresh.segment_id}
     with cursor(connection) as cur:
         cur.execute(LOCK_MEMBERS, names)
@@ -113,9 +120,8 @@ def apply_segment(connection: Connection[Any], buckets: Iterable[Bucket], refres
         probe_only(cur)
         cur.execute("CREATE TEMP TABLE gone (hash uuid) ON COMMIT DROP")
         work = _Work(cur, names | {"moment": moment}, SegmentType(kind), refresh, members)
-        erased = _erased(cur, load)
-        for bucket in buckets:
-            work.take(bucket, erased)
+        for bucket in ahead(work.compared(buckets, _erased(cur, load))):
+            work.take(bucket)
         work.finish(load)
     return work.done
 
@@ -129,8 +135,74 @@ def _erased(cur: Cursors, load: Load) -> pl.DataFrame:
     return pl.DataFrame(halves, schema=dict.fromkeys(KEY, pl.UInt64), orient="row")
 
 
+def last_of_each(rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Of each person's rows, in the order of the hashes, the last in the file (D6); and how many it overrode.
+
+    Counted are partitions ("is"), not rows.
+    """
+    if not repeats(rows["high"]):
+        return rows, 0
+    once = rows.sort(*KEY, "row_no").unique(KEY, keep="last", maintain_order=True)
+    return once, rows.select(*KEY, "is").n_unique() - once.height
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What becomes of the members of a range: `entered` and `moved` are rows of the file, `moved` with "was" too."""
+
+    entered: pl.DataFrame
+    moved: pl.DataFrame
+    left: pl.DataFrame
+    unchanged: int
+
+
+def compare(present: pl.DataFrame, wanted: pl.DataFrame) -> Compared:
+    """Who is there ("was") against who is to be ("is"): each person once, and both in the order of the hashes."""
+    if present.is_empty() or wanted.is_empty():
+        return Compared(wanted, wanted.clear().with_columns(was=pl.lit(None, pl.Int16)), present, 0)
+    high, low, was = (present[name].to_numpy() for name in (*KEY, "was"))
+    last = present.height - 1
+    at = np.minimum(np.searchsorted(high, wanted["high"].to_numpy()), last)
+    same = high[at] == wanted["high"].to_numpy()
+    while (before := same & (low[at] < wanted["low"].to_numpy()) & (at < last)).any():  # people whose halves are equal
+        at += before
+        same = high[at] == wanted["high"].to_numpy()
+    same &= low[at] == wanted["low"].to_numpy()
+    stay = np.zeros(present.height, np.bool_)
+    stay[at[same]] = True
+    moved = same & (was[at] != wanted["is"].to_numpy())
+    return Compared(
+        entered=wanted.filter(~same),
+        moved=wanted.filter(moved).with_columns(was=pl.Series(was[at[moved]], dtype=pl.Int16)),
+        left=present.filter(~stay),
+        unchanged=int(np.count_nonzero(same & ~moved)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A bucket and what is to be done in it: `wanted` are its members from now on, each once.
+
+    `erased` and `doubled` count as in `Refreshed`.
+    """
+
+    bucket: Bucket
+    wanted: pl.DataFrame
+    both: Compared
+    erased: int
+    doubled: int
+
+
+Ahead = Callable[[Iterator[Step]], Iterator[Step]]
+"""Gives the same steps; it may make each before it is asked for, in a thread of its own."""
+
+
 class _Work:
-    """One refresh as it goes through the buckets."""
+    """One refresh as it goes through the buckets.
+
+    `compared` and all that it calls leave the transaction alone, so that a thread can compare the next bucket while
+    the server writes what the last one changed.
+    """
 
     def __init__(self, cur: Cursors, names: dict[str, Any], kind: SegmentType, refresh: Refresh, members: int) -> None:
         self.done = Refreshed()
@@ -144,22 +216,44 @@ class _Work:
             "segment_id": names["segment"],
             "valid_from": names["moment"],
         }
-        cur.execute(
-            "SELECT value, number, members FROM partitions WHERE segment_id = %(segment)s AND removed_at IS NULL", names
-        )
-        found = cur.fetchall()
-        self._numbers: dict[str, int] = {value: number for value, number, _ in found}
-        self._members: dict[int, int] = {number: count for _, number, count in found}
+        found = cur.execute(PARTITIONS, names).fetchall()
+        self._numbers: dict[str, int] = {value: number for number, _, value in found if value is not None}
+        self._members: dict[int, int] = {number: count for number, count, value in found if value is not None}
+        self._last_number = max((number for number, _, _ in found), default=0)
+        self._new: list[str] = []
 
-    def take(self, bucket: Bucket, erased: pl.DataFrame) -> None:
+    def compared(self, buckets: Iterable[Bucket], erased: pl.DataFrame) -> Iterator[Step]:
+        """Say of each bucket what is to be done in it."""
+        for bucket in buckets:
+            rows = bucket.rows
+            if rows.is_empty():
+                wanted, skipped, doubled = pl.DataFrame(schema=NOBODY), 0, 0
+            else:
+                rows = rows.with_columns(self._number(rows["partition"]).alias("is"))
+                kept = rows if erased.is_empty() else rows.join(erased, on=KEY, how="anti", maintain_order="left")
+                wanted, doubled = last_of_each(kept)
+                skipped = rows.height - kept.height
+            yield Step(bucket, wanted, compare(bucket.present, wanted), skipped, doubled)
+
+    def _number(self, partitions: pl.Series) -> pl.Series:
+        """The numbers of partitions; one that is new gets the next."""
+        for value in partitions.unique():
+            if value not in self._numbers:
+                self._last_number += 1
+                self._numbers[value] = self._last_number
+                self._new.append(value)
+        return partitions.replace_strict(self._numbers, return_dtype=pl.Int16)
+
+    def take(self, step: Step) -> None:
         """Bring one bucket to what the file says."""
-        wanted = self._wanted(bucket.rows, erased)
-        both = compare(bucket.present, wanted)
+        both, bucket = step.both, step.bucket
         left = both.left.clear() if self._refresh.additive else both.left
         self.done.created += both.entered.height
         self.done.updated += both.moved.height
         self.done.removed += left.height
         self.done.unchanged += both.unchanged + both.left.height - left.height
+        self.done.erased += step.erased
+        self.done.doubled += step.doubled
         if self.done.removed > self._may_leave:
             raise TooManyLeave
         self._end(pl.concat([left, both.moved.select(left.columns)]))
@@ -168,31 +262,7 @@ class _Work:
         if changed or not (bucket.packed or self._refresh.additive):
             unpack(self._cur, self._names, bucket)
             if not self._refresh.additive:
-                pack(self._cur, self._names, bucket, wanted)
-
-    def _wanted(self, rows: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
-        """The rows of who is to be a member, each once, and "is", where. Of a person's rows the last wins (D6)."""
-        if rows.is_empty():
-            return pl.DataFrame(schema=NOBODY)
-        wanted = rows.with_columns(self._number(rows["partition"]).alias("is"))
-        if not erased.is_empty():
-            wanted = wanted.join(erased, on=KEY, how="anti", maintain_order="left")
-            self.done.erased += rows.height - wanted.height
-        if not repeats(wanted["high"]):
-            return wanted
-        once = wanted.sort(*KEY, "row_no").unique(KEY, keep="last", maintain_order=True)
-        self.done.doubled += wanted.select(*KEY, "is").n_unique() - once.height
-        return once
-
-    def _number(self, partitions: pl.Series) -> pl.Series:
-        """The numbers of partitions; one that is new is made."""
-        for value in partitions.unique():
-            if value not in self._numbers:
-                new = self._names | {"id": new_id(), "value": value}
-                row = self._cur.execute(NEW_PARTITION, new).fetchone()
-                assert row is not None  # an aggregate has one row
-                self._numbers[value] = row[0]
-        return partitions.replace_strict(self._numbers, return_dtype=pl.Int16)
+                pack(self._cur, self._names, bucket, step.wanted)
 
     def _end(self, members: pl.DataFrame) -> None:
         if members.is_empty():
@@ -227,42 +297,12 @@ class _Work:
             "moved": done.updated,
         }
         self._cur.execute(FINISH, facts)  # first the segment's row, then the partitions', as all writers do
+        for value in self._new:
+            new = {"id": new_id(), "value": value, "number": self._numbers[value]}
+            self._cur.execute(NEW_PARTITION, self._names | new)
         self._cur.executemany(
             "UPDATE partitions SET members = %s WHERE segment_id = %s AND number = %s",
             [(count, self._names["segment"], number) for number, count in self._members.items()],
         )
         if self._kind is SegmentType.SCD and done.created + done.removed + done.updated:
             self._cur.execute(SNAPSHOT, facts)
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """What becomes of the members of a range: `entered` and `moved` are rows of the file, `moved` with "was" too."""
-
-    entered: pl.DataFrame
-    moved: pl.DataFrame
-    left: pl.DataFrame
-    unchanged: int
-
-
-def compare(present: pl.DataFrame, wanted: pl.DataFrame) -> Compared:
-    """Who is there ("was") against who is to be ("is"): each person once, and both in the order of the hashes."""
-    if present.is_empty() or wanted.is_empty():
-        return Compared(wanted, wanted.clear().with_columns(was=pl.lit(None, pl.Int16)), present, 0)
-    high, low, was = (present[name].to_numpy() for name in (*KEY, "was"))
-    last = present.height - 1
-    at = np.minimum(np.searchsorted(high, wanted["high"].to_numpy()), last)
-    same = high[at] == wanted["high"].to_numpy()
-    while (before := same & (low[at] < wanted["low"].to_numpy()) & (at < last)).any():  # people whose halves are equal
-        at += before
-        same = high[at] == wanted["high"].to_numpy()
-    same &= low[at] == wanted["low"].to_numpy()
-    stay = np.zeros(present.height, np.bool_)
-    stay[at[same]] = True
-    moved = same & (was[at] != wanted["is"].to_numpy())
-    return Compared(
-        entered=wanted.filter(~same),
-        moved=wanted.filter(moved).with_columns(was=pl.Series(was[at[moved]], dtype=pl.Int16)),
-        left=present.filter(~stay),
-        unchanged=int(np.count_nonzero(same & ~moved)),
-    )
