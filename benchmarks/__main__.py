@@ -14,10 +14,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import filters, hostile, latency, listing, lists, loads, scan, segments, small, upload, webhooks
+from benchmarks import (
+    filters,
+    hostile,
+    latency,
+    listing,
+    lists,
+    loads,
+    scaling,
+    scan,
+    segments,
+    small,
+    upload,
+    webhooks,
+)
 from benchmarks.machine import Measured
 from benchmarks.plot import plot
-from benchmarks.service import PROCESSES
 
 app = typer.Typer(help="Measure the service on this machine.", no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console(highlight=False)
@@ -31,7 +43,7 @@ Json = Annotated[
 Folder = Annotated[Path | None, typer.Option(help="Where to keep files and the database meanwhile.")]
 
 LOAD: Final = (
-    "mb", "processes", "people_before", "seconds", "mb_per_s", "rows_per_s", "raw_copy_seconds", "ratio_raw_copy",
+    "mb", "seconds", "mb_per_s", "rows_per_s", "raw_copy_seconds", "ratio_raw_copy",
     "peak_pss_mb", "wal_mb", "rows_rejected", "truth_rejected", "rejected_as_truth",
 )  # fmt: skip
 SCAN: Final = ("mb", "seconds", "cpu_seconds", "raw_copy_seconds", "times_raw_copy", "scan_seconds", "csv_seconds",
@@ -57,18 +69,22 @@ SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
 
 
 @app.command("profiles")
-def measure_profiles(
-    mb: Mb = 200,
-    runs: Runs = 1,
-    processes: Annotated[int, typer.Option(min=1, help="Data-plane processes.")] = PROCESSES,
-    people: Annotated[int, typer.Option(min=0, help="Other people whom the account has before.")] = 0,
+def measure_profiles(mb: Mb = 200, runs: Runs = 1, out: Json = None, folder: Folder = None) -> None:
+    """Load a file of profiles into an empty account, the same file again, then other values of all people."""
+    _judge_loads(loads.measure("profiles", mb=mb, runs=runs, parent=folder), out)
+
+
+@app.command("scaling")
+def measure_scaling(
+    mb: Annotated[list[float] | None, typer.Option(help="Size of a file in million bytes; more than once.")] = None,
+    processes: Annotated[list[int] | None, typer.Option(min=1, help="Data-plane processes; more than once.")] = None,
+    people: Annotated[list[int] | None, typer.Option(min=1, help="People stored before; more than once.")] = None,
     out: Json = None,
     folder: Folder = None,
 ) -> None:
-    """Load a file of profiles into an account, the same file again, then other values of all its people."""
-    _judge_loads(
-        loads.measure("profiles", mb=mb, runs=runs, parent=folder, processes=processes, people_before=people), out
-    )
+    """Load first files of profiles: of several sizes; the first also with other processes, and beside other people."""
+    wanted = scaling.cases(mb=mb or [100, 1000], processes=processes or [1], people=people or [1_000_000])
+    _judge_loads(scaling.measure(wanted, parent=folder), out)
 
 
 @app.command("events")

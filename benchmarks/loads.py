@@ -12,14 +12,11 @@ from typing import Final, Literal
 import psycopg
 
 from benchmarks import generate
-from benchmarks.fill import fill_profiles
 from benchmarks.generate import Generated, Variant
 from benchmarks.machine import Measured, circumstances
 from benchmarks.memory import PeakPss
 from benchmarks.raw_copy import raw_copy
-from benchmarks.service import PROCESSES, Service, Walk, as_truth, client, serving, workshop
-from ingestd.domain import ids
-from ingestd.domain.ids import Prefix
+from benchmarks.service import Service, Walk, as_truth, client, serving, workshop
 
 Work = Literal["profiles", "events"]
 
@@ -35,12 +32,9 @@ class Load(Measured):
 
     `ratio_raw_copy` is `raw_copy_seconds` (of the file without its bad rows) by `seconds`. `peak_pss_mb` is of the
     service and its data-plane processes. `wal_mb` is what PostgreSQL wrote to its log in the seconds. `stages` says
-    where the time went, as a look every quarter of a second saw it. `people_before` are other people whom the account
-    had before the first load.
+    where the time went, as a look every quarter of a second saw it.
     """
 
-    processes: int
-    people_before: int
     seconds: float
     mb_per_s: float
     rows_per_s: int
@@ -55,15 +49,7 @@ class Load(Measured):
     stages: dict[str, float]
 
 
-def measure(
-    work: Work,
-    *,
-    mb: float,
-    runs: int,
-    parent: Path | None,
-    processes: int = PROCESSES,
-    people_before: int = 0,
-) -> Iterator[Load]:
+def measure(work: Work, *, mb: float, runs: int, parent: Path | None) -> Iterator[Load]:
     """Generate the files once; load them, one after the other, into a new service in each run."""
     write = generate.profiles if work == "profiles" else generate.events
     with workshop(parent) as folder:
@@ -73,12 +59,9 @@ def measure(
             if variant == "first":
                 files[AGAIN] = _again(files[variant], folder / f"{AGAIN}.csv")
         for run in range(1, runs + 1):
-            with serving(folder, processes=processes) as service:
-                if people_before:
-                    fill_profiles(service.url, ids.read(Prefix.ACCOUNT, service.account), people_before)
+            with serving(folder) as service:
                 for name, made in files.items():
-                    measured = load(service, work, made, name, run)
-                    yield replace(measured, processes=processes, people_before=people_before)
+                    yield load(service, work, made, name, run)
 
 
 def _again(made: Generated, path: Path) -> Generated:
@@ -99,8 +82,6 @@ def load(service: Service, work: Work, made: Generated, variant: str, run: int) 
         variant=variant,
         mb=round(size / 1e6, 1),
         run=run,
-        processes=PROCESSES,
-        people_before=0,
         seconds=round(walk.seconds, 3),
         mb_per_s=round(size / 1e6 / walk.seconds, 2),
         rows_per_s=round(made.rows / walk.seconds),

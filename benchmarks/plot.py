@@ -17,6 +17,7 @@ _LOAD: Final = {"raw COPY": "raw_copy_seconds", "the service": "seconds"}
 PLOTTED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "profiles": ("seconds", _LOAD),
     "events": ("seconds", _LOAD),
+    "scaling": ("rows a second", {"": "rows_per_s"}),
     "segments": ("seconds", _LOAD),
     "scan": (
         "seconds",
@@ -63,7 +64,7 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
         axes.invert_yaxis()  # the first one comes on top
         axes.margins(x=0.1)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(f"{work}, {mb:,.0f} MB" if mb >= 1 else work)
+        axes.set_title(f"{work}, {mb:,.0f} MB" if mb >= 1 and len({each.mb for each in measured}) == 1 else work)
         axes.set_xlabel(unit)
         if len(shown) > 1:
             figure.legend(loc="outside lower center", ncols=len(shown), frameon=False)

@@ -66,10 +66,9 @@ def measured(one_for_all, monkeypatch, tmp_path):
 
 
 def test_loads_of_profiles_are_measured_and_their_rejected_rows_compared_with_the_truth(measured):
-    figures = measured("profiles", "--mb", "0.5", "--people", "300")
+    figures = measured("profiles", "--mb", "0.5")
     assert [load["variant"] for load in figures] == ["first", "again", "updates"]
     for load in figures:
-        assert (load["processes"], load["people_before"]) == (2, 300)
         assert load["work"] == "profiles"
         assert load["mb"] == pytest.approx(0.5, rel=0.1)
         assert load["rows_rejected"] == load["truth_rejected"] > 0
@@ -79,6 +78,16 @@ def test_loads_of_profiles_are_measured_and_their_rejected_rows_compared_with_th
         assert load["ratio_raw_copy"] == pytest.approx(load["raw_copy_seconds"] / load["seconds"], rel=0.2)
         assert load["peak_pss_mb"] > 100
         assert load["wal_mb"] > 0
+
+
+def test_loads_are_measured_by_size_by_processes_and_by_people_stored_before(measured):
+    figures = measured("scaling", "--mb", "0.1", "--mb", "0.2", "--processes", "2", "--people", "300")
+    assert [load["variant"] for load in figures] == [
+        "0.1 MB, 2 processes, 0 people before",
+        "0.2 MB, 2 processes, 0 people before",
+        "0.1 MB, 2 processes, 300 people before",
+    ]
+    assert all(load["rejected_as_truth"] for load in figures)
 
 
 def test_loads_of_events_are_measured_and_their_rejected_rows_compared_with_the_truth(measured):
