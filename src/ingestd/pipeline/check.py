@@ -247,7 +247,8 @@ class _Batch:
             cells = self._series(column)
             seen = Look(cells)
             self._prepare(column, rules.rewrite(cells, seen.escaped(), rules.escaped))
-            return rules.text(_cell(column), self._meant(column), dollars=seen.dollars)
+            dated = self._prepare(column, rules.dates(cells), "date") if seen.dollars else None
+            return rules.text(_cell(column), self._meant(column), dated)
         if column.type is DataType.PHONE:
             return rules.phone(_cell(column), self._meant(column))
         return _BY_TYPE[column.type](self._meant(column))

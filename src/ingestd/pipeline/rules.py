@@ -161,25 +161,24 @@ def plain_words(cells: pl.Series) -> pl.Series:
     return cells.to_frame("cell").select(pl.coalesce(words, "cell")).to_series()
 
 
-def text(cell: pl.Expr, escaped: pl.Expr, *, dollars: bool) -> Reading:
+def text(cell: pl.Expr, escaped: pl.Expr, dated: pl.Expr | None) -> Reading:
     """A STRING exactly as it stands, or a date if it starts with `$D_` (S94, D21, D55).
 
-    `escaped` is the cell as it stands in JSON; `dollars` says whether any cell of the column has a `$`.
+    `escaped` is the cell as it stands in JSON, `dated` its value as one of `dates`; None says that no cell has a `$`.
     """
     quoted = quote(escaped)
-    if not dollars:
+    if dated is None:
         return Reading(quoted, pl.lit(False), {})
-    dated = date(cell)
-    wrong = cell.str.starts_with(DATE_PREFIX) & dated.value.is_null()
-    return Reading(pl.when(~wrong).then(pl.coalesce(dated.value, quoted)), wrong, {"date_invalid": wrong})
+    wrong = cell.str.starts_with(DATE_PREFIX) & dated.is_null()
+    return Reading(pl.when(~wrong).then(pl.coalesce(dated, quoted)), wrong, {"date_invalid": wrong})
 
 
-def date(cell: pl.Expr) -> Reading:
-    """A date, `$D_` and epoch seconds of the years 1 to 9999, as `{"$D": seconds}` (S94, D55)."""
-    seconds = pl.when(cell.str.contains(_DATE)).then(cell.str.slice(len(DATE_PREFIX))).cast(pl.Int64, strict=False)
-    value = pl.when(seconds >= YEAR_1).then(_dated(seconds))
-    wrong = cell.is_not_null() & value.is_null()
-    return Reading(value, wrong, {"date_invalid": wrong})
+def dates(cells: pl.Series) -> pl.Series:
+    """Dates, `$D_` and epoch seconds of the years 1 to 9999, as `{"$D": seconds}`; null for all else (S94, D55)."""
+    cell, seconds = pl.col("cell"), pl.col("seconds")
+    digits = pl.when(cell.str.contains(_DATE)).then(cell.str.slice(len(DATE_PREFIX)))
+    found = cells.to_frame("cell").select(seconds=digits.cast(pl.Int64, strict=False))
+    return found.select(pl.when(seconds >= YEAR_1).then(_dated(seconds))).to_series()
 
 
 def moment(cell: pl.Expr) -> Reading:
