@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.responses import Response
+from fastapi.routing import iter_route_contexts
 from fastapi.telemetry import TelemetryConfig
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -85,6 +87,7 @@ def create_api(parts: Parts) -> ASGIApp:
     """The application over the given parts of the service."""
     api = routes()
     api.state.parts = parts
+    deque(iter_route_contexts(api.routes), maxlen=0)  # made now: else the first request waits half a second for them
     return Edge(api)
 
 
@@ -117,7 +120,9 @@ def _serve_document(api: FastAPI) -> None:
     one, made = asyncio.Lock(), list[bytes]()
 
     def make() -> bytes:
-        return json.dumps(api.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(api.openapi(), ensure_ascii=False, separators=(",", ":"))
+        api.openapi_schema = None  # the text is enough
+        return text.encode()
 
     async def openapi(_: Request) -> Response:
         async with one:

@@ -62,12 +62,22 @@ async def _run(ground: Base, roles: list[Role], first: tuple[str, str] | None) -
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, stop.set)
     async with running(ground, roles) as app:
-        gc.freeze()  # what is here stays: to look through it for garbage would hold up each request of the moment
+        _collect_seldom()
         typer.echo(f"ingestd is ready: {', '.join(_places(app))}")
         if first is not None and app.sftp_door and app.http_port:
             typer.echo(_welcome(app, *first))
         await stop.wait()
         typer.echo("stopping")
+
+
+def _collect_seldom() -> None:
+    """Keep the garbage collector from holding up requests: it need not look at what is here, since that stays.
+
+    It comes when so many new objects are alive, about as many as a large page of a list takes; by default, ten times
+    within one.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def _places(app: App) -> list[str]:

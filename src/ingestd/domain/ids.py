@@ -12,6 +12,9 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES: Final = {char: value for value, char in enumerate(_ALPHABET)}
 _LENGTH: Final = 26
 _BITS: Final = 128
+_PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
+_SHIFTS: Final = range(5 * (_LENGTH - 2), -1, -10)
+"""Two characters at a time: pages of a list hold hundreds of ids."""
 
 
 class Prefix(StrEnum):
@@ -43,11 +46,7 @@ class Prefix(StrEnum):
 def encode(value: UUID) -> str:
     """Write a UUID as 26 characters, most significant first."""
     number = value.int
-    chars = []
-    for _ in range(_LENGTH):
-        number, digit = divmod(number, 32)
-        chars.append(_ALPHABET[digit])
-    return "".join(reversed(chars))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 def decode(text: str) -> UUID | None:

@@ -14,6 +14,7 @@ from uuid import UUID
 import psycopg
 import uuid_utils
 from psycopg.pq import PipelineStatus, TransactionStatus
+from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -94,6 +95,7 @@ def async_engine(url: str, *, pool_size: int = 20) -> AsyncEngine:
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,
+        json_deserializer=from_json,  # a quarter of the time of json.loads, and lists read thousands
     )
     event.listen(opened.sync_engine, "checkin", _discard_unless_idle)
     return opened
@@ -138,4 +140,5 @@ def engine(url: str, *, pool_size: int = 5, settings: Mapping[str, str] | None =
         max_overflow=10,
         pool_pre_ping=True,
         hide_parameters=True,
+        json_deserializer=from_json,  # a quarter of the time of json.loads, and lists read thousands
     )
