@@ -15,7 +15,8 @@ from ingestd.domain.plan import Mode, Target
 from ingestd.ingest.checking import TWO_PEOPLE, report_again
 from ingestd.ingest.work import LEAVE, MERGE, REFRESH, SEGMENT, Checked, Job, Rehearsed, Scratch, engine, means
 from ingestd.pipeline.ahead import ahead
-from ingestd.pipeline.fold import fold, fold_events
+from ingestd.pipeline.digest import digests
+from ingestd.pipeline.fold import fold_events, fold_some, in_order
 from ingestd.pipeline.parts import identifiers, members, read, read_all
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.seal import seal
@@ -125,14 +126,16 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
             named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
             figures.update(_figures(apply_events(raw, events, people, named, load=load)))
         return dict(figures)
-    rows = gathered(batches(folder, part))
+    rows = in_order(gathered(batches(folder, part)))
     named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
     names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
     sealed, kinds = seal(rows, attributes.personal(connection, job.account_id), keys)
-    changes = fold(sealed, started, sealed=kinds)
-    applied = apply_profiles(raw, changes, named, names=names, load=load)
+    people = digests(sealed)
+
+    changes = partial(fold_some, sealed, started=started, sealed=kinds)
+    applied = apply_profiles(raw, people, changes, named, names=names, load=load)
     if job.source is not None:
-        more = enter(raw, changes["id"], named, kept=names.attributes, source=job.source, load=load)
+        more = enter(raw, people["id"], named, kept=names.attributes, source=job.source, load=load)
         applied = replace(applied, updated=applied.updated + more, unchanged=applied.unchanged - more)
     return _figures(applied)
 

@@ -49,7 +49,7 @@ def fold(rows: pl.DataFrame, started: int | None = None, *, sealed: Collection[i
     `started`, the time in epoch seconds when the ingestion started (D55). Identifiers of the kinds `sealed` are JSON
     text (`pipeline.seal`).
     """
-    rows = rows.sort("id", "row_no")
+    rows = in_order(rows)
     people = _People(rows["id"])
     ts = people.last(rows["ts"])
     attributes = {name: _attribute(people, rows, name) for name in _names(rows, "a:")}
@@ -74,6 +74,22 @@ def fold(rows: pl.DataFrame, started: int | None = None, *, sealed: Collection[i
     )
 
 
+def fold_some(
+    rows: pl.DataFrame, ids: pl.Series, started: int | None = None, *, sealed: Collection[int] = ()
+) -> pl.DataFrame:
+    """Fold the rows of some people only, given by their ids; the rows are in order."""
+    if rows["id"].rle_id().last() != ids.len() - 1:
+        rows = rows.filter(pl.col("id").is_in(ids.implode()))
+    return fold(rows, started, sealed=sealed)
+
+
+def in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows by person ("id") and then by their place in the file ("row_no")."""
+    person, place = pl.col("id"), pl.col("row_no")
+    behind = (person < person.shift()) | ((person == person.shift()) & (place < place.shift()))
+    return rows.sort("id", "row_no") if rows.select(behind.any()).item() else rows
+
+
 def _counted(people: _People, rows: pl.DataFrame) -> pl.Series:
     """How many rows each person had, those included that were dropped already (`pipeline.shorten`)."""
     if "n" not in rows.columns:
@@ -88,7 +104,7 @@ def fold_events(rows: pl.DataFrame, started: int) -> tuple[pl.DataFrame, pl.Data
     An event has "id" (the profile's), "row_no", "name", "ts" and "properties" (a JSON object), in the order of people
     and then of the file.
     """
-    rows = rows.sort("id", "row_no")
+    rows = in_order(rows)
     properties = _json_object({name: rows[f"a:{name}"] for name in _names(rows, "a:")}, rows.height).fill_null("{}")
     events = rows.select(
         "id", "row_no", pl.col("event_name").alias("name"), pl.col("ts").fill_null(started), properties=properties

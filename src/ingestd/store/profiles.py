@@ -35,7 +35,8 @@ class Profile(Base):
     `attributes` {name: value, list of values, {"$D": epoch seconds} or {"$E": token}}; `preferences` {name: boolean};
     `identifiers` {kind: [values]}. `origin` is the number (`ingestions.seq`) of the ingestion that made the row,
     `origins` {attribute: seq of the one that last changed or deleted it}, null while that is `origin` for all.
-    `last_ts` (epoch seconds) came with the last change.
+    `last_ts` (epoch seconds) came with the last change. `digest` is that of the rows of a file that changed it last
+    (`pipeline.digest`); whoever changes it otherwise sets that null.
     """
 
     __tablename__ = "profiles"
@@ -51,6 +52,7 @@ class Profile(Base):
     last_ts: Mapped[int | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    digest: Mapped[int | None]
 
 
 class ProfileAlias(Base):

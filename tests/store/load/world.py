@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import polars as pl
 import psycopg
 
+from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import fold, fold_events
 from ingestd.pipeline.parts import PartWriter, identifiers, kinds_of, read, rewrite
 from ingestd.pipeline.resolve import resolve
@@ -95,7 +96,11 @@ class Account:
             [column[2:] for column in part.columns if column.startswith("a:")],
             [column[2:] for column in part.columns if column.startswith("o:")],
         )
-        return apply_profiles(self.connection, fold(part), named, names=names, load=load)
+
+        def changes(ids: pl.Series) -> pl.DataFrame:
+            return fold(part.filter(pl.col("id").is_in(ids.implode())))
+
+        return apply_profiles(self.connection, digests(part), changes, named, names=names, load=load)
 
     def _append(self, part: pl.DataFrame, load: Load) -> Applied:
         """Append events in groups of two rows, as those of a part of very many rows are."""

@@ -28,7 +28,12 @@ def apply_events(
 
     `events` and `people` are what `pipeline.fold.fold_events` gives.
     """
-    of_people = apply_profiles(connection, people, identifiers, names=Names(), load=load)
+    who = people.select("id", "rows", digest=pl.lit(None, pl.Int64))
+
+    def changes(ids: pl.Series) -> pl.DataFrame:
+        return people if ids.len() == people.height else people.filter(pl.col("id").is_in(ids.implode()))
+
+    of_people = apply_profiles(connection, who, changes, identifiers, names=Names(), load=load)
     with cursor(connection) as cur:
         if of_people.erased:
             events = events.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")

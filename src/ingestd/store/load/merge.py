@@ -38,7 +38,7 @@ WITH pair AS (
             SELECT coalesce(jsonb_object_agg(key, list_edit(s.identifiers -> key, NULL, value)), '{}')
             FROM jsonb_each(pair.identifiers)
         ),
-        updated_at = %(now)s
+        updated_at = %(now)s, digest = NULL
     FROM pair WHERE s.account_id = %(account)s AND s.profile_id = pair.profile_id
     RETURNING s.profile_id
 ), gone AS (

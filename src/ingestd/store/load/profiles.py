@@ -1,14 +1,15 @@
 """Changes of people go into `profiles`, one part in one transaction (S97 to S104, D48, D54, D55).
 
-What is new goes by COPY straight into its slice. What is stored is staged, and updated by one statement that computes
-the new values of a row once, compares them and writes only what changed, so that repeating a file writes nothing.
-(MERGE would compute them in its condition and again in its SET, which took half as long again.)
+Whoever was last changed by the very same rows, which a digest tells, is as the file says already, and looked at no
+further. Who is new goes by COPY straight into the slice. Others who are stored are staged, and updated by one statement
+that computes the new values of a row once, compares them and writes only what changed, so that repeating a file writes
+nothing. (MERGE would compute them in its condition and again in its SET, which took half as long again.)
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,9 +32,9 @@ from ingestd.store.load.stage import (
     lock_slices,
     partition,
     place,
-    probe_only,
     slices,
 )
+from ingestd.store.load.stored import with_stored
 
 FIELDS: Final[dict[str, Field]] = {
     "profile_id": "uuid",
@@ -41,6 +42,7 @@ FIELDS: Final[dict[str, Field]] = {
     "attributes": "jsonb",
     "preferences": "jsonb",
     "identifiers": "jsonb",
+    "digest": "bigint",
 }
 STAGED: Final[dict[str, Field]] = {
     "profile_id": "uuid",
@@ -51,6 +53,7 @@ STAGED: Final[dict[str, Field]] = {
     "deleted": "text",
     "added": "jsonb",
     "removed": "jsonb",
+    "digest": "bigint",
 }
 ALIASES: Final[dict[str, Field]] = {"kind": "smallint", "hash": "uuid", "profile_id": "uuid"}
 AT_ONCE: Final = 32
@@ -59,35 +62,34 @@ AT_ONCE: Final = 32
 STAGE: Final = """
 CREATE TEMP TABLE stage (
     profile_id uuid, ts bigint, identifiers jsonb, preferences jsonb,
-    assigned jsonb, deleted text, added jsonb, removed jsonb
+    assigned jsonb, deleted text, added jsonb, removed jsonb, digest bigint
 ) ON COMMIT DROP
 """
 
 UPDATE: Final = """
 WITH computed AS MATERIALIZED (
-    SELECT s.profile_id, s.ts, t.ctid AS place,
+    SELECT s.profile_id, s.ts, s.digest, t.ctid AS place,
         nullif(CASE WHEN s.added IS NULL AND s.removed IS NULL THEN {assigned} ELSE {edited} END, t.attributes)
             AS attributes,
         CASE WHEN NOT t.preferences @> s.preferences THEN t.preferences || s.preferences END AS preferences,
         CASE WHEN NOT t.identifiers @> s.identifiers THEN t.identifiers || (
             SELECT jsonb_object_agg(key, list_edit(t.identifiers -> key, NULL, value)) FROM jsonb_each(s.identifiers)
         ) END AS identifiers
-    FROM stage s LEFT JOIN {slice} t ON t.account_id = %(account)s AND t.profile_id = s.profile_id
+    FROM stage s JOIN {slice} t ON t.account_id = %(account)s AND t.profile_id = s.profile_id
     WHERE s.profile_id BETWEEN %(first)s AND %(last)s
 ), written AS (
     UPDATE {slice} t SET
         attributes = coalesce(c.attributes, t.attributes), preferences = coalesce(c.preferences, t.preferences),
         identifiers = coalesce(c.identifiers, t.identifiers),
         origins = CASE WHEN c.attributes IS NULL THEN t.origins ELSE coalesce(t.origins, '{{}}') || {origins} END,
-        last_ts = coalesce(c.ts, t.last_ts), updated_at = %(now)s
+        last_ts = coalesce(c.ts, t.last_ts), updated_at = %(now)s, digest = c.digest
     FROM computed c WHERE t.ctid = c.place AND coalesce(c.attributes, c.preferences, c.identifiers) IS NOT NULL
     RETURNING 1
 )
-SELECT NULL, NULL, count(*) FROM written
-UNION ALL SELECT replace(profile_id::text, '-', ''), place IS NULL, 0 FROM computed
-WHERE place IS NULL OR identifiers IS NOT NULL
+SELECT NULL, count(*) FROM written
+UNION ALL SELECT replace(profile_id::text, '-', ''), 0 FROM computed WHERE identifiers IS NOT NULL
 """
-"""Gives the new ones and those with a new identifier, and in the first row how many were written.
+"""Gives those with a new identifier, and in the first row how many were written.
 
 What stays as it is, is null in `computed`. A row is found again by its place: safe under the lock of its slice.
 """
@@ -117,6 +119,10 @@ TOGETHER: Final = 6
 """Of so many attributes the new origins are made beforehand, one JSON text for each way in which they can change."""
 
 
+Changes = Callable[[pl.Series], pl.DataFrame]
+"""Gives what `pipeline.fold.fold` makes of the rows of some people, given by their sorted ids."""
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """How many people a part created, updated and left as they were, and how many rows it skipped (T115)."""
@@ -136,51 +142,61 @@ class Names:
 
 
 def apply_profiles(
-    connection: Connection[Any], changes: pl.DataFrame, identifiers: Identifiers, *, names: Names, load: Load
+    connection: Connection[Any],
+    people: pl.DataFrame,
+    changes: Changes,
+    identifiers: Identifiers,
+    *,
+    names: Names,
+    load: Load,
 ) -> Applied:
     """Apply the folded changes of a part's people in the caller's transaction.
 
-    `changes` is what `pipeline.fold.fold` gives.
+    `people` is what `pipeline.digest.digests` gives; its "digest" is null where nothing is to be known again.
     """
-    if changes.is_empty():
-        return Applied()
     with cursor(connection) as cur:
-        numbers = slices(changes["id"])
+        numbers = slices(people["id"])
         lock_slices(cur, load.account_id, numbers)
-        rows, people = _rows_folded(changes), changes.height
-        changes = changes.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")
-        skipped = rows - _rows_folded(changes)
-        if changes.is_empty():
+        rows, count = _rows_folded(people), people.height
+        people = people.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")
+        skipped = rows - _rows_folded(people)
+        if people.is_empty():
             return Applied(erased=skipped)
-        target = place("profiles", numbers)
-        new, named, updated = changes["id"], changes["id"].clear(), 0
-        if _any_stored(cur, target, changes["id"], load):
-            probe_only(cur)
-            new, named, updated = _update(cur, changes, names, load)
-        fresh = changes if new.len() == changes.height else changes.filter(pl.col("id").is_in(new.implode()))
+        people = with_stored(cur, people, load)
+        rest = people.filter((pl.col("digest") != pl.col("stored")).fill_null(value=True))
+        if rest.is_empty():
+            return Applied(unchanged=people.height, erased=skipped)
+        changed = _with_digest(changes(rest["id"]), rest["digest"])
+        is_new = rest["stored"].is_null()
+        new, named, updated = rest["id"].filter(is_new), rest["id"].clear(), 0
+        if new.len() < rest.height:
+            named, updated = _update(cur, changed.filter(~is_new), names, load)
         constants: dict[str, Constant] = {
             "account_id": load.account_id,
             "origin": load.seq,
             "created_at": load.now,
             "updated_at": load.now,
         }
-        copy(cur, target, _rows(fresh), FIELDS, constants)
+        copy(cur, place("profiles", numbers), _rows(changed.filter(is_new)), FIELDS, constants)
         if new.len() or named.len():
             found = identifiers()
-            if new.len() < people:
+            if new.len() < count:
                 found = found.filter(pl.col("id").is_in(pl.concat([new, named]).implode()))
             _add_names(cur, found, new=new, named=named, load=load)
-    return Applied(new.len(), updated, changes.height - new.len() - updated, skipped)
+    return Applied(new.len(), updated, people.height - new.len() - updated, skipped)
 
 
-def _any_stored(cur: Cursors, target: sql.Identifier, ids: pl.Series, load: Load) -> bool:
-    """Whether anybody of the account is stored in the range of some sorted ids."""
-    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE account_id = %s AND profile_id BETWEEN %s AND %s)")
-    return cur.execute(query.format(target), (load.account_id, ids[0], ids[-1])).fetchall() == [(True,)]
+def _with_digest(changes: pl.DataFrame, digest: pl.Series) -> pl.DataFrame:
+    """Changes with the digests of their people; none where a second time would not do the same as nothing.
+
+    A value that is removed and added goes to the end of its list, and so may past others that were added with it.
+    """
+    moves = pl.col("added").is_not_null() & pl.col("removed").is_not_null()
+    return changes.with_columns(digest=pl.when(~moves).then(digest))
 
 
-def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tuple[pl.Series, pl.Series, int]:
-    """Update those who are stored. Gives the ids of those who are not, of those who got an identifier, and a count."""
+def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tuple[pl.Series, int]:
+    """Update those who are stored. Gives the ids of those who got an identifier, and how many were written."""
     cur.execute(STAGE)
     deleted = pl.concat_str(
         pl.lit("{"), pl.col("deleted").str.strip_prefix("[").str.strip_suffix("]"), pl.lit("}")
@@ -193,17 +209,15 @@ def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tu
     parts = {"assigned": sql.SQL(ASSIGNED), "edited": edited, "origins": origins}
     parameters |= {"account": load.account_id, "now": load.now}
     parameters |= {f"list{n}": name for n, name in enumerate(names.lists)}
-    new: list[str] = []
     named: list[str] = []
     updated = 0
     for number in slices(changes["id"]):
         bounds = {"first": UUID(int=number << 124), "last": UUID(int=(number + 1 << 124) - 1)}
         query = sql.SQL(UPDATE).format(slice=partition("profiles", number), **parts)
-        (*_, written), *found = cur.execute(query, parameters | bounds).fetchall()
+        (_, written), *found = cur.execute(query, parameters | bounds).fetchall()
         updated += written
-        new += [id_ for id_, is_new, _ in found if is_new]
-        named += [id_ for id_, is_new, _ in found if not is_new]
-    return pl.Series(new, dtype=pl.String), pl.Series(named, dtype=pl.String), updated
+        named += [id_ for id_, _ in found]
+    return pl.Series(named, dtype=pl.String), updated
 
 
 def _origins(names: Sequence[str], seq: int) -> tuple[sql.Composable, dict[str, object]]:
@@ -232,8 +246,8 @@ def _text(parameter: str) -> sql.Composable:
     return sql.SQL("{}::text").format(sql.Placeholder(parameter))
 
 
-def _rows_folded(changes: pl.DataFrame) -> int:
-    return int(changes["rows"].sum())
+def _rows_folded(people: pl.DataFrame) -> int:
+    return int(people["rows"].sum())
 
 
 def _rows(changes: pl.DataFrame) -> pl.DataFrame:
@@ -241,7 +255,7 @@ def _rows(changes: pl.DataFrame) -> pl.DataFrame:
     none = pl.col("assigned") == "{}"
     both = pl.concat_str(pl.col("assigned").str.strip_suffix("}"), pl.lit(","), pl.col("added").str.strip_prefix("{"))
     attributes = pl.when(pl.col("added").is_null()).then("assigned").when(none).then("added").otherwise(both)
-    return changes.select("preferences", "identifiers", profile_id="id", last_ts="ts", attributes=attributes)
+    return changes.select("preferences", "identifiers", "digest", profile_id="id", last_ts="ts", attributes=attributes)
 
 
 def _add_names(cur: Cursors, identifiers: pl.DataFrame, *, new: pl.Series, named: pl.Series, load: Load) -> None:

@@ -35,7 +35,8 @@ ORDER BY profile_id LIMIT %(batch)s
 
 CHANGE: Final = """
 UPDATE {slice} t SET
-    attributes = t.attributes || s.attributes::jsonb, identifiers = t.identifiers || s.identifiers::jsonb
+    attributes = t.attributes || s.attributes::jsonb, identifiers = t.identifiers || s.identifiers::jsonb,
+    digest = NULL
 FROM unnest(%(ids)s::uuid[], %(attributes)s::text[], %(identifiers)s::text[]) AS s (id, attributes, identifiers)
 WHERE t.account_id = %(account)s AND t.profile_id = s.id
 """

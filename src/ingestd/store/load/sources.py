@@ -51,7 +51,7 @@ WITH owned AS (
         attributes = t.attributes - gone.names,
         origins = coalesce(t.origins, '{{}}')
             || (SELECT jsonb_object_agg(name, %(seq)s) FROM unnest(gone.names) AS name),
-        updated_at = %(now)s
+        updated_at = %(now)s, digest = NULL
     FROM gone WHERE t.account_id = %(account)s AND t.profile_id = gone.profile_id
     RETURNING gone.touched
 )

@@ -1,0 +1,79 @@
+"""Whoever was last changed by the very same rows is left alone without another look, and nobody else."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from tests.store.load import world
+from tests.store.load.world import frame
+
+from ingestd.domain.column import OPERATION_CODES, Operation
+from ingestd.pipeline.fold import fold
+from ingestd.store.load import merge, sealing, sources, stored
+
+ROWS = [{"k1": f"user {number}", "k2": f"x{number}", "a:Name": f'"n{number}"'} for number in range(40)]
+NAMES = {"a:Name": pl.String}
+
+
+@pytest.fixture
+def folded(monkeypatch):
+    """How many people were folded, file by file."""
+    counts = []
+
+    def counting(rows):
+        changes = fold(rows)
+        counts.append(changes.height)
+        return changes
+
+    monkeypatch.setattr(world, "fold", counting)
+    return counts
+
+
+@pytest.mark.rule("S97", "S103")
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("crowd", [1, 2, 100])
+@pytest.mark.parametrize("at_once", [7, 1000])
+def test_who_comes_again_is_known_by_range_or_one_by_one(account, folded, monkeypatch, few, crowd, at_once):
+    for name, value in {"FEW": few, "CROWD": crowd, "AT_ONCE": at_once}.items():
+        monkeypatch.setattr(stored, name, value)
+    account.push(frame(ROWS, **NAMES))
+    some = [*ROWS[:9], ROWS[9] | {"a:Name": '"other"'}, {"k1": "new", "a:Name": '"n"'}]
+    found = account.push(frame(some, **NAMES))
+    assert (found["created"], found["updated"], found["unchanged"]) == (1, 1, 9)
+    assert folded == [40, 2]
+    assert account.people()["user 9"] == {"Name": "other"}
+
+
+@pytest.mark.rule("S97", "S103")
+def test_who_was_changed_otherwise_since_is_changed_back(account, folded):
+    account.push(frame(ROWS[:1], **NAMES))
+    account.push(frame([ROWS[0] | {"a:Name": '"other"'}], **NAMES))
+    assert account.push(frame(ROWS[:1], **NAMES))["updated"] == 1
+    account.connection.execute("DELETE FROM profiles WHERE account_id = %s", (account.id,))
+    assert account.push(frame(ROWS[:1], **NAMES))["created"] == 1
+    assert folded == [1, 1, 1, 1]
+
+
+@pytest.mark.rule("S98", "S100")
+def test_a_value_that_moves_in_its_list_moves_again(account):
+    add, remove = OPERATION_CODES[Operation.ADD], OPERATION_CODES[Operation.REMOVE]
+    edits = [('"a"', remove), ('"a"', add), ('"b"', add)]
+    rows = frame([{"k1": "ann", "a:L": v, "o:L": o} for v, o in edits], **{"a:L": pl.String, "o:L": pl.Int8})
+    assert account.push(rows)["created"] == 1
+    assert account.people()["ann"] == {"L": ["a", "b"]}
+    assert account.push(rows)["updated"] == 1
+    assert account.people()["ann"] == {"L": ["b", "a"]}
+
+
+@pytest.mark.rule("D54")
+def test_people_who_were_merged_are_not_known_by_what_they_were(account):
+    one, other = [{"k1": "ann", "k2": "x"}], [{"k3": "y"}]
+    account.push(frame(one))
+    account.push(frame(other))
+    assert account.push(frame([{"k1": "ann", "k3": "y"}]))["merged"] == 1
+    assert account.rows("SELECT digest FROM profiles WHERE account_id = %s") == [(None,)]
+
+
+@pytest.mark.parametrize("statement", [merge.MERGE, sources.FORGET, sealing.CHANGE])
+def test_whoever_else_writes_people_takes_their_digest_away(statement):
+    assert "digest = NULL" in statement
