@@ -28,7 +28,8 @@ def apply_events(
 
     `events` and `people` are what `pipeline.fold.fold_events` gives.
     """
-    who = people.select("id", "rows", digest=pl.lit(None, pl.Int64))
+    digests = people["identifiers"].hash() | 1  # never 0, which stands for none
+    who = people.select("id", "rows", digest=digests.reinterpret(signed=True))
 
     def changes(ids: pl.Series) -> pl.DataFrame:
         return people if ids.len() == people.height else people.filter(pl.col("id").is_in(ids.implode()))

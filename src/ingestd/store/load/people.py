@@ -8,10 +8,14 @@ from queue import SimpleQueue
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 from psycopg import Connection, sql
+from psycopg.rows import tuple_row
 
+from ingestd.store.load.binary import from_digits
 from ingestd.store.load.stage import Cursors, copy, cursor, place, probe_only, slices
+from ingestd.store.load.stored import AT_ONCE, CROWD, FEW
 
 MOVED: Final = """
 SELECT a.hash, t.profile_id FROM asked a
@@ -26,6 +30,19 @@ LEFT JOIN profile_redirects r ON r.account_id = %(account)s AND r.profile_id = c
 WHERE coalesce(r.survivor_id, t.profile_id) <> a.id
 """
 """The same for an account in which people were merged."""
+
+RANGE: Final = """
+SELECT string_agg(uuid_send(hash) || uuid_send(profile_id), '') FROM (
+    SELECT hash, profile_id FROM {}
+    WHERE account_id = %(account)s AND kind = %(kind)s AND hash BETWEEN %(first)s AND %(last)s LIMIT %(most)s
+) AS found
+"""
+"""All identifiers of a kind in a range, in one value: a fraction of what it costs to look each of them up."""
+
+HALVES: Final = ("high", "low", "first", "second")
+"""What it is made of: the halves of a hash, and of an id."""
+
+ROW: Final = np.dtype([(half, ">u8") for half in HALVES])
 
 _NONE = pl.DataFrame(schema={"hash": pl.String, "id": pl.String})
 
@@ -49,7 +66,40 @@ class KnownPeople:
     def moved(self, asked: pl.DataFrame) -> pl.DataFrame:
         """Of the identifiers asked ("kind", "hash", "id"), those stored for another person than "id": "hash", "id"."""
         asked = asked.filter(pl.col("kind").is_in(self.kinds(asked["kind"].unique())))
-        return self._answer(asked, "profile_aliases", REDIRECTED if self._redirects else MOVED)
+        if self._redirects:
+            return self._answer(asked, "profile_aliases", REDIRECTED)
+        answers = [_NONE]
+        for of_kind in asked.partition_by("kind"):
+            some = of_kind.sort("hash") if of_kind.height > AT_ONCE else of_kind
+            answers += map(self._moved, some.iter_slices(AT_ONCE))
+        return pl.concat(answers)
+
+    def _moved(self, asked: pl.DataFrame) -> pl.DataFrame:
+        """The same of identifiers of one kind."""
+        stored = self._in_range(asked) if asked.height > FEW else None
+        if stored is None:
+            return self._answer(asked, "profile_aliases", MOVED)
+        halves = np.hstack([from_digits(asked[name]).view(">u8") for name in ("hash", "id")]).astype(np.uint64).T
+        found = asked.select("hash", **dict(zip(HALVES, halves, strict=True))).join(
+            stored, on=["high", "low"], suffix="_is"
+        )
+        found = found.filter((pl.col("first") != pl.col("first_is")) | (pl.col("second") != pl.col("second_is")))
+        persons = found.select("first_is", "second_is").to_numpy().astype(">u8").tobytes().hex()
+        ids = [persons[at : at + 32] for at in range(0, len(persons), 32)]
+        return pl.DataFrame({"hash": found["hash"], "id": ids}, schema=_NONE.schema)
+
+    def _in_range(self, asked: pl.DataFrame) -> pl.DataFrame | None:
+        """What is stored in the range of some identifiers, by halves of hash and id; None where that is far more."""
+        most = CROWD * asked.height
+        names = {"account": self._account, "kind": asked["kind"][0], "most": most}
+        names |= {"first": asked["hash"].min(), "last": asked["hash"].max()}
+        with self._cursor() as cur, cur.connection.transaction():
+            probe_only(cur)
+            query = sql.SQL(RANGE).format(place("profile_aliases", slices(asked["hash"])))
+            with cur.connection.cursor(binary=True, row_factory=tuple_row) as binary:
+                ((packed,),) = binary.execute(query, names).fetchall()
+        rows = np.frombuffer(packed or b"", ROW)
+        return pl.DataFrame({half: rows[half].astype(np.uint64) for half in HALVES}) if len(rows) < most else None
 
     def founders(self, asked: pl.DataFrame) -> pl.DataFrame:
         """Of the identifiers asked ("kind", "hash", "id"), those whose hash is the id of a stored person: "hash"."""
