@@ -103,6 +103,7 @@ class _Starting:
     stack: AsyncExitStack
     metrics: Metrics
     checks: dict[str, Check] = field(default_factory=dict)
+    pool: Pool | None = None
 
     def __post_init__(self) -> None:
         self.settings = self.ground.settings
@@ -142,8 +143,7 @@ class _Starting:
         for channel in (self._posting(), self._mailing()):
             outbox = Outbox(url=ground.database_url, sessions=self.sessions, channel=channel, clock=store.utc_now)
             self._run(outbox.run)
-        pool = Pool(settings.processes, threads=settings.processes)
-        pool.warm(applying.warm)
+        self.pool = pool = Pool(settings.processes, threads=settings.processes, warm=applying.warm)
         flow = Flow(
             sql=self.sql,
             pool=pool,
@@ -215,7 +215,10 @@ class _Starting:
         return SftpAddress(host, port, door.fingerprints, door.host_keys)
 
     async def start_http(self, sftp: SftpAddress | None, *, with_api: bool) -> App:
-        """Open the operator's port and the HTTP door; they close first, and end the streams that are open."""
+        """Open the operator's port and the HTTP door; they close first, and end the streams that are open.
+
+        Whoever is let in finds data-plane processes that can begin: the first file is as quick as the next.
+        """
         settings = self.settings
         http = settings.http
         parts = Parts(
@@ -227,15 +230,18 @@ class _Starting:
             checks=checks.all_of(self.checks),
         )
         operations = create_operations(parts, partial(exposition, self.metrics, self.sql))
+        api = create_api(parts) if with_api else None
+        if self.pool is not None:
+            await asyncio.to_thread(self.pool.run, applying.warm)
         operations_port = await self.stack.enter_async_context(
             serving(operations, settings.metrics.host, settings.metrics.port)
         )
         app = App(settings, self.ground.database_url, self.intake, operations_port, None, sftp)
-        if not with_api:
+        if api is None:
             return app
         port = await self.stack.enter_async_context(
             serving(
-                create_api(parts),
+                api,
                 http.host,
                 http.port,
                 stopping=parts.stopping,

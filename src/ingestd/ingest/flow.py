@@ -270,7 +270,7 @@ class Flow:
             self.jobs.fan_out(job.ingestion_id, list(units))
             self._await_parts(job, checked)
         else:  # to queue the parts of a file this small takes longer than other replicas would save
-            with ThreadPoolExecutor(self.settings.processes, "apply") as hands:
+            with ThreadPoolExecutor(2 * self.settings.processes, "apply") as hands:  # while some settle, others begin
                 parts = [hands.submit(copy_context().run, self.apply_part, job.ingestion_id, unit) for unit in units]
             for part in parts:
                 part.result()
@@ -281,7 +281,7 @@ class Flow:
             if not units.keys() <= applied.keys():
                 return None
         lost = [part for unit, parts in units.items() if "lost" in applied[unit] for part in parts]
-        if job.replaces and not checked.returned:
+        if job.replaces and not checked.returned and checked.leaving:
             if lost:
                 checked = checked.model_copy(update={"warnings": [*checked.warnings, NOBODY_LEFT]})
             else:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -57,14 +58,19 @@ class PoolClosed(IngestdError):
 
 
 class Pool:
-    """A small pool of processes; `run` may be called from any thread."""
+    """A small pool of processes; `run` may be called from any thread.
 
-    def __init__(self, processes: int, *, threads: int) -> None:
+    Each process begins with `warm`, and so has imported what that needs before it takes a task: Pebble's processes take
+    theirs one at a time, and whoever had to import at its task would keep the others waiting.
+    """
+
+    def __init__(self, processes: int, *, threads: int, warm: Callable[[], None]) -> None:
         os.environ |= ALLOCATION | {"POLARS_MAX_THREADS": str(threads)}
-        self._processes = processes
+        self._new = partial(_new, processes, warm)
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._pool = _new(processes)
+        self._pool = self._new()
+        self._whole()  # starts the processes
 
     def run(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function in one of the processes and wait.
@@ -93,13 +99,8 @@ class Pool:
         with self._lock:
             if not self._closed.is_set() and not self._pool.active:
                 _end(self._pool)
-                self._pool = _new(self._processes)
+                self._pool = self._new()
             return self._pool
-
-    def warm(self, function: Callable[[], None]) -> None:
-        """Start the processes and let each import what it needs, so that the first file does not wait for it."""
-        for _ in range(self._processes):
-            self._pool.schedule(function)
 
     def close(self) -> None:
         """Kill the processes: tasks change nothing until they commit, and are taken up again."""
@@ -108,12 +109,12 @@ class Pool:
             _end(self._pool)
 
 
-def _new(processes: int) -> ProcessPool:
+def _new(processes: int, warm: Callable[[], None]) -> ProcessPool:
     return ProcessPool(
         max_workers=processes,
         max_tasks=TASKS_BEFORE_REPLACED,
         initializer=_prepare,
-        initargs=(os.getpid(),),
+        initargs=(os.getpid(), warm),
         context=multiprocessing.get_context("spawn"),
     )
 
@@ -123,13 +124,14 @@ def _end(pool: ProcessPool) -> None:
     pool.join()
 
 
-def _prepare(parent: int) -> None:
-    """Make this process a good neighbour, and let it end with its parent."""
+def _prepare(parent: int, warm: Callable[[], None]) -> None:
+    """Make this process a good neighbour, let it end with its parent, and warm it."""
     os.nice(NICENESS)
     with suppress(OSError):  # only Linux has it
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_DIE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    warm()
 
 
 def _watch(parent: int) -> None:

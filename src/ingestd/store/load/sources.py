@@ -16,6 +16,7 @@ import polars as pl
 from psycopg import Connection, sql
 
 from ingestd.domain.plan import Mode
+from ingestd.store.base import SLICES
 from ingestd.store.load.stage import (
     Cursors,
     Identifiers,
@@ -29,7 +30,6 @@ from ingestd.store.load.stage import (
     slices,
 )
 
-ALL_SLICES: Final = list(range(16))
 SAMPLE: Final = 10
 """People and rows that a dry run shows of each kind."""
 
@@ -163,7 +163,7 @@ def enter(
 def leave(connection: Connection[Any], ids: Iterable[pl.Series], *, source: Source, load: Load) -> int:
     """Take everybody out of the source but these, the people of the ingestion's file, with all that it owns on them."""
     with cursor(connection) as cur:
-        lock_slices(cur, load.account_id, ALL_SLICES)
+        lock_slices(cur, load.account_id, list(range(SLICES)))
         _stage(cur, ids)
         cur.execute(LEAVING, _parameters(source, load))
         _forget(cur, "leaving", sql.Identifier("profiles"), (), source, load)
