@@ -76,7 +76,7 @@ class WorkerSettings(_Part):
     concurrent_fetches: int = Field(16, ge=1, description="Files fetched side by side from different servers.")
     fetch_attempts: int = Field(4, ge=1, description="Attempts of a run at a file whose server fails.")
     fetch_pause_seconds: float = Field(20, ge=0, description="Before the second attempt; each pause is thrice as long.")
-    part_bytes: int = Field(64 * MIB, ge=1, description="Bytes of a file that make a part at most.")
+    part_bytes: int = Field(24 * MIB, ge=1, description="Bytes of a file that make a part, unless it is very large.")
     attempts: int = Field(5, ge=1, description="Crashed attempts after which an ingestion is given up (P6).")
 
 

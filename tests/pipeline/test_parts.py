@@ -29,7 +29,9 @@ def test_the_hash_of_a_column_is_that_of_plain_python(value, kind):
     assert column.item() == identifier_hash(KEY, kind, value).hex
 
 
-@pytest.mark.parametrize(("size", "count"), [(0, 1), (16 * MIB - 1, 1), (16 * MIB, 16), (5120 * MIB, 80)])
+@pytest.mark.parametrize(
+    ("size", "count"), [(0, 1), (16 * MIB - 1, 1), (16 * MIB, 16), (1025 * MIB, 32), (5120 * MIB, 48)]
+)
 def test_a_file_is_cut_into_one_part_or_a_multiple_of_the_slices(size, count):
     assert bucket_count(size, 64 * MIB) == count
     assert count == 1 or count % SLICES == 0

@@ -13,7 +13,7 @@ from tests.thorough import examples
 
 from ingestd.pipeline.fold import fold
 from ingestd.pipeline.parts import PartWriter, hashed
-from ingestd.pipeline.shorten import batches, gathered, shorten
+from ingestd.pipeline.shorten import batches, people, shorten
 
 KEY = "5a" * 32
 MORE = {"ts": st.none() | st.integers(0, 3)}
@@ -27,7 +27,7 @@ def test_shortened_rows_fold_to_the_same(rows, ts, data):
     whole = whole.select(hashed(1, KEY).alias("id"), pl.all())
     cuts = sorted({0, whole.height, *data.draw(st.lists(st.integers(0, whole.height), max_size=4))})
     pieces = [whole.slice(start, end - start) for start, end in pairwise(cuts)]
-    assert_frame_equal(fold(gathered(pieces, most=0)), fold(whole))
+    assert_frame_equal(pl.concat(fold(rows) for rows in people(lambda: pieces, most=0)), fold(whole))
 
 
 @pytest.mark.threat("T84")
@@ -41,7 +41,24 @@ def test_what_is_repeated_is_dropped_piece_by_piece():
         ]
         writer.write(frame(rows, **COLUMNS))
     (name,) = writer.close().rows
-    rows = gathered(batches(folder, name), most=5000)
+    (rows,) = people(lambda: batches(folder, name), most=5000)
     assert rows.height < 400
     assert shorten(rows).height <= 4
     assert fold(rows)["rows"].to_list() == [3000]
+
+
+@pytest.mark.threat("T84")
+def test_very_many_people_come_in_groups_each_with_all_its_rows():
+    pieces = [
+        frame([{"row_no": start + n, "k1": f"user {(start + n) % 1000}"} for n in range(100)]).select(
+            hashed(1, KEY).alias("id"), pl.all()
+        )
+        for start in range(0, 3000, 100)
+    ]
+    groups = list(people(lambda: pieces, most=2000))
+    assert max(rows.height * rows.width for rows in groups) < 4000
+    ids = [set(rows["id"]) for rows in groups]
+    assert len(ids) > 4
+    assert all(max(one) < min(next_) for one, next_ in pairwise(ids))
+    assert sum(map(len, ids)) == 1000
+    assert all(fold(rows)["rows"].unique().to_list() == [3] for rows in groups)

@@ -23,7 +23,7 @@ from ingestd.domain.errors import FileRefused, Invalid
 from ingestd.domain.file_name import safe_name
 from ingestd.domain.ingestion import Counts, ErrorView, Status, outcome
 from ingestd.domain.layout import bind
-from ingestd.domain.plan import MIB, Plan, Target
+from ingestd.domain.plan import Plan, Target
 from ingestd.domain.rejection import ROW_REASONS
 from ingestd.ingest.checking import TWO_PEOPLE
 from ingestd.ingest.pairing import refuse_unfit
@@ -133,7 +133,9 @@ def examine(file: Path, manifest: Path, errors: Path | None, told: Told) -> Verd
         verdict.warnings = [*_misnamed(file, manifest, parsed.file_name), *parsed.warnings]
         refuse_unfit(file.name, file.stat().st_size, settings.limits)
         with _part_of(errors) as part:
-            found = _walk(file, parsed.plan(settings.limits, settings.restricted_events), cast("BinaryIO", part), told)
+            plan = parsed.plan(settings.limits, settings.restricted_events)
+            buckets = bucket_count(file.stat().st_size, settings.worker.part_bytes)
+            found = _walk(file, plan, cast("BinaryIO", part), told, buckets=buckets)
             if errors is not None and found.counts.rejected:
                 part.flush()
                 Path(part.name).replace(errors)
@@ -148,12 +150,11 @@ def examine(file: Path, manifest: Path, errors: Path | None, told: Told) -> Verd
     return verdict
 
 
-def _walk(file: Path, plan: Plan, sink: BinaryIO, told: Told) -> Found:
+def _walk(file: Path, plan: Plan, sink: BinaryIO, told: Told, *, buckets: int) -> Found:
     """Read the file, and once more where rows turn out to tie two people, which only the whole file shows."""
     now = int(utc_now().timestamp())
     with tempfile.TemporaryDirectory(prefix="ingestd-check-") as name:
         folder = Folder(Path(name))
-        buckets = bucket_count(file.stat().st_size, 64 * MIB)
         writer = PartWriter(folder, folder, buckets=buckets, index_key=INDEX_KEY)
         found = _read(file, plan, now, Sink(sink, writer, told))
         rejected = resolve(writer.close(), folder, None, INDEX_KEY).rejected

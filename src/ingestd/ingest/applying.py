@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from functools import cache, partial
@@ -20,13 +20,13 @@ from ingestd.pipeline.fold import fold_events, fold_some, in_order
 from ingestd.pipeline.parts import identifiers, members, read, read_all
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.seal import seal
-from ingestd.pipeline.shorten import batches, gathered, groups
+from ingestd.pipeline.shorten import batches, groups, people
 from ingestd.store import attributes, dump, ingestions, ledger
 from ingestd.store import engine as store
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
 from ingestd.store.load.present import beside
-from ingestd.store.load.profiles import Names, apply_profiles
+from ingestd.store.load.profiles import Applied, Names, apply_profiles
 from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment
 from ingestd.store.load.sources import SAMPLE, enter, leave, touched
 from ingestd.store.load.stage import Load, clear
@@ -116,28 +116,39 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
     folder = Scratch(blobs, keys, checked.folder)
     if part == MERGE:
         return {"merged": apply_merges(raw, read(folder, part), load=load)}
-    started = int(job.started_at.timestamp())
+    figures = Counter[str]()
     if job.plan.target is Target.EVENTS:
-        figures = Counter[str]()
         for rows in groups(batches(folder, part)):
             if figures:
                 clear(raw)
-            events, people = fold_events(rows, started)
+            events, changes = fold_events(rows, int(job.started_at.timestamp()))
             named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
-            figures.update(_figures(apply_events(raw, events, people, named, load=load)))
+            figures.update(_figures(apply_events(raw, events, changes, named, load=load)))
         return dict(figures)
-    rows = in_order(gathered(batches(folder, part)))
+    personal = attributes.personal(connection, job.account_id)
+    for rows in people(partial(batches, folder, part)):
+        if figures:
+            clear(raw)
+        figures.update(_figures(_apply_people(job, checked, rows, raw, load=load, personal=personal)))
+    return dict(figures)
+
+
+def _apply_people(
+    job: Job, checked: Checked, rows: Any, raw: Any, *, load: Load, personal: Mapping[str, int | None]
+) -> Applied:
+    """Apply some people of a part, given with all their rows."""
+    _, keys = means(job)
+    rows = in_order(rows)
     named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
     names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
-    sealed, kinds = seal(rows, attributes.personal(connection, job.account_id), keys)
-    people = digests(sealed)
-
-    changes = partial(fold_some, sealed, started=started, sealed=kinds)
-    applied = apply_profiles(raw, people, changes, named, names=names, load=load)
+    sealed, kinds = seal(rows, personal, keys)
+    changes = partial(fold_some, sealed, started=int(job.started_at.timestamp()), sealed=kinds)
+    everybody = digests(sealed)
+    applied = apply_profiles(raw, everybody, changes, named, names=names, load=load)
     if job.source is not None:
-        more = enter(raw, people["id"], named, kept=names.attributes, source=job.source, load=load)
+        more = enter(raw, everybody["id"], named, kept=names.attributes, source=job.source, load=load)
         applied = replace(applied, updated=applied.updated + more, unchanged=applied.unchanged - more)
-    return _figures(applied)
+    return applied
 
 
 def _load(job: Job) -> Load:
@@ -173,10 +184,10 @@ def _put_into_segment(job: Job, checked: Checked, raw: Any, load: Load, *, maske
     blobs, keys = means(job)
     refresh = Refresh(segment_id=job.segment_id, additive=True, hold_above=None)
     scratch = Scratch(blobs, keys, checked.folder)
-    people = members(scratch, checked.parts, keys.index_key, job.source.name, masked=masked)
+    everybody = members(scratch, checked.parts, keys.index_key, job.source.name, masked=masked)
     whose = {"account_id": job.account_id, "segment_id": job.segment_id}
     with store.autocommitting(job.place.database_url) as reading:
-        buckets = (bucket for rows in people for bucket in beside(reading, [rows], 1, **whose))
+        buckets = (bucket for rows in everybody for bucket in beside(reading, [rows], 1, **whose))
         done = apply_segment(raw, buckets, refresh, load=load, ahead=ahead)
     return {"entered": done.created}
 

@@ -266,7 +266,7 @@ class Flow:
         The rows of those given up become rejected rows of the error file (P6).
         """
         units = checked.units()
-        if len(units) > 1 and job.file_bytes >= self.place.part_bytes:
+        if len(units) > 1 and job.file_bytes >= 2 * self.place.part_bytes:
             self.jobs.fan_out(job.ingestion_id, list(units))
             self._await_parts(job, checked)
         else:  # to queue the parts of a file this small takes longer than other replicas would save

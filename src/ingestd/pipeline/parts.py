@@ -28,6 +28,9 @@ SLICES: Final = 16
 SMALL_FILE: Final = 16 * 1024 * 1024
 """A file of fewer bytes is one part: sixteen small transactions take longer than one."""
 
+MOST_PARTS: Final = 3 * SLICES
+"""They are written side by side, and a stream that is sealed takes 3 MB."""
+
 LINK_SCHEMA: Final = {"id": pl.String, "kind": pl.Int16, "hash": pl.String}
 """One link: the primary's hash, and the kind and hash of an identifier that stood in a row with it (or is it)."""
 
@@ -60,8 +63,10 @@ class Parts:
 
 
 def bucket_count(file_bytes: int, part_bytes: int) -> int:
-    """Into how many parts a file is cut that none has many more than `part_bytes` of the file's bytes."""
-    return 1 if file_bytes < min(SMALL_FILE, part_bytes) else SLICES * -(-file_bytes // (SLICES * part_bytes))
+    """Into how many parts a file is cut that none has many more than `part_bytes` of its bytes; MOST_PARTS at most."""
+    if file_bytes < min(SMALL_FILE, part_bytes):
+        return 1
+    return min(MOST_PARTS, SLICES * -(-file_bytes // (SLICES * part_bytes)))
 
 
 def kinds_of(columns: Iterable[str]) -> list[int]:
@@ -127,7 +132,7 @@ class PartWriter:
         self, folder: Folder, links: Folder, *, buckets: int, index_key: str, looked_up: Iterable[int] = ()
     ) -> None:
         self._parts = _Buckets(folder, "part", buckets)
-        self._links = _Buckets(links, "links", buckets)
+        self._links = _Buckets(links, "links", min(buckets, SLICES))
         self._index_key = index_key
         self._looked_up = set(looked_up)
 

@@ -13,20 +13,32 @@ stored people tied by a row become one: the one with an identity survives, else 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 import polars as pl
 
+from ingestd.domain.errors import FileRefused
 from ingestd.domain.identity import IdentifierKind
 from ingestd.pipeline.parts import Folder, Parts, hashed, kinds_of, read
+from ingestd.pipeline.shorten import MOST_CELLS, batches, ranges
 
 PERSON_SCHEMA: Final = {"hash": pl.String, "id": pl.String}
 MERGE_SCHEMA: Final = {"loser": pl.String, "survivor": pl.String}
 
 AT_ONCE: Final = 2
 """Ranges of links looked at side by side: one waits for the database, mostly, while the other is prepared."""
+
+MOST_CONTESTED: Final = 1_000_000
+"""Rows that are taken one by one; each takes half a kilobyte."""
+
+TOO_MANY: Final = (
+    f"More than {MOST_CONTESTED:,} rows have an identifier that other rows, or the stored profiles, give to somebody "
+    "else. Split the file, or mend its identifiers."
+)
 
 
 class Known(Protocol):
@@ -67,8 +79,13 @@ def resolve(parts: Parts, folder: Folder, known: Known | None, index_key: str) -
     with ThreadPoolExecutor(AT_ONCE) as pool:
         moved = pl.DataFrame(schema=PERSON_SCHEMA)
         if known:
-            moved = pl.concat(pool.map(lambda name: _known_primaries(read(folder, name), known), parts.links))
-        contested = pl.concat(pool.map(lambda name: _contested(read(folder, name), moved, known), parts.links)).unique()
+            moved = pl.concat(pool.map(lambda name: _known_primaries(folder, name, known), parts.links))
+        contested = pl.DataFrame(schema={"id": pl.String})
+        for some in pool.map(lambda name: _contested(folder, name, moved, known), parts.links):
+            contested = pl.concat([contested, some]).unique()
+            if contested.height > MOST_CONTESTED:
+                pool.shutdown(cancel_futures=True)
+                raise FileRefused(TOO_MANY, code="file_unreadable")
     if contested.is_empty():
         return Resolution(moved)
     rows = _rows_of(contested, parts, folder, index_key)
@@ -80,14 +97,24 @@ def resolve(parts: Parts, folder: Folder, known: Known | None, index_key: str) -
     return Resolution(pl.concat([moved, losers]), ties.merges, ties.rejected)
 
 
-def _known_primaries(links: pl.DataFrame, known: Known) -> pl.DataFrame:
-    """The primaries in one range of links that are stored for a person of another id: "hash", "id"."""
-    return known.moved(links.filter(pl.col("id") == pl.col("hash")).unique())
+def _ranges(folder: Folder, name: str) -> Iterator[pl.DataFrame]:
+    """Some links, all of an identifier in one frame; as a rule they are few enough for one frame."""
+    return ranges(partial(batches, folder, name), "hash", pl.DataFrame.unique, MOST_CELLS)
 
 
-def _contested(links: pl.DataFrame, moved: pl.DataFrame, known: Known | None) -> pl.DataFrame:
-    """The primaries ("id") in one range of links with an identifier that two people claim."""
-    links = links.unique()
+def _known_primaries(folder: Folder, name: str, known: Known) -> pl.DataFrame:
+    """The primaries in some links that are stored for a person of another id: "hash", "id"."""
+    itself = pl.col("id") == pl.col("hash")
+    return pl.concat(known.moved(links.filter(itself).unique()) for links in _ranges(folder, name))
+
+
+def _contested(folder: Folder, name: str, moved: pl.DataFrame, known: Known | None) -> pl.DataFrame:
+    """The primaries ("id") in some links with an identifier that two people claim."""
+    return pl.concat(_claimed_twice(links.unique(), moved, known) for links in _ranges(folder, name))
+
+
+def _claimed_twice(links: pl.DataFrame, moved: pl.DataFrame, known: Known | None) -> pl.DataFrame:
+    """The primaries ("id") in some links, each once, with an identifier that two people claim."""
     claims = links.select("hash", "id")  # each once: a hash has one kind
     if known:
         persons = links.join(moved.rename({"hash": "id", "id": "person"}), on="id", how="left")
@@ -101,12 +128,15 @@ def _contested(links: pl.DataFrame, moved: pl.DataFrame, known: Known | None) ->
 
 def _rows_of(contested: pl.DataFrame, parts: Parts, folder: Folder, index_key: str) -> pl.DataFrame:
     """The rows of some primaries in file order: "row_no", "<kind>" with the hash of each identifier."""
-    found = []
+    found, count = [], 0
     for name in parts.rows:
         with folder.open(name) as file:
             kinds = kinds_of(pl.read_ipc_stream(file, n_rows=0).columns)
         rows = read(folder, name, ["row_no", "id", *(f"k{kind}" for kind in kinds)])
         rows = rows.join(contested, on="id", how="semi")
+        count += rows.height
+        if count > MOST_CONTESTED:
+            raise FileRefused(TOO_MANY, code="file_unreadable")
         found.append(rows.select("row_no", *(hashed(kind, index_key).alias(str(kind)) for kind in kinds)))
     return pl.concat(found).sort("row_no")
 

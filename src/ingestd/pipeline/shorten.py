@@ -1,13 +1,14 @@
-"""A part of very many rows, read so that memory is bounded however often a file names one person.
+"""A part of very many rows, read so that memory is bounded, however many people it has or rows each of them.
 
-A part holds all rows of its people, and nothing keeps a file from having millions for one of them. Events go on in
-groups. Of profiles, rows that later ones outdo are dropped as soon as many have gathered: `fold` makes of the others
-what it would have made of all.
+A part holds all rows of its people, and nothing keeps a file from having millions for one of them, or millions of
+people with hardly a byte each. Events go on in groups. Of profiles, rows that later ones outdo are dropped as soon as
+many have gathered: `fold` makes of the others what it would have made of all. If there are still many, people go on in
+groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import polars as pl
@@ -16,8 +17,11 @@ import pyarrow as pa
 from ingestd.domain.column import OPERATION_CODES, Operation
 from ingestd.pipeline.parts import Folder
 
-MOST_CELLS: Final = 10_000_000
-"""How many cells gather before a part is shortened; one takes 16 bytes at least. A usual part has fewer."""
+MOST_CELLS: Final = 2_000_000
+"""How many cells gather before a part is shortened; folding one takes some 100 bytes. A usual part has fewer."""
+
+Part = Callable[[], Iterable[pl.DataFrame]]
+Shorter = Callable[[pl.DataFrame], pl.DataFrame]
 
 _ADD, _REMOVE, _DELETE = (OPERATION_CODES[each] for each in (Operation.ADD, Operation.REMOVE, Operation.DELETE))
 place: Final = pl.col("row_no")
@@ -45,21 +49,45 @@ def groups(pieces: Iterable[pl.DataFrame], most: int = MOST_CELLS) -> Iterator[p
     yield pl.concat(kept)
 
 
-def gathered(pieces: Iterable[pl.DataFrame], most: int = MOST_CELLS) -> pl.DataFrame:
-    """The rows of a part of profiles, of which there is one at least; shortened where they have more cells than `most`.
+def people(part: Part, most: int = MOST_CELLS) -> Iterator[pl.DataFrame]:
+    """The rows of a part of profiles, all of a person in one frame: as one or, of very many people, several by id.
 
-    The columns are those that `fold` takes. Where a part was shortened, "n" says how many rows one stands for.
+    `part` reads the pieces, once for each frame. Rows are shortened where they have more cells than `most`; then "n"
+    says how many rows one stands for. The columns are those that `fold` takes.
     """
+    return ranges(part, "id", shorten, most)
+
+
+def ranges(part: Part, key: str, shorter: Shorter, most: int) -> Iterator[pl.DataFrame]:
+    """The same of any rows that belong together where the text in `key` is one; `shorter` drops what is not needed."""
+    first: str | None = ""
+    while first is not None:
+        rows, first = _gathered(part(), key, shorter, first, most)
+        yield rows
+
+
+def _gathered(
+    pieces: Iterable[pl.DataFrame], key: str, shorter: Shorter, first: str, most: int
+) -> tuple[pl.DataFrame, str | None]:
+    """The rows from the key `first` on, as many as may be held; and the first key left for another time."""
     kept: list[pl.DataFrame] = []
+    beyond = None
     cells, limit = 0, most
     for piece in pieces:
-        kept.append(piece)
-        cells += piece.height * piece.width
+        within = pl.col(key) >= pl.lit(first)
+        if beyond is not None:
+            within &= pl.col(key) < pl.lit(beyond)
+        kept.append(piece.filter(within))
+        cells += kept[-1].height * piece.width
         if cells > limit:
-            kept = [shorten(pl.concat(kept, how="diagonal"))]
-            cells = kept[0].height * kept[0].width
-            limit = max(most, 2 * cells)  # what cannot be shortened is not looked at for every piece anew
-    return pl.concat(kept, how="diagonal")
+            rows = shorter(pl.concat(kept, how="diagonal"))
+            keys = rows[key].unique().sort()
+            if rows.height * rows.width > most // 2 and keys.len() > 1:
+                beyond = keys[keys.len() // 2]
+                rows = rows.filter(pl.col(key) < pl.lit(beyond))
+            kept, cells = [rows], rows.height * rows.width
+            limit = max(most, 2 * cells)  # what cannot be shortened is not looked at piece by piece
+    return pl.concat(kept, how="diagonal"), beyond
 
 
 def shorten(rows: pl.DataFrame) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import fold, fold_events
 from ingestd.pipeline.parts import PartWriter, identifiers, kinds_of, read, rewrite
 from ingestd.pipeline.resolve import resolve
-from ingestd.pipeline.shorten import groups
+from ingestd.pipeline.shorten import MOST_CELLS, groups, people
 from ingestd.store import profiles
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
@@ -91,16 +91,22 @@ class Account:
     def _apply(self, part: pl.DataFrame, load: Load) -> Any:
         if "event_name" in part.columns:
             return self._append(part, load)
-        named = partial(identifiers, part, KEY)
         names = Names(
             [column[2:] for column in part.columns if column.startswith("a:")],
             [column[2:] for column in part.columns if column.startswith("o:")],
         )
-
-        def changes(ids: pl.Series) -> pl.DataFrame:
-            return fold(part.filter(pl.col("id").is_in(ids.implode())))
-
-        return apply_profiles(self.connection, digests(part), changes, named, names=names, load=load)
+        total = Applied()
+        # Every other small file goes one person after the other, as very many people do in groups.
+        most = MOST_CELLS if load.seq % 2 or part.height > 100 else 0
+        for rows in people(lambda: [part], most):
+            if total != Applied():
+                clear(self.connection)
+            named = partial(identifiers, rows, KEY)
+            applied = apply_profiles(
+                self.connection, digests(rows), partial(_fold, rows), named, names=names, load=load
+            )
+            total = Applied(*map(sum, zip(astuple(total), astuple(applied), strict=True)))
+        return total
 
     def _append(self, part: pl.DataFrame, load: Load) -> Applied:
         """Append events in groups of two rows, as those of a part of very many rows are."""
@@ -108,9 +114,9 @@ class Account:
         for rows in groups(part.iter_slices(2), most=0):
             if applied:
                 clear(self.connection)
-            happened, people = fold_events(rows, 1_790_000_000)
+            happened, changes = fold_events(rows, 1_790_000_000)
             named = partial(identifiers, rows, KEY)
-            applied.append(apply_events(self.connection, happened, people, named, load=load))
+            applied.append(apply_events(self.connection, happened, changes, named, load=load))
         return Applied(created=sum(each.created for each in applied), erased=sum(each.erased for each in applied))
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -134,3 +140,7 @@ class Account:
         person = redirect[0][0] if redirect else person
         stored = self.rows("SELECT profile_id FROM profiles WHERE account_id = %s AND profile_id = %s", person)
         return stored[0][0] if stored else None
+
+
+def _fold(rows: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
+    return fold(rows.filter(pl.col("id").is_in(ids.implode())))

@@ -68,7 +68,7 @@ def partition(table: str, number: int) -> sql.Identifier:
 def clear(connection: Connection[Any]) -> None:
     """Let a second part of the work be staged in the same transaction."""
     with cursor(connection) as cur:
-        cur.execute("DROP TABLE IF EXISTS stage, alias")
+        cur.execute("DROP TABLE IF EXISTS stage, alias, present")
 
 
 def probe_only(cur: Cursors) -> None:
