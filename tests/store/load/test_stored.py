@@ -40,7 +40,7 @@ def test_who_comes_again_is_known_by_range_or_one_by_one(account, folded, monkey
     some = [*ROWS[:9], ROWS[9] | {"a:Name": '"other"'}, {"k1": "new", "a:Name": '"n"'}]
     found = account.push(frame(some, **NAMES))
     assert (found["created"], found["updated"], found["unchanged"]) == (1, 1, 9)
-    assert folded == [40, 2]
+    assert (folded[0], sum(folded[1:])) == (40, 2)
     assert account.people()["user 9"] == {"Name": "other"}
 
 

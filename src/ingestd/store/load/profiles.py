@@ -198,10 +198,7 @@ def _with_digest(changes: pl.DataFrame, digest: pl.Series) -> pl.DataFrame:
 def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tuple[pl.Series, int]:
     """Update those who are stored. Gives the ids of those who got an identifier, and how many were written."""
     cur.execute(STAGE)
-    deleted = pl.concat_str(
-        pl.lit("{"), pl.col("deleted").str.strip_prefix("[").str.strip_suffix("]"), pl.lit("}")
-    ).alias("deleted")
-    copy(cur, sql.Identifier("stage"), changes.rename({"id": "profile_id"}).with_columns(deleted), STAGED)
+    copy(cur, sql.Identifier("stage"), _staged(changes), STAGED)
     edited: sql.Composable = sql.SQL(ASSIGNED)
     for n in range(len(names.lists)):
         edited = sql.SQL(EDITED).format(attributes=edited, name=_text(f"list{n}"))
@@ -218,6 +215,19 @@ def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tu
         updated += written
         named += [id_ for id_, _ in found]
     return pl.Series(named, dtype=pl.String), updated
+
+
+def _staged(changes: pl.DataFrame) -> pl.DataFrame:
+    """Changes as they are staged. What changes nothing is null: then nothing is computed of it."""
+    names = pl.col("deleted").str.strip_prefix("[").str.strip_suffix("]")
+    edits = pl.any_horizontal(pl.col("deleted", "added", "removed").is_not_null())
+    return changes.select(
+        pl.exclude("id", "deleted", "assigned", "preferences"),
+        profile_id="id",
+        deleted=pl.concat_str(pl.lit("{"), names, pl.lit("}")),
+        assigned=pl.when(edits | (pl.col("assigned") != "{}")).then("assigned"),
+        preferences=pl.when(pl.col("preferences") != "{}").then("preferences"),
+    )
 
 
 def _origins(names: Sequence[str], seq: int) -> tuple[sql.Composable, dict[str, object]]:
