@@ -13,6 +13,7 @@ from ingestd.domain import ids as ids_of
 from ingestd.domain.errors import Invalid
 from ingestd.domain.ids import Prefix
 from ingestd.ingest.uploads import header_of
+from ingestd.store.source_changes import TOLD_AT_ONCE
 
 TIER = {"name": "tier"}
 
@@ -51,6 +52,38 @@ async def test_an_upload_creates_and_updates_people(tenant):
     assert await changes(crm, first) == {one: "entered", two: "entered"}
     assert await changes(crm) == await changes(crm, second) == {two: "changed", four: "entered"}
     assert await changes(crm, second, change="entered") == {four: "entered"}
+
+
+async def listed(crm, what, **params):
+    """A whole list, read page by page."""
+    found = []
+    while True:
+        page = (await crm.tenant.http.get(f"{crm.path}/{what}", params=params)).raise_for_status().json()
+        found += [tuple(each.values()) for each in page["data"]]
+        if page["next_cursor"] is None:
+            return found
+        params["cursor"] = page["next_cursor"]
+
+
+@pytest.mark.rule("S67")
+async def test_changes_are_read_page_by_page_in_both_orders_and_without_who_was_erased(tenant):
+    crm = await source(tenant, crmid=CRMID, tier=TIER)
+    people = [f"c-{number}" for number in range(2 * TOLD_AT_ONCE + 70)]
+    await crm.ingest(tsv("crmid tier", *(f"{each} tin" for each in people[:150])))
+    before = {each for (each,) in await listed(crm, "members")}
+    await crm.ingest(tsv("crmid tier", *(f"{each} gold" for each in people[40:])), mode="replace")
+    after = {each for (each,) in await listed(crm, "members")}
+    told = dict.fromkeys(before, "left") | dict.fromkeys(after, "entered") | dict.fromkeys(before & after, "changed")
+    assert len(told) == len(people)
+    for erased in (sorted(told)[:3], sorted(told)[90:94], ()):
+        for sort in ("profile", "-profile"):
+            down = sort.startswith("-")
+            assert await listed(crm, "changes", sort=sort, limit=30) == sorted(told.items(), reverse=down)
+            new = sorted((each for each in told.items() if each[1] == "entered"), reverse=down)
+            assert await listed(crm, "changes", sort=sort, limit=7, change="entered") == new
+        for profile in erased:
+            (await tenant.http.delete(f"/v1/profiles/{profile}")).raise_for_status()
+            del told[profile]
 
 
 @pytest.mark.rule("S66", "S67", "D16")

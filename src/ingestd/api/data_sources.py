@@ -28,9 +28,10 @@ from ingestd.domain.moment import Moment
 from ingestd.domain.suggestion import earlier_goals, suggest
 from ingestd.ingest.attributes import goals
 from ingestd.ingest.mapping import Column, write
-from ingestd.store import accounts, data_sources, ingestions
-from ingestd.store.data_sources import DataSource, Mapping, Move
+from ingestd.store import accounts, data_sources, ingestions, source_changes
+from ingestd.store.data_sources import DataSource, Mapping
 from ingestd.store.engine import new_id, utc_now
+from ingestd.store.source_changes import Move
 
 router = Router(prefix="/v1/data-sources", tags=["Data sources"])
 
@@ -387,7 +388,7 @@ async def list_changes(
     *,
     tx: Reading,
     caller: Caller,
-    asked: Annotated[Asked, Depends(listing(data_sources.CHANGES, "profile"))],
+    asked: Annotated[Asked, Depends(listing(source_changes.SORTS, "profile"))],
     ingestion: Annotated[IngestionId | None, Query(description="By this one; unsaid, the newest completed.")] = None,
     change: Annotated[list[Move] | None, Query(description="Only such changes.")] = None,
 ) -> ChangePage:
@@ -400,7 +401,7 @@ async def list_changes(
         ingestion = await ingestions.last_of_source(tx, source.id)
     elif (await ingestions.row(tx, caller.account_id, ingestion)).data_source_id != source.id:
         raise NotFound("There is no such ingestion.")
-    found = await data_sources.changes(tx, caller.account_id, ingestion, asked.cut, change or ()) if ingestion else []
+    found = await source_changes.page(tx, caller.account_id, ingestion, asked.cut, change or ()) if ingestion else []
     return asked.page(
         ChangePage,
         found,

@@ -144,9 +144,9 @@ def _apply_people(
     sealed, kinds = seal(rows, personal, keys)
     changes = partial(fold_some, sealed, started=int(job.started_at.timestamp()), sealed=kinds)
     everybody = digests(sealed)
-    applied = apply_profiles(raw, everybody, changes, named, names=names, load=load)
+    applied, touched_ones = apply_profiles(raw, everybody, changes, named, names=names, load=load)
     if job.source is not None:
-        more = enter(raw, everybody["id"], named, kept=names.attributes, source=job.source, load=load)
+        more = enter(raw, everybody["id"], touched_ones, named, kept=names.attributes, source=job.source, load=load)
         applied = replace(applied, updated=applied.updated + more, unchanged=applied.unchanged - more)
     return applied
 

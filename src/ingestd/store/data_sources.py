@@ -1,10 +1,9 @@
-"""Data sources, their mappings in versions, who is in them, and what each ingestion changed there (S56, S66, D16)."""
+"""Data sources, their mappings in versions, and who is in them (S56, S66, D16)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
@@ -67,33 +66,8 @@ class DataSourceMember(Base):
     profile_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
 
 
-class Move(StrEnum):
-    """What an ingestion did to somebody in its data source (D16)."""
-
-    ENTERED = "entered"
-    LEFT = "left"
-    CHANGED = "changed"
-
-
-class DataSourceChange(Base):
-    """Somebody who entered, left or was changed by one ingestion; who stayed as they were has no row (S67).
-
-    No foreign key holds `ingestion_id`: it would lock the ingestion's row once for each person, which costs more than
-    all else that is written of them. The transaction that writes them holds that row by its fence
-    (`ingestions.guard`), and an ingestion goes only with its whole account, as these do.
-    """
-
-    __tablename__ = "data_source_changes"
-
-    account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    ingestion_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    profile_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    move: Mapped[str]
-
-
 SORTS: Final[Sorts] = {"name": (DataSource.name, DataSource.id), "created_at": (DataSource.id,)}
 MEMBERS: Final[Sorts] = {"profile": (DataSourceMember.profile_id,)}
-CHANGES: Final[Sorts] = {"profile": (DataSourceChange.profile_id,)}
 
 
 async def page(session: AsyncSession, account_id: UUID, cut: Cut, *, q: str | None = None) -> Sequence[DataSource]:
@@ -158,19 +132,6 @@ async def members(session: AsyncSession, source: DataSource, cut: Cut) -> Sequen
     """Who is in a data source."""
     of_source = (DataSourceMember.account_id == source.account_id, DataSourceMember.data_source_id == source.id)
     found = await session.scalars(cut.of(select(DataSourceMember).where(*of_source)))
-    return found.all()
-
-
-async def changes(
-    session: AsyncSession, account_id: UUID, ingestion_id: UUID, cut: Cut, moves: Collection[Move]
-) -> Sequence[DataSourceChange]:
-    """What an ingestion changed in its data source, of it some kinds."""
-    statement = select(DataSourceChange).where(
-        DataSourceChange.account_id == account_id, DataSourceChange.ingestion_id == ingestion_id
-    )
-    if moves:
-        statement = statement.where(DataSourceChange.move.in_(moves))
-    found = await session.scalars(cut.of(statement))
     return found.all()
 
 

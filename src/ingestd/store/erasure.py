@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.errors import NotFound
 from ingestd.keyring import AccountKeys
+from ingestd.store import source_changes
 from ingestd.store.base import SLICES
-from ingestd.store.data_sources import DataSource, DataSourceChange, DataSourceMember
+from ingestd.store.data_sources import DataSource, DataSourceMember
 from ingestd.store.events import Event
-from ingestd.store.ingestions import Ingestion
 from ingestd.store.members import forget
 from ingestd.store.profiles import (
     Profile,
@@ -98,15 +98,11 @@ async def _erase(session: AsyncSession, profile: Profile, keys: AccountKeys, *, 
             DataSourceMember.data_source_id.in_(sources),
             DataSourceMember.profile_id.in_(ids),
         ),
-        delete(DataSourceChange).where(
-            DataSourceChange.account_id == account_id,
-            DataSourceChange.ingestion_id.in_(select(Ingestion.id).where(Ingestion.data_source_id.in_(sources))),
-            DataSourceChange.profile_id.in_(ids),
-        ),
         delete(ProfileRedirect).where(ProfileRedirect.account_id == account_id, ProfileRedirect.profile_id.in_(ids)),
         delete(Profile).where(Profile.account_id == account_id, Profile.profile_id == profile.profile_id),
     ):
         await session.execute(statement.execution_options(synchronize_session=False))
+    await source_changes.forget(session, account_id, ids)
     return await _shut_out(session, account_id, identifiers, now=now)
 
 

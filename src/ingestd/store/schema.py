@@ -39,6 +39,7 @@ from ingestd.store import (  # noqa: F401 -- importing a table declares it
     runs,
     schedules,
     segments,
+    source_changes,
     usage,
     webhooks,
 )

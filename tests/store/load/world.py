@@ -102,7 +102,7 @@ class Account:
             if total != Applied():
                 clear(self.connection)
             named = partial(identifiers, rows, KEY)
-            applied = apply_profiles(
+            applied, _ = apply_profiles(
                 self.connection, digests(rows), partial(_fold, rows), named, names=names, load=load
             )
             total = Applied(*map(sum, zip(astuple(total), astuple(applied), strict=True)))
@@ -110,7 +110,7 @@ class Account:
 
     def _append(self, part: pl.DataFrame, load: Load) -> Applied:
         """Append events in groups of two rows, as those of a part of very many rows are."""
-        applied = []
+        applied: list[Applied] = []
         for rows in groups(part.iter_slices(2), most=0):
             if applied:
                 clear(self.connection)

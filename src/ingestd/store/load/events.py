@@ -34,7 +34,7 @@ def apply_events(
     def changes(ids: pl.Series) -> pl.DataFrame:
         return people if ids.len() == people.height else people.filter(pl.col("id").is_in(ids.implode()))
 
-    of_people = apply_profiles(connection, who, changes, identifiers, names=Names(), load=load)
+    of_people, _ = apply_profiles(connection, who, changes, identifiers, names=Names(), load=load)
     with cursor(connection) as cur:
         if of_people.erased:
             events = events.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")

@@ -28,6 +28,7 @@ from ingestd.store.load.stage import (
     Load,
     copy,
     cursor,
+    cut,
     erased,
     lock_slices,
     partition,
@@ -84,12 +85,12 @@ WITH computed AS MATERIALIZED (
         origins = CASE WHEN c.attributes IS NULL THEN t.origins ELSE coalesce(t.origins, '{{}}') || {origins} END,
         last_ts = coalesce(c.ts, t.last_ts), updated_at = %(now)s, digest = c.digest
     FROM computed c WHERE t.ctid = c.place AND coalesce(c.attributes, c.preferences, c.identifiers) IS NOT NULL
-    RETURNING 1
+    RETURNING t.profile_id
 )
-SELECT NULL, count(*) FROM written
-UNION ALL SELECT replace(profile_id::text, '-', ''), 0 FROM computed WHERE identifiers IS NOT NULL
+SELECT encode(string_agg(uuid_send(profile_id), ''), 'hex') FROM written
+UNION ALL SELECT replace(profile_id::text, '-', '') FROM computed WHERE identifiers IS NOT NULL
 """
-"""Gives those with a new identifier, and in the first row how many were written.
+"""Gives those who were written, all in the first row, and those with a new identifier.
 
 What stays as it is, is null in `computed`. A row is found again by its place: safe under the lock of its slice.
 """
@@ -149,8 +150,8 @@ def apply_profiles(
     *,
     names: Names,
     load: Load,
-) -> Applied:
-    """Apply the folded changes of a part's people in the caller's transaction.
+) -> tuple[Applied, pl.Series]:
+    """Apply the folded changes of a part's people in the caller's transaction; also gives the ids of whom it touched.
 
     `people` is what `pipeline.digest.digests` gives; its "digest" is null where nothing is to be known again.
     """
@@ -161,14 +162,14 @@ def apply_profiles(
         people = people.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")
         skipped = rows - _rows_folded(people)
         if people.is_empty():
-            return Applied(erased=skipped)
+            return Applied(erased=skipped), people["id"]
         people = with_stored(cur, people, load)
         rest = people.filter((pl.col("digest") != pl.col("stored")).fill_null(value=True))
         if rest.is_empty():
-            return Applied(unchanged=people.height, erased=skipped)
+            return Applied(unchanged=people.height, erased=skipped), rest["id"]
         changed = _with_digest(changes(rest["id"]), rest["digest"])
         is_new = rest["stored"].is_null()
-        new, named, updated = rest["id"].filter(is_new), rest["id"].clear(), 0
+        new, named, updated = rest["id"].filter(is_new), rest["id"].clear(), rest["id"].clear()
         if new.len() < rest.height:
             named, updated = _update(cur, changed.filter(~is_new), names, load)
         constants: dict[str, Constant] = {
@@ -183,7 +184,8 @@ def apply_profiles(
             if new.len() < count:
                 found = found.filter(pl.col("id").is_in(pl.concat([new, named]).implode()))
             _add_names(cur, found, new=new, named=named, load=load)
-    return Applied(new.len(), updated, people.height - new.len() - updated, skipped)
+    applied = Applied(new.len(), updated.len(), people.height - new.len() - updated.len(), skipped)
+    return applied, pl.concat([new, updated])
 
 
 def _with_digest(changes: pl.DataFrame, digest: pl.Series) -> pl.DataFrame:
@@ -195,8 +197,8 @@ def _with_digest(changes: pl.DataFrame, digest: pl.Series) -> pl.DataFrame:
     return changes.with_columns(digest=pl.when(~moves).then(digest))
 
 
-def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tuple[pl.Series, int]:
-    """Update those who are stored. Gives the ids of those who got an identifier, and how many were written."""
+def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tuple[pl.Series, pl.Series]:
+    """Update those who are stored. Gives the ids of those who got an identifier, and of those who were written."""
     cur.execute(STAGE)
     copy(cur, sql.Identifier("stage"), _staged(changes), STAGED)
     edited: sql.Composable = sql.SQL(ASSIGNED)
@@ -207,14 +209,14 @@ def _update(cur: Cursors, changes: pl.DataFrame, names: Names, load: Load) -> tu
     parameters |= {"account": load.account_id, "now": load.now}
     parameters |= {f"list{n}": name for n, name in enumerate(names.lists)}
     named: list[str] = []
-    updated = 0
+    updated: list[str] = []
     for number in slices(changes["id"]):
         bounds = {"first": UUID(int=number << 124), "last": UUID(int=(number + 1 << 124) - 1)}
         query = sql.SQL(UPDATE).format(slice=partition("profiles", number), **parts)
-        (_, written), *found = cur.execute(query, parameters | bounds).fetchall()
-        updated += written
-        named += [id_ for id_, _ in found]
-    return pl.Series(named, dtype=pl.String), updated
+        (written,), *found = cur.execute(query, parameters | bounds).fetchall()
+        updated += cut(written)
+        named += [id_ for (id_,) in found]
+    return pl.Series(named, dtype=pl.String), pl.Series(updated, dtype=pl.String)
 
 
 def _staged(changes: pl.DataFrame) -> pl.DataFrame:

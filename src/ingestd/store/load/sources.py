@@ -1,37 +1,43 @@
 """Who is in a data source, what an ingestion changed there, and what a replace takes away (S66, S67, D16).
 
-All of it belongs to the transaction that applies a part: what was touched by the ingestion is known by `updated_at`,
-since all its rows have one stamp and no other ingestion has it. Whoever has anything that a source owns is in the
-source, so where nobody is yet there is nothing to compare: those who enter go straight in by COPY.
+All of it belongs to the transaction that applies a part. What was touched by the ingestion is also known by
+`updated_at`, since all its rows have one stamp and no other ingestion has it.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 from psycopg import Connection, sql
 
 from ingestd.domain.plan import Mode
 from ingestd.store.base import SLICES
+from ingestd.store.load.binary import from_digits
 from ingestd.store.load.stage import (
     Cursors,
     Identifiers,
     Load,
     copy,
     cursor,
+    cut,
     erased,
     lock_slices,
     place,
     probe_only,
     slices,
 )
+from ingestd.store.source_changes import TOLD_AT_ONCE, Move
 
 SAMPLE: Final = 10
 """People and rows that a dry run shows of each kind."""
+
+NOBODY: Final = pl.Series([], dtype=pl.String)
 
 STAGE: Final = "CREATE TEMP TABLE present (profile_id uuid) ON COMMIT DROP"
 
@@ -53,33 +59,35 @@ WITH owned AS (
             || (SELECT jsonb_object_agg(name, %(seq)s) FROM unnest(gone.names) AS name),
         updated_at = %(now)s, digest = NULL
     FROM gone WHERE t.account_id = %(account)s AND t.profile_id = gone.profile_id
-    RETURNING gone.touched
+    RETURNING gone.profile_id, gone.touched
 )
-SELECT count(*) FILTER (WHERE NOT touched) FROM forgotten
+SELECT encode(string_agg(uuid_send(profile_id), '') FILTER (WHERE NOT touched), 'hex') FROM forgotten
 """
 
-INSIDE: Final = """
+# Whether any file of the source can have given an attribute that is not kept; nearly always all of them have the same.
+OWNS_MORE: Final = """
+SELECT EXISTS (
+    SELECT FROM ingestions, jsonb_each(plan -> 'columns') AS rule
+    WHERE data_source_id = %(source)s AND seq IS NOT NULL AND NOT dry_run
+        AND rule.value ->> 'kind' IS NULL AND NOT rule.value ->> 'name' = ANY (%(kept)s)
+)
+"""
+
+ANYBODY: Final = """
 SELECT EXISTS (
     SELECT FROM data_source_members WHERE account_id = %(account)s AND data_source_id = %(source)s
         AND profile_id BETWEEN %(first)s AND %(last)s
 )
 """
 
-ENTER: Final = """
-WITH found AS (
-    SELECT s.profile_id, m.profile_id IS NULL AS new, t.updated_at = %(now)s AS touched
-    FROM present s
-    JOIN {profiles} t ON t.account_id = %(account)s AND t.profile_id = s.profile_id
-    LEFT JOIN data_source_members m
-        ON m.account_id = %(account)s AND m.data_source_id = %(source)s AND m.profile_id = s.profile_id
-), told AS (
-    INSERT INTO data_source_changes (account_id, ingestion_id, profile_id, move)
-    SELECT %(account)s, %(ingestion)s, profile_id, CASE WHEN new THEN 'entered' ELSE 'changed' END
-    FROM found WHERE new OR touched
-)
-INSERT INTO data_source_members (account_id, data_source_id, profile_id)
-SELECT %(account)s, %(source)s, profile_id FROM found WHERE new
+INSIDE: Final = """
+SELECT encode(string_agg(uuid_send(profile_id), ''), 'hex') FROM data_source_members
+WHERE account_id = %(account)s AND data_source_id = %(source)s AND profile_id = ANY (%(ids)s::uuid[])
 """
+
+TELL: Final = "COPY data_source_changes (account_id, ingestion_id, move, last, people) FROM STDIN (FORMAT binary)"
+UUIDS: Final = 2950
+"""The server's number of the type that an array holds."""
 
 LEAVING: Final = """
 CREATE TEMP TABLE leaving ON COMMIT DROP AS
@@ -94,8 +102,7 @@ WITH gone AS (
     WHERE m.account_id = %(account)s AND m.data_source_id = %(source)s AND m.profile_id = l.profile_id
     RETURNING m.profile_id
 )
-INSERT INTO data_source_changes (account_id, ingestion_id, profile_id, move)
-SELECT %(account)s, %(ingestion)s, profile_id, 'left' FROM gone
+SELECT encode(string_agg(uuid_send(profile_id), ''), 'hex') FROM gone
 """
 
 ABSENT: Final = """
@@ -130,16 +137,17 @@ class Leavers:
     some: tuple[UUID, ...]
 
 
-def enter(
+def enter(  # noqa: PLR0913 -- people, what was done to them, and for whom
     connection: Connection[Any],
     ids: pl.Series,
+    touched: pl.Series,
     identifiers: Identifiers,
     *,
     kept: Sequence[str],
     source: Source,
     load: Load,
 ) -> int:
-    """Bring the people of a part, whose changes have just been applied, into the data source.
+    """Bring the people of a part, of whom those `touched` have just been created or changed, into the data source.
 
     A replace also deletes what the source owns on them beside the attributes `kept`, those of the file. Gives how many
     were changed by that alone.
@@ -149,15 +157,16 @@ def enter(
         ids = ids.filter(~ids.is_in(gone.implode()))
         if ids.is_empty():
             return 0
-        if not _anybody_inside(cur, ids, source, load):
-            _enter(cur, ids, source, load)
-            return 0
-        profiles = place("profiles", slices(ids))
         probe_only(cur)
-        _stage(cur, [ids])
-        changed = _forget(cur, "present", profiles, kept, source, load) if source.mode is Mode.REPLACE else 0
-        cur.execute(sql.SQL(ENTER).format(profiles=profiles), _parameters(source, load))
-    return changed
+        forgotten = NOBODY
+        if source.mode is Mode.REPLACE and _owns_more(cur, kept, source, load):
+            _stage(cur, [ids])
+            forgotten = _forget(cur, "present", place("profiles", slices(ids)), kept, source, load)
+        new = _enter(cur, ids, source, load)
+        touched = pl.concat([touched, forgotten])
+        _tell(cur, Move.CHANGED, touched.filter(~touched.is_in(new.implode())), load)
+        _tell(cur, Move.ENTERED, new, load)
+    return forgotten.len()
 
 
 def leave(connection: Connection[Any], ids: Iterable[pl.Series], *, source: Source, load: Load) -> int:
@@ -167,7 +176,9 @@ def leave(connection: Connection[Any], ids: Iterable[pl.Series], *, source: Sour
         _stage(cur, ids)
         cur.execute(LEAVING, _parameters(source, load))
         _forget(cur, "leaving", sql.Identifier("profiles"), (), source, load)
-        return cur.execute(LEAVE, _parameters(source, load)).rowcount
+        gone = _ids(cur.execute(LEAVE, _parameters(source, load)))
+        _tell(cur, Move.LEFT, gone, load)
+        return gone.len()
 
 
 def leavers(connection: Connection[Any], ids: Iterable[pl.Series], *, source: Source, account_id: UUID) -> Leavers:
@@ -194,19 +205,39 @@ def touched(connection: Connection[Any], ids: pl.Series, *, load: Load) -> pl.Da
     )
 
 
-def _anybody_inside(cur: Cursors, ids: pl.Series, source: Source, load: Load) -> bool:
-    """Whether anybody is in the source in the range of some sorted ids."""
-    bounds = {"first": ids[0], "last": ids[-1]}
-    return cur.execute(INSIDE, _parameters(source, load) | bounds).fetchall() == [(True,)]
+def _owns_more(cur: Cursors, kept: Sequence[str], source: Source, load: Load) -> bool:
+    asked = _parameters(source, load) | {"kept": list(kept)}
+    return cur.execute(OWNS_MORE, asked).fetchall() == [(True,)]
 
 
-def _enter(cur: Cursors, ids: pl.Series, source: Source, load: Load) -> None:
-    """Bring people into the source of whom none is in it."""
-    people = pl.DataFrame({"profile_id": ids, "move": pl.repeat("entered", ids.len(), eager=True)})
+def _enter(cur: Cursors, ids: pl.Series, source: Source, load: Load) -> pl.Series:
+    """Bring people, by their sorted ids, into the source; gives those who were not in it."""
+    asked = _parameters(source, load) | {"first": ids[0], "last": ids[-1]}
+    if cur.execute(ANYBODY, asked).fetchall() == [(True,)]:
+        inside = _ids(cur.execute(INSIDE, asked | {"ids": "{" + ids.str.join(",").item() + "}"}))
+        ids = ids.filter(~ids.is_in(inside.implode()))
     owner = {"account_id": load.account_id, "data_source_id": source.id}
-    copy(cur, sql.Identifier("data_source_members"), people, {"profile_id": "uuid"}, owner)
-    cause = {"account_id": load.account_id, "ingestion_id": load.ingestion_id}
-    copy(cur, sql.Identifier("data_source_changes"), people, {"profile_id": "uuid", "move": "text"}, cause)
+    copy(cur, sql.Identifier("data_source_members"), ids.to_frame("profile_id"), {"profile_id": "uuid"}, owner)
+    return ids
+
+
+def _tell(cur: Cursors, move: Move, ids: pl.Series, load: Load) -> None:
+    """Write down what the ingestion did to some people, many of them in a row."""
+    if ids.is_empty():
+        return
+    people = from_digits(ids.sort())
+    sized = np.hstack([np.broadcast_to(np.frombuffer(struct.pack(">i", 16), np.uint8), (len(people), 4)), people])
+    with cur.copy(TELL) as rows:
+        for at in range(0, len(people), TOLD_AT_ONCE):
+            some = sized[at : at + TOLD_AT_ONCE]
+            array = struct.pack(">5i", 1, 0, UUIDS, len(some), 1) + some.tobytes()
+            rows.write_row((load.account_id, load.ingestion_id, move.value, some[-1, 4:].tobytes(), array))
+
+
+def _ids(cur: Cursors) -> pl.Series:
+    """The ids in an answer of one text."""
+    ((digits,),) = cur.fetchall()
+    return pl.Series(cut(digits), dtype=pl.String)
 
 
 def _stage(cur: Cursors, ids: Iterable[pl.Series]) -> None:
@@ -217,10 +248,10 @@ def _stage(cur: Cursors, ids: Iterable[pl.Series]) -> None:
 
 def _forget(
     cur: Cursors, people: str, profiles: sql.Identifier, kept: Sequence[str], source: Source, load: Load
-) -> int:
+) -> pl.Series:
+    """Delete what the source owns on some people beside the attributes `kept`; gives those not changed before."""
     statement = sql.SQL(FORGET).format(people=sql.Identifier(people), profiles=profiles)
-    ((changed,),) = cur.execute(statement, _parameters(source, load) | {"kept": list(kept)}).fetchall()
-    return int(changed)
+    return _ids(cur.execute(statement, _parameters(source, load) | {"kept": list(kept)}))
 
 
 def _parameters(source: Source, load: Load) -> dict[str, object]:

@@ -109,3 +109,8 @@ def erased(cur: Cursors, identifiers: Identifiers, load: Load) -> pl.DataFrame:
     if stones.is_empty():
         return NOBODY
     return identifiers().join(stones, on="hash", how="semi").select("id").unique()
+
+
+def cut(digits: str | None) -> list[str]:
+    """Ids that stand in one text, their digits one after the other: a fraction of what as many rows cost."""
+    return [digits[at : at + 32] for at in range(0, len(digits), 32)] if digits else []
