@@ -16,7 +16,7 @@ from ingestd.api.model import STRICT, In, Name, Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
-from ingestd.domain.attribute import MAX_UPPER_SNAKE_LENGTH, NewAttribute
+from ingestd.domain.attribute import MAX_UPPER_SNAKE_LENGTH, UPPER_SNAKE, NewAttribute
 from ingestd.domain.column import MAX_NAME_LENGTH, DataType
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
@@ -31,13 +31,13 @@ from ingestd.store.engine import utc_now
 router = Router(prefix="/v1/attributes", tags=["Attributes"])
 
 UpperSnake = Annotated[
-    str | None,
+    Annotated[str, Field(max_length=MAX_UPPER_SNAKE_LENGTH, json_schema_extra={"pattern": f"^{UPPER_SNAKE}$"})] | None,
     Field(
-        max_length=MAX_UPPER_SNAKE_LENGTH,
         description="Capital letters, words joined by underscores; null: what follows from `name`.",
         examples=["SLOT_NUM"],
     ),
 ]
+"""The pattern is the document's alone: a name that does not fit is answered with the form that would."""
 
 
 class AttributeIn(In):

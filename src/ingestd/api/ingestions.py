@@ -15,7 +15,7 @@ from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, 
 from ingestd.api.data_sources import Columns
 from ingestd.api.exports import CSV, exported, prefers_csv
 from ingestd.api.ids import DataSourceId, FileId, IngestionId, SegmentId
-from ingestd.api.model import In
+from ingestd.api.model import Address, In
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.pause import pause
 from ingestd.api.routes import Router
@@ -41,8 +41,6 @@ LOOK_SECONDS: Final = 0.3
 """How often a long poll looks whether the ingestion has ended; each look is a short transaction of its own."""
 
 LONGEST_WAIT: Final = 60
-
-Address = Annotated[str, Field(min_length=3, max_length=320)]
 
 
 class SegmentOptionIn(In):

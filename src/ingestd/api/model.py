@@ -40,6 +40,12 @@ Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^\S(.*\S)?$"
 """What people call something: one line, at most 120 characters."""
 
 
+Address = Annotated[
+    str, Field(min_length=3, max_length=320, examples=["data@example.org"], json_schema_extra={"format": "email"})
+]
+"""What is to be an e-mail address; `domain.recipient.normal_address` says whether it is one."""
+
+
 class RotateIn(In):
     """How long the old one stays in force beside the new one."""
 

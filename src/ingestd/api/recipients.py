@@ -13,7 +13,7 @@ from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import RecipientId
-from ingestd.api.model import STRICT, In, Name, Out
+from ingestd.api.model import STRICT, Address, In, Name, Out
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -37,7 +37,7 @@ Milestones = Annotated[list[Milestone], Field(max_length=len(Milestone), json_sc
 class RecipientIn(In):
     """A new recipient; told of every milestone unless it says otherwise."""
 
-    address: Annotated[str, Field(min_length=3, max_length=320, examples=["data@example.org"])]
+    address: Address
     name: Name
     milestones: Milestones = _ALL
 

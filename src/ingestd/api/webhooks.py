@@ -29,7 +29,14 @@ from ingestd.store.webhooks import Disabled, Webhook
 
 router = Router(prefix="/v1/webhooks", tags=["Webhooks"])
 
-Url = Annotated[str, Field(max_length=2048, description="https, on port 443 or 8443, at a public address.")]
+Url = Annotated[
+    str,
+    Field(
+        max_length=2048,
+        description="https, on port 443 or 8443, at a public address.",
+        json_schema_extra={"format": "uri"},
+    ),
+]
 Events = Annotated[list[NoticeType], Field(max_length=len(NoticeType))]
 
 

@@ -16,7 +16,10 @@ IDENTIFYING_FORMATS: Final = (DataType.STRING, DataType.EMAIL, DataType.PHONE)
 
 MAX_UPPER_SNAKE_LENGTH: Final = 120
 
-_UPPER_SNAKE: Final = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*")
+UPPER_SNAKE: Final = "[A-Z][A-Z0-9]*(_[A-Z0-9]+)*"
+"""The pattern of a segment's or a macro's name."""
+
+_UPPER_SNAKE: Final = re.compile(UPPER_SNAKE)
 _RESERVED: Final = {*KIND_OF_WORD, *PREFERENCES, "ts", "evtname"}
 
 
