@@ -34,6 +34,7 @@ from ingestd.api import (
     ingestions,
     macros,
     manifests,
+    mappings,
     me,
     members,
     messages,
@@ -51,6 +52,7 @@ from ingestd.api import (
     segment_history,
     segment_schedules,
     segments,
+    source_people,
     system,
     uploads,
     visits,
@@ -63,8 +65,8 @@ from ingestd.api.edge import Edge
 
 _RESOURCES = (
     *(system, reference, me, account, api_keys, import_keys, recipients, messages, files, manifests, schemas),
-    *(previews, attributes, macros, data_sources, connections, visits, schedules, segment_schedules),
-    *(data_source_schedules, uploads),
+    *(previews, attributes, macros, data_sources, mappings, source_people, connections, visits, schedules),
+    *(segment_schedules, data_source_schedules, uploads),
     *(runs, ingestions, ingestion_events, rejects, dry_runs, profiles, events, filters, segments, segment_drafts),
     *(partitions, members, segment_history, webhooks, webhook_events, deliveries, choices, audit),
 )

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
 from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
-from ingestd.api.data_sources import Columns
 from ingestd.api.exports import CSV, exported, prefers_csv
 from ingestd.api.ids import DataSourceId, FileId, IngestionId, SegmentId
+from ingestd.api.mappings import Columns
 from ingestd.api.model import Address, In
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.pause import pause

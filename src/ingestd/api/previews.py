@@ -9,8 +9,8 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from ingestd.api.context import NO_STORE, Caller, Parts, Scope, Service, needs
-from ingestd.api.data_sources import SuggestionOut, suggestions
 from ingestd.api.files import TheFile
+from ingestd.api.mappings import SuggestionOut, suggestions
 from ingestd.api.routes import Router
 from ingestd.domain.column import DataType
 from ingestd.pipeline.preview import HEAD_BYTES, Delimiter, Encoding, Preview, preview
