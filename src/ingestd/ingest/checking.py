@@ -29,6 +29,9 @@ PROGRESS_SECONDS: Final = 0.3
 SHORT_ROWS: Final = 4 * 1024 * 1024
 """Bytes of a segment's file that are checked at once: of rows so short the usual number of bytes has very many."""
 
+SHORT_PARTS: Final = 8
+"""Into how many more parts such a file is cut, for the same reason."""
+
 TWO_PEOPLE: Final = "identifiers_of_two_people"
 
 
@@ -45,7 +48,7 @@ def check(job: Job) -> Checked:
             writer = PartWriter(
                 scratch,
                 links,
-                buckets=bucket_count(job.file_bytes, job.place.part_bytes),
+                buckets=bucket_count(job.file_bytes, _part_bytes(job)),
                 index_key=keys.index_key,
                 looked_up=_looked_up(job, layout, known),
             )
@@ -110,6 +113,10 @@ def _opened(job: Job) -> Iterator[tuple[Scan, Layout]]:
         chunk_bytes = SHORT_ROWS if job.plan.target is Target.SEGMENT else CHUNK_BYTES
         scan = open_scan(stream, delimiter=job.delimiter, limits=job.plan.limits, chunk_bytes=chunk_bytes)
         yield scan, bind(job.plan, scan.header)
+
+
+def _part_bytes(job: Job) -> int:
+    return job.place.part_bytes // (SHORT_PARTS if job.plan.target is Target.SEGMENT else 1) or 1
 
 
 def _checker(job: Job, layout: Layout) -> Check:

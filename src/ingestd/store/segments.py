@@ -132,7 +132,7 @@ class SegmentMember(Base):
 
 
 class PackedMembers(Base):
-    """The lasting members of a segment in a range of hashes, as `store.load.present` packs them.
+    """The lasting members of a segment in a range of hashes, as `store.load.present` packs them, with later changes.
 
     Whoever changes members but a refresh removes those of the ranges that it changes.
     """
@@ -144,6 +144,7 @@ class PackedMembers(Base):
     first: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     last: Mapped[UUID]
     content: Mapped[bytes] = mapped_column(LargeBinary)
+    changes: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class Snapshot(Base):

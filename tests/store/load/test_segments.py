@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import UUID, uuid4
 
+import numpy as np
 import polars as pl
 import psycopg
 import pytest
@@ -16,7 +18,7 @@ from tests.store.load.world import KEY, NOW, Memory
 from tests.thorough import examples
 
 from ingestd.pipeline.parts import PartWriter, read_all
-from ingestd.store.load.present import beside
+from ingestd.store.load.present import CHANGE, beside, changed
 from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment, compare
 from ingestd.store.load.stage import Load
 from ingestd.store.profiles import identifier_hash
@@ -80,6 +82,13 @@ class Group:
         """The members of each partition, as they are counted."""
         found = self.connection.execute("SELECT value, members FROM partitions WHERE segment_id = %s", (self.id,))
         return {value: members for value, members in found if members}
+
+    def noted(self) -> int:
+        """How many bytes of changes stand beside what is packed."""
+        ((size,),) = self.connection.execute(
+            "SELECT sum(length(changes)) FROM packed_members WHERE segment_id = %s", (self.id,)
+        ).fetchall()
+        return size
 
     def versions(self) -> int:
         """How many versions of rows there are: it grows with every write."""
@@ -184,6 +193,24 @@ def test_what_is_packed_of_another_range_serves_as_well_as_the_rows(group):
     assert group.push(rows, buckets=16) == counts_of(dict(rows) | dict(moved[:30]), dict(rows))
 
 
+def test_what_is_noted_beside_the_packed_serves_until_it_is_packed_anew(group):
+    """Of four hundred a few change each time: noted, over and over, and at last too many to be noted."""
+    now = {f"p{number}": PARTITIONS[number % 3] for number in range(400)}
+    group.push([*now.items()], buckets=16)
+    noted = []
+    for turn in range(12):
+        gone = [f"p{number}" for number in range(turn * 5, turn * 5 + 5)]
+        then = {name: where for name, where in now.items() if name not in gone}
+        then |= {f"new{turn}": "High", f"p{300 + turn}": PARTITIONS[turn % 3]} | ({gone[0]: "Low"} if turn % 2 else {})
+        assert group.push([*then.items()], buckets=16) == counts_of(now, then)
+        assert group.members() == then
+        assert group.push([*then.items()], buckets=16) == {"unchanged": len(then)}
+        now = then
+        noted.append(group.noted())
+    assert any(later > before for before, later in pairwise(noted))
+    assert any(later < before for before, later in pairwise(noted))
+
+
 @pytest.mark.threat("T115")
 def test_who_was_erased_after_the_file_came_is_skipped(group):
     group.connection.execute(
@@ -200,6 +227,18 @@ def test_a_new_value_with_the_name_of_a_renamed_partition_gets_another_name(grou
     group.push([("ann", "High"), ("bob", "Top")])
     found = group.connection.execute("SELECT value, name FROM partitions WHERE segment_id = %s", (group.id,))
     assert dict(found.fetchall()) == {"High": "Top", "Top": "Top (2)"}
+
+
+@given(st.data())
+def test_noted_changes_do_what_a_dictionary_does(data):
+    people = st.tuples(st.sampled_from([1, 2, 2**64 - 1]), st.sampled_from([0, 1, 5, 2**64 - 1]))
+    there = data.draw(st.dictionaries(people, st.integers(1, 9)))
+    changes = data.draw(st.lists(st.tuples(people, st.integers(0, 9)), max_size=30))
+    rows = [(high, low, number) for (high, low), number in sorted(there.items())]
+    members = pl.DataFrame(rows, schema={"high": pl.UInt64, "low": pl.UInt64, "was": pl.Int16}, orient="row")
+    noted = np.array([(high, low, number) for (high, low), number in changes], CHANGE)
+    expected = {who: number for who, number in (there | dict(changes)).items() if number}
+    assert changed(members, noted).rows() == [(*who, number) for who, number in sorted(expected.items())]
 
 
 def test_people_whose_hashes_begin_alike_are_told_apart():

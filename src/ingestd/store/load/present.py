@@ -1,8 +1,9 @@
 """Who is in a segment now, by ranges of the identifiers' hashes: as its last refresh packed them, or row by row.
 
 To compare a file with a segment only hashes and partitions are needed. Read from the members' rows they cost more than
-all the rest of a refresh, so a refresh also keeps them packed: one row for each range, 18 bytes for each member. The
-packed ones are no more than a copy: whoever else changes members removes those that are no longer true.
+all the rest of a refresh, so a refresh also keeps them packed: one row for each range, 18 bytes for each member. What
+the next ones change is noted beside that, until it is so much that the range is packed anew. The packed ones are no
+more than a copy: whoever else changes members removes those that are no longer true.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SELECT EXISTS (
 """
 
 PACKED: Final = """
-SELECT content, first = %(first)s AND last = %(last)s FROM packed_members
+SELECT content, changes, first = %(first)s AND last = %(last)s FROM packed_members
 WHERE account_id = %(account)s AND segment_id = %(segment)s AND first <= %(first)s AND last >= %(last)s
 """
 
@@ -46,8 +47,14 @@ WHERE account_id = %(account)s AND segment_id = %(segment)s AND valid_to IS NULL
 """
 
 PACK: Final = """
-INSERT INTO packed_members (account_id, segment_id, first, last, content)
-VALUES (%(account)s, %(segment)s, %(first)s, %(last)s, %(content)b)
+INSERT INTO packed_members (account_id, segment_id, first, last, content, changes)
+VALUES (%(account)s, %(segment)s, %(first)s, %(last)s, %(content)b, '')
+"""
+
+# What is packed is not written anew by that: it stands outside the row and stays there.
+NOTE: Final = """
+UPDATE packed_members SET changes = changes || %(changes)b
+WHERE account_id = %(account)s AND segment_id = %(segment)s AND first = %(first)s AND last = %(last)s
 """
 
 UNPACK: Final = """
@@ -59,10 +66,20 @@ HALF: Final = np.dtype("<u8")
 NUMBER: Final = np.dtype("<i2")
 NOBODY: Final = pl.DataFrame(schema={"high": pl.UInt64, "low": pl.UInt64, "was": pl.Int16})
 PACKED_BYTES: Final = 2 * HALF.itemsize + NUMBER.itemsize
+CHANGE: Final = np.dtype([("high", HALF), ("low", HALF), ("is", NUMBER)])
+"""A change that is noted: whoever it is, is in that partition from then on."""
+
+NOWHERE: Final = 0
+"""Stands in a change for the partition of who has left; partitions are numbered from 1."""
+
+MOST_CHANGES: Final = 0.25
+"""The share of a range's members at which they are packed anew."""
 
 
 Halves = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int16]
+Positions = npt.NDArray[np.intp]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +87,7 @@ class Bucket:
     """A range of hashes: the rows of a file in it, as `pipeline.parts` wrote them, and the present members.
 
     Both stand in the order of their hashes, "high" and "low"; `present` with "was", the number of a partition. `packed`
-    tells whether it is as packed for just this range.
+    tells whether it is as packed for just this range, and `room` how many changes can still be noted there.
     """
 
     first: UUID
@@ -78,6 +95,7 @@ class Bucket:
     rows: pl.DataFrame
     present: pl.DataFrame
     packed: bool
+    room: int
 
 
 def beside(
@@ -93,8 +111,9 @@ def beside(
         for number, rows in enumerate(frames):
             low, high = (-(-edge * RANGE // count) << 112 for edge in (number, number + 1))
             first, last = UUID(int=low), UUID(int=high - 1)
-            there, packed = _present(cur, names | {"first": first, "last": last}) if anybody else (NOBODY, False)
-            yield Bucket(first, last, in_order(rows), there, packed)
+            range_ = names | {"first": first, "last": last}
+            there, packed, room = _present(cur, range_) if anybody else (NOBODY, False, 0)
+            yield Bucket(first, last, in_order(rows), there, packed, room)
 
 
 def pack(cur: Cursors, names: Mapping[str, Any], bucket: Bucket, members: pl.DataFrame) -> None:
@@ -102,6 +121,16 @@ def pack(cur: Cursors, names: Mapping[str, Any], bucket: Bucket, members: pl.Dat
     halves = np.concatenate([members[half].to_numpy() for half in KEY]).astype(HALF)
     content = halves.tobytes() + members["is"].to_numpy().astype(NUMBER).tobytes()
     cur.execute(PACK, {**names, "first": bucket.first, "last": bucket.last, "content": content})
+
+
+def note(cur: Cursors, names: Mapping[str, Any], bucket: Bucket, *, left: pl.DataFrame, there: pl.DataFrame) -> None:
+    """Keep beside what is packed of a range who left, and who is `there` from now on, by "is"."""
+    changes = np.empty(left.height + there.height, CHANGE)
+    for half in KEY:
+        changes[half] = np.concatenate([left[half].to_numpy(), there[half].to_numpy()])
+    changes["is"][: left.height] = NOWHERE
+    changes["is"][left.height :] = there["is"].to_numpy()
+    cur.execute(NOTE, {**names, "first": bucket.first, "last": bucket.last, "changes": changes.tobytes()})
 
 
 def unpack(cur: Cursors, names: Mapping[str, Any], bucket: Bucket) -> None:
@@ -132,21 +161,57 @@ def repeats(column: pl.Series) -> bool:
     return bool((values[1:] == values[:-1]).any())
 
 
-def _present(cur: Cursors, names: Mapping[str, Any]) -> tuple[pl.DataFrame, bool]:
-    """The present members of a range, and whether they were packed for just this range."""
+def find(present: pl.DataFrame, wanted: pl.DataFrame) -> tuple[Positions, Flags]:
+    """Where each of `wanted` stands, or would have to stand, in `present`, and whether it does.
+
+    Both in the order of the hashes.
+    """
+    high, low = (present[half].to_numpy() for half in KEY)
+    highs, lows = (wanted[half].to_numpy() for half in KEY)
+    at = np.searchsorted(high, highs)
+    while True:  # more than once only for people whose first halves are equal
+        there = np.minimum(at, max(present.height - 1, 0))
+        same = (at < present.height) & (high[there] == highs) if present.height else np.zeros(len(at), np.bool_)
+        before = same & (low[there] < lows) if present.height else same
+        if not before.any():
+            return at, same & (low[there] == lows) if present.height else same
+        at = at + before
+
+
+def _present(cur: Cursors, names: Mapping[str, Any]) -> tuple[pl.DataFrame, bool, int]:
+    """The present members of a range, whether they were packed for just this range, and the room for changes."""
     packed = cur.execute(PACKED, names).fetchone()
     if packed is None:
         ((digests, partitions),) = cur.execute(PRESENT, names).fetchall()
         halves = np.frombuffer(digests or b"", ">u8").reshape(-1, 2).T.astype(HALF)
-        return in_order(_frame(halves[0], halves[1], np.frombuffer(partitions or b"", ">i2").astype(NUMBER))), False
-    content, exactly = packed
+        there = _frame(halves[0], halves[1], np.frombuffer(partitions or b"", ">i2").astype(NUMBER))
+        return in_order(there), False, 0
+    content, changes, exactly = packed
     count = len(content) // PACKED_BYTES
     high, low = np.frombuffer(content, HALF, 2 * count).reshape(2, count)
-    found = _frame(high, low, np.frombuffer(content, NUMBER, offset=2 * count * HALF.itemsize))
+    numbers = np.frombuffer(content, NUMBER, offset=2 * count * HALF.itemsize)
+    noted = np.frombuffer(changes, CHANGE)
+    found = changed(_frame(high, low, numbers), noted)
     if exactly:
-        return found, True
+        return found, True, int(MOST_CHANGES * count) - len(noted)
     start, stop = names["first"].int >> 64, names["last"].int >> 64
-    return found.filter(pl.col("high").is_between(start, stop)), False
+    return found.filter(pl.col("high").is_between(start, stop)), False, 0
+
+
+def changed(members: pl.DataFrame, noted: npt.NDArray[np.void]) -> pl.DataFrame:
+    """Members as they are after what was noted, of which the last counts."""
+    if not len(noted):
+        return members
+    columns = {name: np.ascontiguousarray(noted[name]) for name in (*KEY, "is")}
+    changes = pl.DataFrame(columns).unique(KEY, keep="last").sort(KEY)
+    at, same = find(members, changes)
+    number = changes["is"].to_numpy()
+    was = members["was"].to_numpy().copy()
+    was[at[same]] = number[same]
+    new = ~same
+    parts = [np.insert(members[half].to_numpy(), at[new], changes[half].to_numpy()[new]) for half in KEY]
+    was = np.insert(was, at[new], number[new])
+    return _frame(parts[0], parts[1], was).filter(pl.col("was") != NOWHERE)
 
 
 def _frame(high: Halves, low: Halves, was: Numbers) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from ingestd.domain.errors import IngestdError
 from ingestd.domain.segment import SegmentType
 from ingestd.store.engine import new_id
 from ingestd.store.load.binary import Constant, Field
-from ingestd.store.load.present import KEY, Bucket, hashes, in_order, pack, repeats, unpack
+from ingestd.store.load.present import KEY, Bucket, find, hashes, in_order, note, pack, repeats, unpack
 from ingestd.store.load.stage import Cursors, Load, copy, cursor, probe_only
 from ingestd.store.segments import LOCK_MEMBERS
 
@@ -160,14 +160,9 @@ def compare(present: pl.DataFrame, wanted: pl.DataFrame) -> Compared:
     """Who is there ("was") against who is to be ("is"): each person once, and both in the order of the hashes."""
     if present.is_empty() or wanted.is_empty():
         return Compared(wanted, wanted.clear().with_columns(was=pl.lit(None, pl.Int16)), present, 0)
-    high, low, was = (present[name].to_numpy() for name in (*KEY, "was"))
-    last = present.height - 1
-    at = np.minimum(np.searchsorted(high, wanted["high"].to_numpy()), last)
-    same = high[at] == wanted["high"].to_numpy()
-    while (before := same & (low[at] < wanted["low"].to_numpy()) & (at < last)).any():  # people whose halves are equal
-        at += before
-        same = high[at] == wanted["high"].to_numpy()
-    same &= low[at] == wanted["low"].to_numpy()
+    was = present["was"].to_numpy()
+    at, same = find(present, wanted)
+    at = np.minimum(at, present.height - 1)
     stay = np.zeros(present.height, np.bool_)
     stay[at[same]] = True
     moved = same & (was[at] != wanted["is"].to_numpy())
@@ -256,10 +251,13 @@ class _Work:
         self.done.doubled += step.doubled
         if self.done.removed > self._may_leave:
             raise TooManyLeave
+        there = pl.concat([both.entered, both.moved.select(both.entered.columns)])
         self._end(pl.concat([left, both.moved.select(left.columns)]))
-        self._begin(pl.concat([both.entered, both.moved.select(both.entered.columns)]))
-        changed = bool(both.entered.height + both.moved.height + left.height)
-        if changed or not (bucket.packed or self._refresh.additive):
+        self._begin(there)
+        changes = left.height + there.height
+        if 0 < changes <= bucket.room:
+            note(self._cur, self._names, bucket, left=left, there=there)
+        elif changes or not (bucket.packed or self._refresh.additive):
             unpack(self._cur, self._names, bucket)
             if not self._refresh.additive:
                 pack(self._cur, self._names, bucket, step.wanted)
