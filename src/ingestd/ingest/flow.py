@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -38,9 +38,11 @@ from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
 from ingestd.store import ingestions, ledger
-from ingestd.store.engine import is_transient, utc_now
+from ingestd.store.base import SLICES
+from ingestd.store.engine import autocommitting, is_transient, utc_now
 from ingestd.store.ingestions import FenceLost
 from ingestd.store.load.sources import SAMPLE, Source
+from ingestd.store.load.stored import vacuum
 
 P = ParamSpec("P")
 
@@ -124,8 +126,11 @@ class Flow:
                     return
                 checked = Checked.model_validate(row.checked)
                 lost = max(deaths, row.attempts) >= self.settings.attempts
-                if self.pool.run(applying.apply_part, self._job(row), checked, part, lost=lost):
-                    self._settle(ingestion_id, part)
+                job = self._job(row)
+                if self.pool.run(applying.apply_part, job, checked, part, lost=lost):
+                    changed = self._settle(ingestion_id, part)
+                    if changed.get("created") and job.plan.target is Target.PROFILES and checked.buckets > 1:
+                        self._vacuum("profiles", [checked.slice_of(part)])
                 else:
                     self._hold(ingestion_id, row.fence)
             except PoolClosed:
@@ -145,11 +150,18 @@ class Flow:
             tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_HELD, now=utc_now())
             _supersede(connection, ingestion_id)
 
-    def _settle(self, ingestion_id: UUID, part: str) -> None:
+    def _settle(self, ingestion_id: UUID, part: str) -> dict[str, int]:
         """Wait until a part is on the disk, before its job may count as done; Unavailable if the database lost it."""
         with self.sql.begin() as connection:
-            if not ledger.settle_part(connection, ingestion_id, part):
-                raise Unavailable("The database ended before a part was on its disk.")
+            changed = ledger.settle_part(connection, ingestion_id, part)
+        if changed is None:
+            raise Unavailable("The database ended before a part was on its disk.")
+        return changed
+
+    def _vacuum(self, table: str, numbers: Iterable[int]) -> None:
+        """Mark what a large file has written as valid for everybody, while it is still in memory."""
+        with autocommitting(self.place.database_url) as connection:
+            vacuum(connection, table, numbers)
 
     def stop(self) -> None:
         """Let no walk wait any longer: each raises Stopping."""
@@ -266,14 +278,7 @@ class Flow:
         The rows of those given up become rejected rows of the error file (P6).
         """
         units = checked.units()
-        if len(units) > 1 and job.file_bytes >= 2 * self.place.part_bytes:
-            self.jobs.fan_out(job.ingestion_id, list(units))
-            self._await_parts(job, checked)
-        else:  # to queue the parts of a file this small takes longer than other replicas would save
-            with ThreadPoolExecutor(2 * self.settings.processes, "apply") as hands:  # while some settle, others begin
-                parts = [hands.submit(copy_context().run, self.apply_part, job.ingestion_id, unit) for unit in units]
-            for part in parts:
-                part.result()
+        self._apply_units(job, checked, list(units))
         if checked.merges is not None:
             self.apply_part(job.ingestion_id, checked.merges)
         with self.sql.begin() as connection:
@@ -297,6 +302,18 @@ class Flow:
         elif lost:
             checked = self.pool.run(applying.report_lost, job, checked, lost)
         return checked.with_applied(applied.values())
+
+    def _apply_units(self, job: Job, checked: Checked, units: list[str]) -> None:
+        if len(units) > 1 and job.file_bytes >= 2 * self.place.part_bytes:
+            self.jobs.fan_out(job.ingestion_id, units)
+            self._await_parts(job, checked)
+        else:  # to queue the parts of a file this small takes longer than other replicas would save
+            with ThreadPoolExecutor(2 * self.settings.processes, "apply") as hands:  # while some settle, others begin
+                parts = [hands.submit(copy_context().run, self.apply_part, job.ingestion_id, unit) for unit in units]
+            for part in parts:
+                part.result()
+        if checked.buckets > 1 and job.plan.target is Target.PROFILES:
+            self._vacuum("profile_aliases", range(SLICES))
 
     def _put_into_segment(self, job: Job) -> None:
         """Put the people of a data source's file into the segment that was asked for (S65, S75)."""

@@ -18,6 +18,7 @@ from ingestd.domain.ingestion import Counts
 from ingestd.domain.plan import Mode, Plan
 from ingestd.keyring import AccountKeys
 from ingestd.store import engine as store
+from ingestd.store.base import SLICES
 from ingestd.store.load.sources import Source
 
 FROZEN: Final = {"idle_in_transaction_session_timeout": "5min"}
@@ -121,6 +122,10 @@ class Checked(BaseModel):
     def units(self) -> dict[str, list[str]]:
         """What is applied in one transaction each, by its name in the ledger: the parts that it holds."""
         return {REFRESH: list(self.parts)} if self.whole else {part: [part] for part in self.parts}
+
+    def slice_of(self, part: str) -> int:
+        """The slice of the stored profiles in which a part of a large file lies."""
+        return int(part.rpartition("-")[2]) * SLICES // self.buckets
 
     def with_applied(self, applied: Collection[Mapping[str, int]]) -> Checked:
         """The same with what the parts changed in its counts."""

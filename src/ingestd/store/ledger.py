@@ -43,13 +43,14 @@ def close_part(connection: Connection, ingestion_id: UUID, part: str, counts: di
     )
 
 
-def settle_part(connection: Connection, ingestion_id: UUID, part: str) -> bool:
-    """Whether a part is in the ledger; once the caller's transaction has committed, that stands on the disk.
+def settle_part(connection: Connection, ingestion_id: UUID, part: str) -> dict[str, int] | None:
+    """What a part changed, None if it is not there; once the caller's transaction has committed, it is on the disk.
 
     The row is written again, so that there is something to bring to the disk, and with it all that came before.
     """
     row = (LedgerEntry.ingestion_id == ingestion_id, LedgerEntry.part == part)
-    return connection.execute(update(LedgerEntry).where(*row).values(applied_at=func.now())).rowcount == 1
+    again = update(LedgerEntry).where(*row).values(applied_at=func.now()).returning(LedgerEntry.counts)
+    return connection.execute(again).scalar_one_or_none()
 
 
 def applied(connection: Connection, ingestion_id: UUID) -> dict[str, dict[str, int]]:

@@ -74,6 +74,13 @@ def test_people_who_were_merged_are_not_known_by_what_they_were(account):
     assert account.rows("SELECT digest FROM profiles WHERE account_id = %s") == [(None,)]
 
 
+def test_slices_are_vacuumed_by_their_numbers(account):
+    account.push(frame(ROWS, **NAMES), buckets=16)
+    stored.vacuum(account.connection, "profiles", range(16))
+    unmarked = "SELECT count(*) FROM pg_class WHERE relname LIKE 'profiles_p___' AND relpages > relallvisible"
+    assert account.connection.execute(unmarked).fetchone() == (0,)
+
+
 @pytest.mark.parametrize("statement", [merge.MERGE, sources.FORGET, sealing.CHANGE])
 def test_whoever_else_writes_people_takes_their_digest_away(statement):
     assert "digest = NULL" in statement

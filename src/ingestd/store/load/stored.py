@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
-from psycopg import sql
+from psycopg import Connection, sql
 from psycopg.rows import tuple_row
 
 from ingestd.store.load.binary import from_digits
-from ingestd.store.load.stage import Cursors, Load, place, probe_only, slices
+from ingestd.store.load.stage import Cursors, Load, partition, place, probe_only, slices
 
 FEW: Final = 1000
 """So many people are looked up one by one; of more, the range in which they lie is read."""
@@ -36,6 +37,16 @@ SELECT string_agg(uuid_send(profile_id) || int8send(coalesce(digest, 0)), '')
 FROM unnest(%(ids)s::uuid[]) AS asked (id) JOIN {} ON account_id = %(account)s AND profile_id = asked.id
 """
 """Both give one value, which costs a fraction of as many rows."""
+
+
+def vacuum(connection: Connection[Any], table: str, numbers: Iterable[int]) -> None:
+    """Note on the pages of some slices that their rows count for everybody, on a connection that commits by itself.
+
+    Done while the pages are new this costs next to nothing, and pages that are marked are not looked at again. Left to
+    the first reader after a checkpoint, every page would go to the log as a whole.
+    """
+    names = sql.SQL(", ").join(partition(table, number) for number in numbers)
+    connection.execute(sql.SQL("VACUUM (SKIP_LOCKED, INDEX_CLEANUP OFF, TRUNCATE OFF) {}").format(names))
 
 
 def with_stored(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
