@@ -18,6 +18,7 @@ from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import fold_events, fold_some, in_order
 from ingestd.pipeline.parts import identifiers, members, read, read_all
+from ingestd.pipeline.phones import mobile_shape
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.seal import seal
 from ingestd.pipeline.shorten import batches, groups, people
@@ -38,7 +39,8 @@ INTERNAL: Final = "internal"
 
 
 def warm() -> None:
-    """Do nothing: what this module imports is then there."""
+    """Have the patterns of all countries' phone numbers read: what this module imports is there by then."""
+    mobile_shape()
 
 
 def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> bool:

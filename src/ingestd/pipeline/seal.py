@@ -6,6 +6,7 @@ Equal values have equal tokens, so whether a value changed, and which values a l
 from __future__ import annotations
 
 import json
+from binascii import b2a_base64
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,8 +17,10 @@ import pyarrow as pa
 from ingestd.domain.identity import kind_word
 from ingestd.domain.personal import SEALED, canonical, canonical_of, identifier_place
 from ingestd.keyring import AccountKeys
+from ingestd.keyring.siv import Bytes
 
-_BEFORE: Final = json.dumps({SEALED: ""}, separators=(",", ":")).removesuffix('"}')
+_BEFORE, _AFTER = (each.encode() for each in json.dumps({SEALED: "*"}, separators=(",", ":")).split("*"))
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 _LONG: Final = 256
 """Bytes; of longer texts hardly two have one length."""
@@ -46,25 +49,35 @@ def _sealed(values: pl.Series, place: str, keys: AccountKeys, *, written: bool) 
         texts = pl.Series(map(canonical_of, distinct), dtype=pl.String)
     elif (~distinct.str.starts_with('"') | distinct.str.contains("\\", literal=True)).any():
         texts = pl.Series(map(canonical, distinct), dtype=pl.String)
-    tokens = _tokens(texts, place, keys).bin.encode("base64")
-    tokens = tokens.str.replace_all("+", "-", literal=True).str.replace_all("/", "_", literal=True)
-    found = pl.select(pl.concat_str(pl.lit(_BEFORE), tokens, pl.lit('"}'))).to_series().rename(values.name)
+    found = _written(texts, place, keys).rename(values.name)
     if distinct.len() == values.len():
         return found
     return values.replace_strict(distinct, found, default=None, return_dtype=pl.String)
 
 
-def _tokens(texts: pl.Series, place: str, keys: AccountKeys) -> pl.Series:
-    """The tokens of texts, in their order: those of one length together, but long ones, which are few, one by one."""
+def _written(texts: pl.Series, place: str, keys: AccountKeys) -> pl.Series:
+    """Texts sealed, as JSON, in their order: those of one length together, but long ones, which are few, one by one."""
     frame = pl.DataFrame({"text": texts, "size": texts.str.len_bytes()}).with_row_index("place").sort("size")
     found = []
     for (size,), group in frame.group_by("size", maintain_order=True):
         if size > _LONG:
-            found.append(pl.Series(keys.seal_values(place, group["text"].cast(pl.Binary)), dtype=pl.Binary))
+            tokens = keys.seal_values(place, group["text"].cast(pl.Binary))
+            found += [_json(np.frombuffer(token, np.uint8).reshape(1, -1)) for token in tokens]
         else:
             alike = np.frombuffer(group["text"].str.join("").item().encode(), np.uint8).reshape(-1, size)
-            sealed = keys.seal_alike(place, alike)
-            kind = pa.binary(sealed.shape[1])
-            rows = pa.FixedSizeBinaryArray.from_buffers(kind, len(sealed), [None, pa.py_buffer(sealed)])
-            found.append(pl.Series(rows.cast(pa.large_binary())))
-    return pl.concat(found).gather(frame["place"].arg_sort()) if found else pl.Series([], dtype=pl.Binary)
+            found.append(_json(keys.seal_alike(place, alike)))
+    return pl.concat(found).gather(frame["place"].arg_sort()) if found else pl.Series([], dtype=pl.String)
+
+
+def _json(tokens: Bytes) -> pl.Series:
+    """Tokens of one length, the rows of a matrix, each as JSON in Base64 that is safe in URLs."""
+    count, size = tokens.shape
+    spare = -size % 3
+    whole = np.hstack([tokens, np.zeros((count, spare), np.uint8)])
+    letters = bytearray(b2a_base64(whole.tobytes(), newline=False).translate(_URL_SAFE))
+    text = np.frombuffer(letters, np.uint8).reshape(count, -1)
+    text[:, text.shape[1] - spare :] = ord("=")
+    before, after = (np.broadcast_to(np.frombuffer(each, np.uint8), (count, len(each))) for each in (_BEFORE, _AFTER))
+    lines = np.hstack([before, text, after])
+    ends = np.arange(count + 1, dtype=np.int64) * lines.shape[1]
+    return pl.Series(pa.LargeStringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(lines)))
