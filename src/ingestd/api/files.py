@@ -41,8 +41,7 @@ SILENCE: Final = 60.0
 
 _ANY_BYTES: Final[dict[str, Any]] = {
     "requestBody": {
-        "required": True,
-        "description": "The file's bytes as they are.",
+        "description": "The file's bytes as they are; none are an empty file.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }

@@ -43,8 +43,7 @@ router = Router(prefix="/v1/manifests", tags=["Manifests"])
 
 _ANY_TEXT: Final[dict[str, Any]] = {
     "requestBody": {
-        "required": True,
-        "description": "A manifest as its file holds it.",
+        "description": "A manifest as its file holds it; nothing is one too, with a problem.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }

@@ -31,7 +31,7 @@ router = Router(prefix="/v1/recipients", tags=["Recipients"], dependencies=[NO_S
 
 _ALL: Final = list(Milestone)
 
-Milestones = Annotated[list[Milestone], Field(max_length=len(Milestone), json_schema_extra={"uniqueItems": True})]
+Milestones = Annotated[list[Milestone], Field(max_length=len(Milestone))]
 
 
 class RecipientIn(In):

@@ -55,7 +55,11 @@ HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$"
 HeaderValue = Annotated[str, Field(pattern=r"^[!-~]([ \t!-~]{0,1998}[!-~])?$")]
 Headers = Annotated[
     dict[HeaderName, HeaderValue],
-    Field(max_length=10, description="Sent with each event. The values are never shown again."),
+    Field(
+        max_length=10,
+        description="Sent with each event. The values are never shown again.",
+        json_schema_extra={"additionalProperties": False},  # the pattern of names is all there may be
+    ),
     AfterValidator(_free),
 ]
 
