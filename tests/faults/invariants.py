@@ -13,6 +13,7 @@ from ingestd.ingest.work import UNREPORTED, Checked
 from ingestd.keyring import SealedKeys
 from ingestd.store import orphans
 from ingestd.store.engine import engine
+from ingestd.store.files import IS_LIVE
 
 SETTLED = 60  # seconds within which everything has come to its end
 
@@ -25,10 +26,11 @@ def check_invariants(ground):
         _outcomes_agree(ground, sql)
         _accounts_are_in_order(sql)
         _notices_are_told(sql)
+        _usage_is_what_is_kept(sql)
 
 
 def _everything_ends(sql):
-    """I10, I11: no ingestion, no workflow, no transaction and no lock stays open."""
+    """I10, I11: no ingestion, no workflow, no transaction and no lock stays open, and no constraint unchecked."""
     leader = "'SELECT pg_try_advisory_xact_lock%'"  # by which one DBOS of all does the chores; held while it lives
     open_things = f"""
         SELECT 'ingestion', id::text FROM ingestions WHERE status IN ('scheduled', 'in_progress')
@@ -37,6 +39,8 @@ def _everything_ends(sql):
             WHERE xact_start < now() - interval '5 seconds' AND datname IS NOT NULL AND query NOT LIKE {leader}
         UNION ALL SELECT 'lock', query FROM pg_locks JOIN pg_stat_activity USING (pid)
             WHERE locktype = 'advisory' AND query NOT LIKE {leader}
+        UNION ALL SELECT 'constraint', conname FROM pg_constraint WHERE NOT convalidated
+        UNION ALL SELECT 'index', indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid
     """
     deadline = time.monotonic() + SETTLED
     while found := sql.execute(open_things).fetchall():
@@ -131,3 +135,16 @@ def _notices_are_told(sql):
     """I7: each notice reached its sink, or waits for its next attempt and is visible."""
     rows = sql.execute("SELECT state, attempts, next_attempt_at FROM deliveries").fetchall()
     assert all(row.state != "pending" or row.next_attempt_at is not None for row in rows)
+
+
+def _usage_is_what_is_kept(sql):
+    """I9: what counts against an account's quota is its files, and what uploads have reserved that did not end."""
+    found = sql.execute(f"""
+        SELECT account_id, kept, stored_bytes FROM usage FULL JOIN (
+            SELECT account_id, sum(bytes) AS kept FROM (
+                SELECT account_id, size_bytes AS bytes FROM files WHERE {IS_LIVE}
+                UNION ALL SELECT account_id, reserved_bytes FROM reservations
+            ) AS each GROUP BY account_id
+        ) AS all_of USING (account_id) WHERE coalesce(kept, 0) <> coalesce(stored_bytes, 0)
+    """).fetchall()
+    assert found == []
