@@ -17,7 +17,7 @@ import pyarrow as pa
 from ingestd.domain.column import OPERATION_CODES, Operation
 from ingestd.pipeline.parts import Folder
 
-MOST_CELLS: Final = 2_000_000
+MOST_CELLS: Final = 4_000_000
 """How many cells gather before a part is shortened; folding one takes some 100 bytes. A usual part has fewer."""
 
 Part = Callable[[], Iterable[pl.DataFrame]]
