@@ -92,7 +92,9 @@ async def test_a_rotation_that_is_broken_off_at_each_step_ends_whole(ground, ten
     assert rotation == "sealing"
     assert all(not both.is_newest(token) for token in before)
     run(ground, "CREATE FUNCTION halt() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'halt'; END $$")
-    run(ground, "CREATE TRIGGER halt BEFORE UPDATE ON profiles_p_09 FOR EACH ROW EXECUTE FUNCTION halt()")
+    slices = "SELECT max(tableoid::regclass::text) AS last FROM profiles WHERE account_id = :account"
+    last = run(ground, slices, account=account)[0].last
+    run(ground, f"CREATE TRIGGER halt BEFORE UPDATE ON {last} FOR EACH ROW EXECUTE FUNCTION halt()")
     try:
         with pytest.raises(store.DatabaseError, match="halt"):
             seal(ground, account)
