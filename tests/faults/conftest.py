@@ -48,7 +48,7 @@ async def program(started):
     started.release()
     if started.process.returncode is None:
         with started.ground() as ground:
-            await asyncio.to_thread(check_invariants, ground)
+            await asyncio.to_thread(check_invariants, ground, started)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -180,6 +181,24 @@ class Program:
         """The pids of the data-plane processes."""
         children = psutil.Process(self.process.pid).children()
         return [each.pid for each in children if "multiprocessing.spawn" in " ".join(each.cmdline())]
+
+    def holds(self):
+        """Its processes, `service` or `worker`, each with its open files, its threads, and its own memory in MB."""
+        kinds = {self.process.pid: "service"} | dict.fromkeys(self.workers(), "worker")
+        for pid, kind in kinds.items():
+            process = psutil.Process(pid)
+            yield kind, process.num_fds(), process.num_threads(), process.memory_full_info().uss >> 20
+
+    def tasks(self):
+        """How many tasks its event loop has."""
+        told = self.fault.with_suffix(".tasks")
+        told.unlink(missing_ok=True)
+        os.kill(self.process.pid, signal.SIGUSR1)
+        deadline = time.monotonic() + PATIENCE
+        while not told.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return int(told.read_text())
 
     @contextmanager
     def ground(self):

@@ -63,7 +63,7 @@ async def test_a_restored_service_opens_every_blob_and_goes_on_in_the_middle_of_
         assert await again.playlist("person-0") == ["Rock", "Jazz", "Blues"]
         with restored.ground() as ground:
             ground.blobs.delete({blob.name for blob in ground.blobs.list("parts")})  # those the sweep would remove
-            await asyncio.to_thread(check_invariants, ground)
+            await asyncio.to_thread(check_invariants, ground, restored)
     finally:
         await restored.kill()
 

@@ -43,7 +43,7 @@ async def start(database, temporary_folder):
     yield new
     try:
         with started[-1].ground() as ground:
-            await asyncio.to_thread(check_invariants, ground)
+            await asyncio.to_thread(check_invariants, ground, started[-1])
     finally:
         for each in started:
             await each.kill()

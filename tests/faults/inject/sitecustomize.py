@@ -5,6 +5,7 @@ what, at which call and in which process, stands in the file INGESTD_TEST_FAULT,
 runs; the calls of all processes are counted together. No file, no fault.
 """
 
+import asyncio
 import errno
 import fcntl
 import functools
@@ -143,6 +144,13 @@ def armed(point, function):
     return patched
 
 
+def tell_tasks(*_):
+    """Write down how many tasks the event loop of this process has."""
+    told = FAULT.with_suffix(f".{os.getpid()}")
+    told.write_text(str(len(asyncio.all_tasks())))
+    told.replace(FAULT.with_suffix(".tasks"))
+
+
 def arm(module):
     """Patch the points of a module."""
     for name in POINTS[module.__name__]:
@@ -179,5 +187,6 @@ if "INGESTD_TEST_POINTS" in os.environ:
         module, _, function = each.partition(":")
         POINTS.setdefault(module, []).append(function)
     sys.meta_path.insert(0, Finder())
+    signal.signal(signal.SIGUSR1, tell_tasks)
     for name in POINTS.keys() & {"os"}:  # there already
         arm(sys.modules[name])
