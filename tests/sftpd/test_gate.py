@@ -152,7 +152,7 @@ async def test_a_key_has_so_many_connections_and_no_more(open_world):
 
 @pytest.mark.threat("T37")
 async def test_an_upload_that_is_left_alone_leaves_its_place_and_its_bytes(open_world):
-    async with open_world(idle_handle_timeout=0.1, revocation_seconds=0.05) as world:
+    async with open_world(idle_handle_timeout=1, revocation_seconds=0.05) as world:
         client = await world.client()
         async with client.sftp() as sftp:
             file = await sftp.open("x.csv", "wb")

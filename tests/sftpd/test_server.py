@@ -192,7 +192,7 @@ async def test_a_session_too_many_is_refused_and_the_others_go_on(open_world):
 
 @pytest.mark.threat("T37")
 async def test_a_session_that_asks_for_nothing_is_ended(open_world):
-    async with open_world(idle_session_timeout=0.2) as world:
+    async with open_world(idle_session_timeout=1) as world:
         client = await world.client()
         async with client.sftp() as sftp:
             file = await sftp.open("x.csv", "wb")
@@ -208,7 +208,7 @@ async def test_a_session_that_asks_for_nothing_is_ended(open_world):
 
 @pytest.mark.threat("T32")
 async def test_a_connection_that_says_nothing_is_closed(open_world):
-    async with open_world(login_timeout=0.2) as world:
+    async with open_world(login_timeout=1) as world:
         reader, writer = await asyncio.open_connection("127.0.0.1", world.server.port)
         banner = await reader.readline()
         await reader.read()
