@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 from tests.api.world import account_of, ingest, nothing_is_checked
+from tests.test_segment_files import make, refresh
 
 from ingestd.ingest.upkeep import Upkeep
 from ingestd.settings import RetentionSettings
@@ -80,6 +81,21 @@ async def test_a_deleted_account_is_shut_at_once_and_leaves_nothing_but_its_trai
     headers = {"Authorization": f"Bearer {operator}"}
     trail = await other.http.get("/v1/audit", params={"target": tenant.id}, headers=headers)
     assert [entry["action"] for entry in trail.json()["data"]] == ["account.deleted"]
+
+
+@pytest.mark.threat("T114")
+async def test_the_members_of_a_deleted_account_s_segments_go_and_no_others(tenant, other, end, upkeep):
+    """They know their segment, not their account."""
+    for each in (tenant, other):
+        await refresh(each, await make(each), b"user_id,level\nann,High\nbob,Low\n")
+    numbers = "SELECT number FROM segments WHERE account_id = :id"
+    ((gone,),), ((stays,),) = (rows(upkeep, numbers, id=account_of(each)) for each in (tenant, other))
+    members = "SELECT value FROM segment_members WHERE segment = :number ORDER BY value"
+    assert rows(upkeep, members, number=gone) == [("ann",), ("bob",)]
+    assert (await end()).status_code == 204
+    upkeep.once(store.utc_now())
+    assert rows(upkeep, members, number=gone) == []
+    assert rows(upkeep, members, number=stays) == [("ann",), ("bob",)]
 
 
 async def test_an_account_with_an_ingestion_on_its_way_is_not_deleted(tenant, end, ground):

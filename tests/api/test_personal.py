@@ -191,7 +191,10 @@ async def test_segments_keep_no_value_of_an_identifier_that_is_personal_or_becom
     (await tenant.http.patch(f"/v1/attributes/{crmid['id']}", json={"pii": True})).raise_for_status()
     assert await members(festive) == [("crmid", MASK)]  # at once
     await sealed(tenant, "crmid")
-    stored = await rows(tenant, "SELECT value FROM segment_members WHERE account_id = :account")
+    stored = await rows(
+        tenant,
+        "SELECT value FROM segment_members m JOIN segments s ON s.number = m.segment WHERE account_id = :account",
+    )
     assert [value for (value,) in stored] == [MASK, MASK]
     body = {"identifiers": [{"kind": "crmid", "value": "c-1"}, {"kind": "hm", "value": PHONE}]}
     found = (await tenant.http.post(f"/v1/segments/{festive}/members/lookup", json=body)).json()["data"]

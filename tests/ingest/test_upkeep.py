@@ -172,5 +172,9 @@ async def test_the_members_of_a_deleted_segment_go_in_batches(upkeep, tenant, mo
     monkeypatch.setattr("ingestd.ingest.upkeep.BATCH", 2)
     assert await asyncio.to_thread(upkeep.remove_members, store.utc_now()) == 3
     account = ids.read(Prefix.ACCOUNT, tenant.id)
-    left = rows(upkeep, "SELECT segment_id FROM segment_members WHERE account_id = :account", account=account)
+    left = rows(
+        upkeep,
+        "SELECT s.id FROM segment_members m JOIN segments s ON s.number = m.segment WHERE account_id = :account",
+        account=account,
+    )
     assert [segment for (segment,) in left] == [ids.read(Prefix.SEGMENT, kept)]

@@ -1,6 +1,8 @@
 """The migrated schema is the declared one, and every migration can be taken back."""
 
 import shutil
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
 
 import pytest
 from alembic import command
@@ -50,6 +52,57 @@ def test_up_down_and_up_again_gives_the_declared_schema(engine):
     assert tables(engine) == first
     assert differences(engine) == []
     schema.check(engine)
+
+
+ACCOUNT = """
+    INSERT INTO accounts
+        (id, name, time_zone, sync_time, features, email_domains, next_seq, data_keys, index_key, created_at)
+    VALUES (:account, 'a', 'UTC', '12:00', '{}', '[]', 1, '', '', now())
+"""
+SEGMENT = """
+    INSERT INTO segments (id, account_id, name, description, type, method, upload_type, status, members, created_at)
+    VALUES (:segment, :account, 'a', '', 'SCD', 'upload', 'manual', 'active', 0, now())
+"""
+MEMBER = """
+    INSERT INTO segment_members VALUES (:account, :segment, :hash, :valid_from, :valid_to, 1, :partition, 'ann')
+"""
+
+
+def to(engine, step, revision):
+    with engine.begin() as connection:
+        step(schema.configuration(connection), revision)
+
+
+def test_members_of_segments_are_kept_when_their_key_is_changed_and_changed_back(engine):
+    """Their segment's number stands for account and segment."""
+    account, segment = uuid4(), uuid4()
+    first, second = (datetime(2026, 3, day, tzinfo=UTC) for day in (3, 4))
+    stayed, moved = {"hash": UUID(int=2)}, {"hash": UUID(int=1)}
+    rows = [
+        stayed | {"valid_from": first, "valid_to": None, "partition": 1},
+        moved | {"valid_from": first, "valid_to": second, "partition": 1},
+        moved | {"valid_from": second, "valid_to": None, "partition": 2},
+    ]
+    members = "SELECT hash, valid_from, valid_to, kind, partition, value FROM segment_members ORDER BY hash, valid_from"
+    schema.migrate(engine)
+    to(engine, command.downgrade, "20261126_members_key")
+    with engine.begin() as connection:
+        owner = {"account": account, "segment": segment}
+        connection.execute(text(ACCOUNT), owner)
+        connection.execute(text(SEGMENT), owner)
+        connection.execute(text(MEMBER), [owner | row for row in rows])
+        before = connection.execute(text(members)).all()
+        assert len(before) == len(rows)
+    schema.migrate(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text(members)).all() == before
+        of = "SELECT DISTINCT s.id FROM segment_members m JOIN segments s ON s.number = m.segment"
+        assert connection.scalars(text(of)).all() == [segment]
+    to(engine, command.downgrade, "20261126_members_key")
+    with engine.connect() as connection:
+        assert connection.execute(text(members)).all() == before
+        of = "SELECT DISTINCT account_id, segment_id FROM segment_members"
+        assert connection.execute(text(of)).all() == [(account, segment)]
 
 
 def test_a_schema_behind_is_named_with_its_remedy(engine):

@@ -20,6 +20,7 @@ from ingestd.store.audit import AuditEntry
 from ingestd.store.base import Base
 from ingestd.store.import_keys import ImportKey
 from ingestd.store.ingestions import IS_OPEN, Ingestion
+from ingestd.store.segments import Segment, SegmentMember
 from ingestd.store.webhooks import Webhook
 
 _DESTROYED: Final = b""
@@ -72,6 +73,8 @@ def _remove_some(engine: Engine, table: Table, rows: ColumnElement[bool]) -> boo
 
 def _of(account_id: UUID) -> Iterator[tuple[Table, ColumnElement[bool]]]:
     """Every table with rows of accounts but the audit trail, and those of this one; what refers to others first."""
+    segments = select(Segment.number).where(Segment.account_id == account_id)
+    yield Base.metadata.tables[SegmentMember.__tablename__], SegmentMember.segment.in_(segments)
     for table in reversed(Base.metadata.sorted_tables):
         if table.name == Account.__tablename__:
             yield table, table.c.id == account_id

@@ -70,12 +70,12 @@ _LEAVE: Final = {
     SegmentType.NON_SCD: "DELETE FROM segment_members m",
 }
 _WHO_LEAVES: Final = """
-WHERE m.account_id = :account AND m.segment_id = :segment AND m.valid_to IS NULL
+WHERE m.segment = :segment_number AND m.valid_to IS NULL
     AND NOT EXISTS (SELECT FROM wanted w WHERE w.hash = m.hash)
 """
 _ENTER: Final = """
-INSERT INTO segment_members (account_id, segment_id, hash, valid_from, kind, partition, value)
-SELECT p.account_id, :segment, p.profile_id, :moment, named.kind, :number, named.value
+INSERT INTO segment_members (segment, hash, valid_from, kind, partition, value)
+SELECT :segment_number, p.profile_id, :moment, named.kind, :number, named.value
 FROM wanted w JOIN profiles p ON p.account_id = :account AND p.profile_id = w.hash, LATERAL (
     SELECT k.kind, CASE jsonb_typeof(p.identifiers -> k.word -> 0)
         WHEN 'string' THEN p.identifiers -> k.word ->> 0 ELSE :mask END AS value
@@ -84,7 +84,7 @@ FROM wanted w JOIN profiles p ON p.account_id = :account AND p.profile_id = w.ha
 ) named
 WHERE NOT EXISTS (
     SELECT FROM segment_members m
-    WHERE m.account_id = :account AND m.segment_id = :segment AND m.hash = w.hash AND m.valid_to IS NULL
+    WHERE m.segment = :segment_number AND m.hash = w.hash AND m.valid_to IS NULL
 )
 """
 _FINISH: Final = """
@@ -201,8 +201,8 @@ async def count(session: AsyncSession, account_id: UUID, expression: ColumnEleme
 
 
 def in_use(connection: Connection, account_id: UUID, segment_id: UUID | None = None) -> list[Row[Any]]:
-    """The account's filter segments that are in use, or the one of them: id, type, condition (sealed)."""
-    found = select(Segment.id, Segment.type, Segment.condition).where(
+    """The account's filter segments that are in use, or the one of them: id, number, type, condition (sealed)."""
+    found = select(Segment.id, Segment.number, Segment.type, Segment.condition).where(
         Segment.account_id == account_id,
         Segment.method == Method.FILTER,
         Segment.status.in_(_IN_USE),
@@ -230,7 +230,8 @@ def refilter(
 
     `kinds` are the account's own attributes that identify people. Only what changed is written.
     """
-    names: dict[str, Any] = {"account": account_id, "segment": segment.id, "value": PARTITION}
+    names: dict[str, Any] = {"account": account_id, "segment": segment.id, "segment_number": segment.number}
+    names["value"] = PARTITION
     connection.execute(text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS text)")), names)
     names["moment"] = connection.scalar(select(func.clock_timestamp()))
     connection.execute(text(_PARTITION), names | {"id": new_id()})

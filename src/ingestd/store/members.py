@@ -34,8 +34,7 @@ def _at(member: Any, moment: datetime | None) -> ColumnElement[bool]:
 
 def _of(segment: Segment, numbers: Collection[int], moment: datetime | None) -> Select[SegmentMember]:
     return select(SegmentMember).where(
-        SegmentMember.account_id == segment.account_id,
-        SegmentMember.segment_id == segment.id,
+        SegmentMember.segment == segment.number,
         SegmentMember.partition.in_(numbers),
         _at(SegmentMember, moment),
     )
@@ -82,11 +81,7 @@ async def counts(session: AsyncSession, segment: Segment, moment: datetime) -> d
     """How many were in each partition at a moment."""
     found = await session.execute(
         select(SegmentMember.partition, func.count())
-        .where(
-            SegmentMember.account_id == segment.account_id,
-            SegmentMember.segment_id == segment.id,
-            _at(SegmentMember, moment),
-        )
+        .where(SegmentMember.segment == segment.number, _at(SegmentMember, moment))
         .group_by(SegmentMember.partition)
     )
     return {number: count for number, count in found}  # noqa: C416 -- rows are no pairs for dict()
@@ -105,13 +100,12 @@ async def changes(
 
     A partition is null where they were in none of those asked for.
     """
-    mine = (SegmentMember.account_id == segment.account_id, SegmentMember.segment_id == segment.id)
     between = SegmentMember.valid_from.between(since, until) | SegmentMember.valid_to.between(since, until)
-    touched = select(SegmentMember.hash).where(*mine, between).distinct().subquery()
+    touched = select(SegmentMember.hash).where(SegmentMember.segment == segment.number, between).distinct().subquery()
     statement = select(touched.c.hash)
     sides = [aliased(SegmentMember), aliased(SegmentMember)]
     for side, moment in zip(sides, (since, until), strict=True):
-        same = (side.account_id == segment.account_id) & (side.segment_id == segment.id) & (side.hash == touched.c.hash)
+        same = (side.segment == segment.number) & (side.hash == touched.c.hash)
         statement = statement.outerjoin(side, same & side.partition.in_(numbers) & _at(side, moment))
     before, after = sides
     compared = (
@@ -142,13 +136,12 @@ async def of_person(
     """
     found = await session.execute(
         select(Segment, Partition, SegmentMember.valid_from)
-        .join(SegmentMember, SegmentMember.segment_id == Segment.id)
+        .join(SegmentMember, SegmentMember.segment == Segment.number)
         .join(Partition, (Partition.segment_id == Segment.id) & (Partition.number == SegmentMember.partition))
         .where(
             Segment.account_id == account_id,
             Segment.deleted_at.is_(None),
             Segment.status == SegmentStatus.ACTIVE,
-            SegmentMember.account_id == account_id,
             SegmentMember.hash.in_(hashes),
             SegmentMember.valid_to.is_(None),
             Partition.disabled.is_(False),
@@ -167,8 +160,8 @@ _LOCK_ALL = text("""
 _FORGET = text("""
     WITH gone AS (
         DELETE FROM segment_members m USING segments s
-        WHERE s.account_id = :account AND m.account_id = :account AND m.segment_id = s.id AND m.hash = ANY (:hashes)
-        RETURNING m.segment_id, m.hash, m.partition, m.valid_to
+        WHERE s.account_id = :account AND m.segment = s.number AND m.hash = ANY (:hashes)
+        RETURNING s.id AS segment_id, m.hash, m.partition, m.valid_to
     ), unpacked AS (
         DELETE FROM packed_members m USING gone
         WHERE m.account_id = :account AND m.segment_id = gone.segment_id AND gone.hash BETWEEN m.first AND m.last

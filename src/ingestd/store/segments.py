@@ -2,7 +2,9 @@
 
 A member is an identifier, by its hash as `store.profiles.identifier_hash` has it, so a profile's memberships are found
 through its identifiers, whoever is merged into it. A membership is a half-open period [valid_from, valid_to),
-`valid_to` null while it lasts; of a Non-SCD segment only those that last are kept.
+`valid_to` null while it lasts; of a Non-SCD segment only those that last are kept. Members know their segment by its
+short number, not by account and id: there are very many of them, and a refresh looks all over their key
+(docs/decisions/0014).
 
 Whoever writes members holds the segment's lock (`LOCK_MEMBERS`) to the end of the transaction.
 """
@@ -19,8 +21,10 @@ from sqlalchemy import (
     Connection,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     LargeBinary,
+    PrimaryKeyConstraint,
     Row,
     Select,
     SmallInteger,
@@ -52,7 +56,7 @@ _LOCK: Final = text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS 
 
 
 class Segment(Base):
-    """A segment; `name` is unique among those of its account that are not deleted.
+    """A segment; `name` is unique among those of its account that are not deleted. `number` stands for it in members.
 
     `condition` is that of a filter segment, sealed (`ingest.filters`). `draft` holds the edits not published yet
     (`domain.segment.Draft`). `members` counts those who are in it, also in partitions that are disabled. `webhook_ids`
@@ -68,6 +72,7 @@ class Segment(Base):
 
     id: Mapped[Key]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    number: Mapped[int] = mapped_column(Identity(always=True), unique=True)
     name: Mapped[str]
     description: Mapped[str]
     type: Mapped[str]
@@ -117,15 +122,18 @@ class Partition(Base):
 
 
 class SegmentMember(Base):
-    """That an identifier (`kind`, `value`; `hash` of both) is or was in a partition of a segment, for a period."""
+    """That an identifier (`kind`, `value`; `hash` of both) is or was in a partition of a segment, for a period.
+
+    `segment` and `partition` are the numbers of both. Columns stand in an order that needs no bytes between them.
+    """
 
     __tablename__ = "segment_members"
+    __table_args__ = (PrimaryKeyConstraint("segment", "hash", "valid_from"),)
 
-    account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    segment_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    hash: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    valid_from: Mapped[datetime] = mapped_column(primary_key=True)
+    segment: Mapped[int]
+    valid_from: Mapped[datetime]
     valid_to: Mapped[datetime | None]
+    hash: Mapped[UUID]
     kind: Mapped[int] = mapped_column(SmallInteger)
     partition: Mapped[int] = mapped_column(SmallInteger)
     value: Mapped[str]
@@ -259,22 +267,21 @@ async def remove(session: AsyncSession, segment: Segment, *, now: datetime) -> N
 
 
 _LEFT = text("""
-    SELECT s.account_id AS account, s.id AS segment FROM segments s CROSS JOIN LATERAL (
-        SELECT FROM segment_members m WHERE m.account_id = s.account_id AND m.segment_id = s.id LIMIT 1
+    SELECT s.number FROM segments s CROSS JOIN LATERAL (
+        SELECT FROM segment_members m WHERE m.segment = s.number LIMIT 1
     ) one WHERE s.deleted_at IS NOT NULL LIMIT 1
 """)
 _REMOVE_LEFT = text("""
     DELETE FROM segment_members WHERE ctid = ANY (ARRAY (
-        SELECT ctid FROM segment_members WHERE account_id = :account AND segment_id = :segment
-        LIMIT :at_most FOR UPDATE SKIP LOCKED
+        SELECT ctid FROM segment_members WHERE segment = :number LIMIT :at_most FOR UPDATE SKIP LOCKED
     ))
 """)
 
 
 def remove_left(connection: Connection, *, at_most: int) -> int:
     """Remove some of the members of a segment that was deleted; how many that were."""
-    left = connection.execute(_LEFT).one_or_none()
-    return connection.execute(_REMOVE_LEFT, {**left._mapping, "at_most": at_most}).rowcount if left else 0  # noqa: SLF001
+    number = connection.scalar(_LEFT)
+    return connection.execute(_REMOVE_LEFT, {"number": number, "at_most": at_most}).rowcount if number else 0
 
 
 async def partitions(
@@ -313,8 +320,7 @@ def write_partitions(session: Session) -> None:
 async def remove_partition(session: AsyncSession, segment: Segment, partition: Partition, *, now: datetime) -> None:
     """Let the members of a partition leave, and the partition go; the caller holds the members."""
     there = (
-        SegmentMember.account_id == segment.account_id,
-        SegmentMember.segment_id == segment.id,
+        SegmentMember.segment == segment.number,
         SegmentMember.partition == partition.number,
         SegmentMember.valid_to.is_(None),
     )

@@ -66,10 +66,10 @@ class Group:
         moment = at or self.now()
         found = self.connection.execute(
             "SELECT m.value, p.value FROM segment_members m"
-            " JOIN partitions p ON p.segment_id = m.segment_id AND p.number = m.partition"
-            " WHERE m.account_id = %s AND m.segment_id = %s AND m.valid_from <= %s"
-            " AND (m.valid_to IS NULL OR m.valid_to > %s)",
-            (self.account, self.id, moment, moment),
+            " JOIN segments s ON s.number = m.segment"
+            " JOIN partitions p ON p.segment_id = s.id AND p.number = m.partition"
+            " WHERE s.id = %s AND m.valid_from <= %s AND (m.valid_to IS NULL OR m.valid_to > %s)",
+            (self.id, moment, moment),
         ).fetchall()
         assert len(dict(found)) == len(found)
         return dict(found)
@@ -93,7 +93,7 @@ class Group:
     def versions(self) -> int:
         """How many versions of rows there are: it grows with every write."""
         ((count,),) = self.connection.execute(
-            "SELECT count(*) FROM segment_members WHERE account_id = %s AND segment_id = %s", (self.account, self.id)
+            "SELECT count(*) FROM segment_members m JOIN segments s ON s.number = m.segment WHERE s.id = %s", (self.id,)
         ).fetchall()
         return count
 

@@ -28,10 +28,8 @@ KEY: Final = ["high", "low"]
 """The two halves of a hash, as numbers: sorted and searched several times as fast as its digits."""
 
 ANYBODY: Final = """
-SELECT EXISTS (
-    SELECT FROM segment_members
-    WHERE account_id = %(account)s AND segment_id = %(segment)s AND valid_to IS NULL
-)
+SELECT number, EXISTS (SELECT FROM segment_members WHERE segment = number AND valid_to IS NULL)
+FROM segments WHERE account_id = %(account)s AND id = %(segment)s
 """
 
 PACKED: Final = """
@@ -42,8 +40,7 @@ WHERE account_id = %(account)s AND segment_id = %(segment)s AND first <= %(first
 # Both aggregates read the rows in one order. A COPY would hand them over one by one, each with a call of Python.
 PRESENT: Final = """
 SELECT string_agg(uuid_send(hash), ''), string_agg(int2send(partition), '') FROM segment_members
-WHERE account_id = %(account)s AND segment_id = %(segment)s AND valid_to IS NULL
-    AND hash BETWEEN %(first)s AND %(last)s
+WHERE segment = %(number)s AND valid_to IS NULL AND hash BETWEEN %(first)s AND %(last)s
 """
 
 PACK: Final = """
@@ -107,11 +104,11 @@ def beside(
     """
     names = {"account": account_id, "segment": segment_id}
     with connection.cursor(binary=True, row_factory=tuple_row) as cur:
-        anybody = cur.execute(ANYBODY, names).fetchall() == [(True,)]
+        ((segment, anybody),) = cur.execute(ANYBODY, names).fetchall()
         for number, rows in enumerate(frames):
             low, high = (-(-edge * RANGE // count) << 112 for edge in (number, number + 1))
             first, last = UUID(int=low), UUID(int=high - 1)
-            range_ = names | {"first": first, "last": last}
+            range_ = names | {"number": segment, "first": first, "last": last}
             there, packed, room = _present(cur, range_) if anybody else (NOBODY, False, 0)
             yield Bucket(first, last, in_order(rows), there, packed, room)
 

@@ -21,7 +21,7 @@ from ingestd.store.segments import LOCK_MEMBERS
 
 MEMBERS: Final = """
 UPDATE segment_members SET value = %(mask)s
-WHERE account_id = %(account)s AND segment_id = %(segment)s AND kind = ANY (%(kinds)s) AND value <> %(mask)s
+WHERE segment = %(number)s AND kind = ANY (%(kinds)s) AND value <> %(mask)s
 """
 
 BATCH: Final = 2000
@@ -69,11 +69,11 @@ def seal_slice(
 def mask_members(connection: Connection[Any], account_id: UUID, kinds: Collection[int]) -> None:
     """Take the values of these kinds of identifiers out of all segments, which go on by their hashes."""
     named = {"account": account_id, "kinds": list(kinds), "mask": MASK}
-    of_account = "SELECT id FROM segments WHERE account_id = %(account)s AND deleted_at IS NULL ORDER BY id"
-    for (segment,) in connection.execute(of_account, named).fetchall():
+    of_account = "SELECT id, number FROM segments WHERE account_id = %(account)s AND deleted_at IS NULL ORDER BY id"
+    for segment, number in connection.execute(of_account, named).fetchall():
         with connection.transaction():
             connection.execute(LOCK_MEMBERS, {"segment": segment})
-            connection.execute(MEMBERS, named | {"segment": segment})
+            connection.execute(MEMBERS, named | {"number": number})
 
 
 def _seal(

@@ -29,7 +29,7 @@ GONE: Final[dict[str, Field]] = {"hash": "uuid"}
 NOBODY: Final = {"high": pl.UInt64, "low": pl.UInt64, "is": pl.Int16}
 
 SEGMENT: Final = """
-SELECT type, members, clock_timestamp() FROM segments
+SELECT number, type, members, clock_timestamp() FROM segments
 WHERE account_id = %(account)s AND id = %(segment)s AND deleted_at IS NULL
 """
 
@@ -38,7 +38,7 @@ WHERE account_id = %(account)s AND id = %(segment)s AND deleted_at IS NULL
 _LASTING: Final = """
 SELECT found.place FROM gone CROSS JOIN LATERAL (
     SELECT m.ctid AS place FROM segment_members m
-    WHERE m.account_id = %(account)s AND m.segment_id = %(segment)s AND m.hash = gone.hash AND m.valid_to IS NULL
+    WHERE m.segment = %(number)s AND m.hash = gone.hash AND m.valid_to IS NULL
     LIMIT 1
 ) found
 """
@@ -116,10 +116,10 @@ def apply_segment(
         found = cur.execute(SEGMENT, names).fetchone()
         if found is None:
             return Refreshed()  # deleted since the file came
-        kind, members, moment = found
+        number, kind, members, moment = found
         probe_only(cur)
         cur.execute("CREATE TEMP TABLE gone (hash uuid) ON COMMIT DROP")
-        work = _Work(cur, names | {"moment": moment}, SegmentType(kind), refresh, members)
+        work = _Work(cur, names | {"number": number, "moment": moment}, SegmentType(kind), refresh, members)
         for bucket in ahead(work.compared(buckets, _erased(cur, load))):
             work.take(bucket)
         work.finish(load)
@@ -207,8 +207,7 @@ class _Work:
         self._refresh = refresh
         self._may_leave = members if refresh.hold_above is None else refresh.hold_above * members
         self._constants: dict[str, Constant] = {
-            "account_id": names["account"],
-            "segment_id": names["segment"],
+            "segment": names["number"],
             "valid_from": names["moment"],
         }
         found = cur.execute(PARTITIONS, names).fetchall()
