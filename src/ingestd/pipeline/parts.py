@@ -11,7 +11,7 @@ Beside the parts stand the *links*: which other identifiers stood in a row with 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol
 
@@ -122,7 +122,7 @@ class PartWriter:
     The parts go into `folder`, the links, which nobody needs once the file is resolved, into `links`.
 
     Of a segment's rows only "row_no", "k<kind>" and "partition" are written, and the identifier's hash as "high" and
-    "low", the numbers that its two halves are.
+    "low", the numbers that its two halves are. A thread writes them while the next are hashed, which takes as long.
 
     `looked_up` are the kinds of which an identifier may be known to belong to somebody else than its own hash says
     (`store.load.people.KnownPeople.kinds`).
@@ -135,13 +135,17 @@ class PartWriter:
         self._links = _Buckets(links, "links", min(buckets, SLICES))
         self._index_key = index_key
         self._looked_up = set(looked_up)
+        self._hand = ThreadPoolExecutor(1, "parts")
+        self._writing: Future[None] | None = None
 
     def write(self, accepted: pl.DataFrame) -> None:
         """Write one batch of rows, each with one identifier at least."""
         if accepted.is_empty():
             return
         if "partition" in accepted.columns:
-            self._parts.write(_members(accepted, self._index_key), pl.col("high") // 2**48)
+            rows = _members(accepted, self._index_key)
+            self._await_hand()
+            self._writing = self._hand.submit(self._parts.write, rows, pl.col("high") // 2**48)
             return
         kinds = kinds_of(accepted.columns)
         hashes = accepted.select(hashed(kind, self._index_key).alias(str(kind)) for kind in kinds)
@@ -153,7 +157,17 @@ class PartWriter:
 
     def close(self) -> Parts:
         """Finish all streams."""
+        self._await_hand()
+        self.stop()
         return Parts(self._parts.count, self._parts.close(), tuple(self._links.close()))
+
+    def stop(self) -> None:
+        """Return once nothing is being written any more; without `close` the streams are left as they are."""
+        self._hand.shutdown()
+
+    def _await_hand(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
 
     def _link(self, primary: pl.Series, kind: int, other: pl.Series) -> None:
         """Write a kind's links. A primary is linked to itself where it may be met as another's, or be known as such."""

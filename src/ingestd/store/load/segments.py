@@ -33,19 +33,14 @@ SELECT number, type, members, clock_timestamp() FROM segments
 WHERE account_id = %(account)s AND id = %(segment)s AND deleted_at IS NULL
 """
 
-# LIMIT keeps this a probe of the key for each of them, whatever the planner believes of tables that were just filled; a
-# row is then found again by its place, which is safe under the lock of the members.
-_LASTING: Final = """
-SELECT found.place FROM gone CROSS JOIN LATERAL (
-    SELECT m.ctid AS place FROM segment_members m
-    WHERE m.segment = %(number)s AND m.hash = gone.hash AND m.valid_to IS NULL
-    LIMIT 1
-) found
+END: Final = {
+    SegmentType.SCD: "UPDATE segment_members SET valid_to = %(moment)s",
+    SegmentType.NON_SCD: "DELETE FROM segment_members",
+}
+# An array is found in one walk along the key, page by page; a probe or a join for each of them costs twice as much.
+OF_GONE: Final = """
+WHERE segment = %(number)s AND hash = ANY (ARRAY (SELECT hash FROM gone)) AND valid_to IS NULL
 """
-CLOSE: Final = _LASTING.join(
-    ("UPDATE segment_members m SET valid_to = %(moment)s FROM (", ") l WHERE m.ctid = l.place")
-)
-REMOVE: Final = _LASTING.join(("DELETE FROM segment_members m USING (", ") l WHERE m.ctid = l.place"))
 
 PARTITIONS: Final = """
 SELECT number, members, CASE WHEN removed_at IS NULL THEN value END FROM partitions WHERE segment_id = %(segment)s
@@ -267,7 +262,7 @@ class _Work:
         for number, count in members["was"].value_counts().iter_rows():
             self._members[number] = self._members.get(number, 0) - count
         copy(self._cur, sql.Identifier("gone"), pl.DataFrame([hashes(in_order(members))]), GONE)
-        self._cur.execute(CLOSE if self._kind is SegmentType.SCD else REMOVE, self._names)
+        self._cur.execute(END[self._kind] + OF_GONE, self._names)
         self._cur.execute("TRUNCATE gone")
 
     def _begin(self, members: pl.DataFrame) -> None:
