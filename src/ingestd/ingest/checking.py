@@ -52,7 +52,6 @@ def check(job: Job) -> Checked:
                 index_key=keys.index_key,
                 looked_up=_looked_up(job, layout, known),
             )
-            stack.callback(writer.stop)
             checker = _checker(job, layout)
             counts = check_file(scan, checker, report.sinks(writer), _Teller(job))
             parts = writer.close()

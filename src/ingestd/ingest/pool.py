@@ -37,9 +37,9 @@ FIRST_TO_DIE: Final = "1000"
 ALLOCATION: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
-    "MALLOC_ARENA_MAX": "1",  # else each thread has some of them
+    "MALLOC_ARENA_MAX": "1",  # else what one thread gives back no other is given
     "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "_RJEM_MALLOC_CONF": "dirty_decay_ms:2000,muzzy_decay_ms:0",  # Polars' allocator
+    "_RJEM_MALLOC_CONF": "narenas:1,dirty_decay_ms:2000,muzzy_decay_ms:0",  # Polars' allocator
 }
 """The buffers of a chunk are kept for the next one, rather than asked of the system anew, page by page.
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield what `items` yields, none of which is None; one item is made while the caller uses the one before."""
+def ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Yield what `items` yields, none of which is None; one item is made while the caller uses the one before.
+
+    Nothing is kept of an item once it was yielded: several of these may stand in a row, and items be large.
+    """
     with ThreadPoolExecutor(1, "ahead") as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
+        coming = [pool.submit(next, items, None)]
+
+        def take() -> T | None:
+            item = coming.pop().result()
+            if item is not None:
+                coming.append(pool.submit(next, items, None))
+            return item
+
+        yield from iter(take, None)

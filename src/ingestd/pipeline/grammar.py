@@ -35,7 +35,7 @@ VERDICTS: Final = (
     LINE_TOO_LONG,
 ) = range(len(VERDICTS))  # fmt: skip
 
-UTF8_BLOCK: Final = 16 * 1024  # bytes looked at at once
+UTF8_BLOCK: Final = 16 * 1024  # bytes that are looked at as one text; in a bad one each line is
 MOST_MARKS: Final = 2_000_000  # positions held at once, so that memory is bounded where every byte is a separator,
 MOST_LINES: Final = 250_000  # or where there is a record to every other byte
 
@@ -285,16 +285,16 @@ def _not_utf8(data: bytes, lines: _Lines) -> Integers:
     """Return the lines that are not UTF-8."""
     if data.isascii():
         return _NONE
+    first = np.flatnonzero(np.diff(lines.start // UTF8_BLOCK, prepend=-1))  # where blocks of whole lines begin
+    edges = np.append(lines.start[first], lines.stop[-1] + 1)
+    blocks = pa.LargeStringArray.from_buffers(len(first), pa.py_buffer(edges), pa.py_buffer(data))
+    if _is_utf8(blocks):
+        return _NONE
     bad: list[int] = []
-    edges = pa.py_buffer(np.append(lines.start, lines.stop[-1] + 1))
-    text = pa.LargeStringArray.from_buffers(len(lines.stop), edges, pa.py_buffer(data))
-    first, count = 0, len(lines.stop)
-    while first < count:
-        beyond = min(int(np.searchsorted(lines.stop, lines.start[first] + UTF8_BLOCK)) + 1, count)
-        if not _is_utf8(text.slice(first, beyond - first)):
-            bounds = zip(lines.start[first:beyond].tolist(), lines.stop[first:beyond].tolist(), strict=True)
-            bad += [line for line, (start, stop) in enumerate(bounds, first) if not _decodes(data[start:stop])]
-        first = beyond
+    for at, beyond in enumerate(np.append(first[1:], len(lines.stop)).tolist()):
+        if not _is_utf8(blocks.slice(at, 1)):
+            bounds = zip(lines.start[first[at] : beyond].tolist(), lines.stop[first[at] : beyond].tolist(), strict=True)
+            bad += [line for line, (start, stop) in enumerate(bounds, first[at]) if not _decodes(data[start:stop])]
     return np.array(bad, np.int64)
 
 
@@ -307,7 +307,7 @@ def _decodes(data: bytes) -> bool:
 
 
 def _is_utf8(text: pa.LargeStringArray) -> bool:
-    """Look at many lines at once, which is several times as fast as decoding them."""
+    """Look at many bytes at once, which is several times as fast as decoding them."""
     try:
         text.validate(full=True)
     except pa.ArrowInvalid:

@@ -10,10 +10,10 @@ Beside the parts stand the *links*: which other identifiers stood in a row with 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -60,6 +60,20 @@ class Parts:
     buckets: int
     rows: dict[str, int]
     links: tuple[str, ...] = ()
+
+
+class Sorted(NamedTuple):
+    """Rows in the order of the ranges of their hash, and how many lie in each."""
+
+    table: pa.Table
+    sizes: Sequence[int]
+
+
+class Arranged(NamedTuple):
+    """A batch as it is written: its rows, and the links of each kind."""
+
+    rows: Sorted
+    links: Sequence[Sorted] = ()
 
 
 def bucket_count(file_bytes: int, part_bytes: int) -> int:
@@ -122,7 +136,9 @@ class PartWriter:
     The parts go into `folder`, the links, which nobody needs once the file is resolved, into `links`.
 
     Of a segment's rows only "row_no", "k<kind>" and "partition" are written, and the identifier's hash as "high" and
-    "low", the numbers that its two halves are. A thread writes them while the next are hashed, which takes as long.
+    "low", the numbers that its two halves are.
+
+    `arrange` and `put`, which take about as long, may be called by two threads, for one batch after another.
 
     `looked_up` are the kinds of which an identifier may be known to belong to somebody else than its own hash says
     (`store.load.people.KnownPeople.kinds`).
@@ -132,49 +148,41 @@ class PartWriter:
         self, folder: Folder, links: Folder, *, buckets: int, index_key: str, looked_up: Iterable[int] = ()
     ) -> None:
         self._parts = _Buckets(folder, "part", buckets)
-        self._links = _Buckets(links, "links", min(buckets, SLICES))
+        self._links = _Buckets(links, "links", max(1, min(buckets // 2, SLICES)))
         self._index_key = index_key
         self._looked_up = set(looked_up)
-        self._hand = ThreadPoolExecutor(1, "parts")
-        self._writing: Future[None] | None = None
 
     def write(self, accepted: pl.DataFrame) -> None:
         """Write one batch of rows, each with one identifier at least."""
-        if accepted.is_empty():
-            return
+        self.put(self.arrange(accepted))
+
+    def arrange(self, accepted: pl.DataFrame) -> Arranged:
+        """Hash the identifiers of one batch, and put its rows and links in the order of the streams they go into."""
         if "partition" in accepted.columns:
-            rows = _members(accepted, self._index_key)
-            self._await_hand()
-            self._writing = self._hand.submit(self._parts.write, rows, pl.col("high") // 2**48)
-            return
+            return Arranged(self._parts.sorted(_members(accepted, self._index_key), pl.col("high") // 2**48))
         kinds = kinds_of(accepted.columns)
         hashes = accepted.select(hashed(kind, self._index_key).alias(str(kind)) for kind in kinds)
         rows = accepted.select(hashes.select(pl.coalesce(pl.all()).alias("id")).to_series(), pl.exclude("line_no"))
-        self._parts.write(rows, _start("id"))
-        for kind in kinds:
-            if kind != kinds[0] or kind in self._looked_up:
-                self._link(rows["id"], kind, hashes[str(kind)])
+        linked = [kind for kind in kinds if kind != kinds[0] or kind in self._looked_up]
+        links = [self._links_of(rows["id"], kind, hashes[str(kind)]) for kind in linked]
+        return Arranged(self._parts.sorted(rows, _start("id")), links)
+
+    def put(self, arranged: Arranged) -> None:
+        """Write a batch that was arranged."""
+        self._parts.put(arranged.rows)
+        for links in arranged.links:
+            self._links.put(links)
 
     def close(self) -> Parts:
         """Finish all streams."""
-        self._await_hand()
-        self.stop()
         return Parts(self._parts.count, self._parts.close(), tuple(self._links.close()))
 
-    def stop(self) -> None:
-        """Return once nothing is being written any more; without `close` the streams are left as they are."""
-        self._hand.shutdown()
-
-    def _await_hand(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
-
-    def _link(self, primary: pl.Series, kind: int, other: pl.Series) -> None:
-        """Write a kind's links. A primary is linked to itself where it may be met as another's, or be known as such."""
+    def _links_of(self, primary: pl.Series, kind: int, other: pl.Series) -> Sorted:
+        """A kind's links. A primary is linked to itself where it may be met as another's, or be known as such."""
         links = pl.DataFrame(
             {"id": primary, "kind": pl.repeat(kind, primary.len(), dtype=pl.Int16, eager=True), "hash": other}
         )
-        self._links.write(links.drop_nulls().unique(), _start("hash"))
+        return self._links.sorted(links.drop_nulls().unique(), _start("hash"))
 
 
 def read(folder: Folder, name: str, columns: list[str] | None = None) -> pl.DataFrame:
@@ -204,7 +212,8 @@ def rewrite(parts: Parts, old: Folder, new: Folder, *, moved: pl.DataFrame, reje
         rows = rows.filter(~pl.col("row_no").is_in(gone.implode())).join(
             people, on="id", how="left", maintain_order="left"
         )
-        buckets.write(rows.with_columns(id=pl.coalesce("person", "id")).drop("person"), _start("id"))
+        rows = rows.with_columns(id=pl.coalesce("person", "id")).drop("person")
+        buckets.put(buckets.sorted(rows, _start("id")))
     return Parts(parts.buckets, buckets.close())
 
 
@@ -250,19 +259,23 @@ class _Buckets:
         self._streams: dict[int, _Stream] = {}
         self._rows: dict[int, int] = {}
 
-    def write(self, frame: pl.DataFrame, start: pl.Expr) -> None:
-        """Write each row into the range in which `start` lies, the first 16 bits of its hash, in the rows' order."""
+    def sorted(self, frame: pl.DataFrame, start: pl.Expr) -> Sorted:
+        """Sort rows by the range in which `start` lies, the first 16 bits of their hash, and else as they stood."""
         sizes = [frame.height]
         if self.count > 1:
             range_of = frame.select((start * self.count // _RANGE).cast(pl.UInt16)).to_series().to_numpy()
             frame = frame.rechunk()[np.argsort(range_of, kind="stable")]
             sizes = np.bincount(range_of).tolist()
-        table, at = frame.to_arrow(), 0
-        for number, rows in enumerate(sizes):
-            if rows:
-                self._stream(number, table.schema).write_table(table.slice(at, rows))
-                self._rows[number] = self._rows.get(number, 0) + rows
-                at += rows
+        return Sorted(frame.to_arrow(), sizes)
+
+    def put(self, rows: Sorted) -> None:
+        """Write sorted rows, each into the stream of its range."""
+        at = 0
+        for number, size in enumerate(rows.sizes):
+            if size:
+                self._stream(number, rows.table.schema).write_table(rows.table.slice(at, size))
+                self._rows[number] = self._rows.get(number, 0) + size
+                at += size
 
     def close(self) -> dict[str, int]:
         with ThreadPoolExecutor(_AT_ONCE) as pool:

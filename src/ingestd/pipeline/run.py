@@ -13,8 +13,8 @@ from ingestd.domain.ingestion import Counts
 from ingestd.domain.layout import Layout
 from ingestd.domain.rejection import UNMENDED
 from ingestd.pipeline.ahead import ahead
-from ingestd.pipeline.check import Check, Checked
-from ingestd.pipeline.parts import PartWriter
+from ingestd.pipeline.check import Check
+from ingestd.pipeline.parts import Arranged, PartWriter
 from ingestd.pipeline.report import ErrorFile, RejectLog, reject
 from ingestd.pipeline.scan import Batch, Scan
 
@@ -39,23 +39,18 @@ def check_file(
     """Check every record of a file once; each is accepted, rejected or blank, and counted so (D45).
 
     `late` gives rows (`row_no`) that were rejected after the check, and the code of their reason: with them a second
-    pass writes the error file anew.
+    pass writes the error file anew. Reading, checking, arranging and writing go on side by side, each by a thread.
     """
-    counts, late_rows = Counts(), pl.Series(list(late), dtype=pl.Int64)
-    for batch, checked in ahead(_checked(scan, check)):
-        accepted, rejected = checked.accepted, checked.rejected
-        if late or batch.unmended:
-            is_late = pl.col("row_no").is_in(late_rows.implode()) | pl.col("row_no").is_in(batch.unmended)
-            codes = {**late, **dict.fromkeys(batch.unmended, UNMENDED)} if batch.unmended else late
-            accepted, rejected = _without_late(batch.rows, accepted, rejected, is_late, codes)
-        if sinks.parts is not None:
-            sinks.parts.write(accepted)
-        sinks.errors.write(rejected, batch.broken)
-        sinks.rejects.write(rejected, batch.broken)
-        bad = rejected.height + batch.broken.height
+    counts = Counts()
+    for batch, arranged in ahead(_arranged(ahead(_judged(scan, check, late)), sinks.parts)):
+        if sinks.parts is not None and arranged is not None:
+            sinks.parts.put(arranged)
+        sinks.errors.write(batch.rejected, batch.broken)
+        sinks.rejects.write(batch.rejected, batch.broken)
+        accepted, bad = batch.accepted.height, batch.rejected.height + batch.broken.height
         counts = Counts(
-            read=counts.read + accepted.height + bad + batch.blank,
-            accepted=counts.accepted + accepted.height,
+            read=counts.read + accepted + bad + batch.blank,
+            accepted=counts.accepted + accepted,
             rejected=counts.rejected + bad,
             blank=counts.blank + batch.blank,
         )
@@ -69,10 +64,35 @@ def warnings(layout: Layout, check: Check, counts: Counts) -> list[str]:
     return [*layout.warnings, *check.warnings, *empty]
 
 
-def _checked(scan: Scan, check: Check) -> Iterator[tuple[Batch, Checked]]:
-    with closing(scan.batches()) as batches:
-        for batch in batches:
-            yield batch, check.batch(batch.rows)
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What became of a batch: `check.Checked` and what else `scan.Batch` says, without the rows as they stood."""
+
+    accepted: pl.DataFrame
+    rejected: pl.DataFrame
+    broken: pl.DataFrame
+    blank: int
+    bytes_read: int
+
+
+def _judged(scan: Scan, check: Check, late: Mapping[int, str]) -> Iterator[_Judged]:
+    late_rows = pl.Series(list(late), dtype=pl.Int64)
+
+    def judge(batch: Batch) -> _Judged:
+        checked = check.batch(batch.rows)
+        accepted, rejected = checked.accepted, checked.rejected
+        if late or batch.unmended:
+            is_late = pl.col("row_no").is_in(late_rows.implode()) | pl.col("row_no").is_in(batch.unmended)
+            codes = {**late, **dict.fromkeys(batch.unmended, UNMENDED)} if batch.unmended else late
+            accepted, rejected = _without_late(batch.rows, accepted, rejected, is_late, codes)
+        return _Judged(accepted, rejected, batch.broken, batch.blank, batch.bytes_read)
+
+    with closing(scan.batches()) as batches, closing(ahead(batches)) as coming:
+        yield from map(judge, coming)
+
+
+def _arranged(judged: Iterator[_Judged], parts: PartWriter | None) -> Iterator[tuple[_Judged, Arranged | None]]:
+    return ((batch, None if parts is None else parts.arrange(batch.accepted)) for batch in judged)
 
 
 def _without_late(

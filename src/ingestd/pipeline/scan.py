@@ -142,17 +142,17 @@ class Scan:
 
     def batches(self) -> Generator[Batch, None, None]:
         """Read on, a chunk at a time, and yield what is decided; the next chunk is read and cut meanwhile."""
-        for piece in ahead(self._pieces()):
-            if piece.records:
-                yield self._batch(piece.data, piece.records, piece.bytes_read)
-            else:
-                yield self._endless(piece.data, piece.bytes_read)
+        yield from map(self._batch_of, ahead(self._pieces()))
+
+    def _batch_of(self, piece: _Piece) -> Batch:
+        if piece.records:
+            return self._batch(piece.data, piece.records, piece.bytes_read)
+        return self._endless(piece.data, piece.bytes_read)
 
     def _pieces(self) -> Iterator[_Piece]:
         data, ended = self._rest, False
         while not ended:
-            more, ended = self._more()
-            data += more
+            data, ended = self._more(data)
             if ended and data and not data.endswith(b"\n"):
                 data += b"\n"
             endless = len(data) - data.rfind(b"\n") - 1 > self._limits.line_bytes + 1  # a CR may stand before the LF
@@ -167,11 +167,11 @@ class Scan:
                 yield _Piece(data, None, self._bytes_read)
                 data = self._skip_line()
 
-    def _more(self) -> tuple[bytes, bool]:
-        """Return the next chunk, and whether it is the last."""
+    def _more(self, rest: bytes = b"") -> tuple[bytes, bool]:
+        """Return the next chunk behind what is left of the last one, and whether it is the last."""
         chunk = _read(self._stream, self._chunk_bytes)
         self._bytes_read += len(chunk)
-        return chunk, len(chunk) < self._chunk_bytes
+        return rest + chunk, len(chunk) < self._chunk_bytes
 
     def _cut(self, data: bytes, *, final: bool) -> Records:
         return cut(data, delimiter=self._delimiter, columns=self._width, limits=self._limits, final=final)
