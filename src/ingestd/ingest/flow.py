@@ -39,7 +39,7 @@ from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
 from ingestd.store import ingestions, ledger
 from ingestd.store.base import SLICES
-from ingestd.store.engine import autocommitting, is_transient, utc_now
+from ingestd.store.engine import is_transient, raw, utc_now
 from ingestd.store.ingestions import FenceLost
 from ingestd.store.load.sources import SAMPLE, Source
 from ingestd.store.load.stored import vacuum
@@ -160,8 +160,8 @@ class Flow:
 
     def _vacuum(self, table: str, numbers: Iterable[int]) -> None:
         """Mark what a large file has written as valid for everybody, while it is still in memory."""
-        with autocommitting(self.place.database_url) as connection:
-            vacuum(connection, table, numbers)
+        with self.sql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            vacuum(raw(connection), table, numbers)
 
     def stop(self) -> None:
         """Let no walk wait any longer: each raises Stopping."""

@@ -74,10 +74,10 @@ def _gathered(
     beyond = None
     cells, limit = 0, most
     for piece in pieces:
-        within = pl.col(key) >= pl.lit(first)
+        within = [pl.col(key) >= pl.lit(first)] if first else []
         if beyond is not None:
-            within &= pl.col(key) < pl.lit(beyond)
-        kept.append(piece.filter(within))
+            within.append(pl.col(key) < pl.lit(beyond))
+        kept.append(piece.filter(within) if within else piece)
         cells += kept[-1].height * piece.width
         if cells > limit:
             rows = shorter(pl.concat(kept, how="diagonal"))

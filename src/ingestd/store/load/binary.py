@@ -8,7 +8,8 @@ matrix, and the matrices and texts are joined row by row in one pass of Arrow.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from binascii import unhexlify
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -28,35 +29,51 @@ Constant = UUID | int | datetime
 BEGIN: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 END: Final = struct.pack(">h", -1)
 
+_VERSION: Final = b"\1"
+"""What JSON text of a jsonb begins with."""
+
 _NUMBERS: Final = {"smallint": ">i2", "bigint": ">i8"}
 _EPOCH: Final = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
 Bytes = npt.NDArray[np.uint8]
 
 
-def encode(rows: pl.DataFrame, fields: Mapping[str, Field], constants: Mapping[str, Constant]) -> memoryview:
-    """Give the rows, `constants` first and then the columns of `fields` in their order, without BEGIN and END."""
+def encode(
+    rows: pl.DataFrame, fields: Mapping[str, Field], constants: Mapping[str, Constant], most: int
+) -> Iterator[memoryview]:
+    """Give the rows, `constants` first and then the columns of `fields` in their order, without BEGIN and END.
+
+    They come in pieces of whole rows, of at most so many bytes each unless a single row has more.
+    """
     head = struct.pack(">h", len(constants) + len(fields)) + b"".join(map(_constant, constants.values()))
-    known = [np.broadcast_to(np.frombuffer(head, np.uint8), (rows.height, len(head)))]
+    known = [_alike(head, rows.height)]
     pieces: list[Any] = []
     for name, field in fields.items():
         column = rows[name]
         if field in {"text", "json", "jsonb"}:
-            texts = pl.select(pl.concat_str(pl.lit("\1"), column)).to_series() if field == "jsonb" else column
-            sizes, content = texts.str.len_bytes(), texts.fill_null("").to_arrow().cast(pa.large_binary())
+            version = _VERSION if field == "jsonb" else b""
+            if version and column.null_count():  # nulls have none, so it becomes a piece of the text
+                column, version = pl.select(pl.concat_str(pl.lit(version.decode()), column)).to_series(), b""
+            sizes, content = column.str.len_bytes(), column.fill_null("").to_arrow().cast(pa.large_binary())
+            before = [_sizes(sizes + len(version)), _alike(version, rows.height)]
         else:
             value = _values(column.drop_nulls(), field)
             if len(value) == rows.height:
                 known += [_sizes(pl.repeat(value.shape[1], rows.height, eager=True)), value]
                 continue
             sizes = pl.select(pl.when(column.is_not_null()).then(value.shape[1])).to_series()
-            content = _cut(value.ravel(), sizes.fill_null(0).to_numpy())
-        pieces += [_joined([*known, _sizes(sizes)]), content]
+            before, content = [_sizes(sizes)], _cut(value.ravel(), sizes.fill_null(0).to_numpy())
+        pieces += [_joined([*known, *before]), content]
         known = []
     if known:
         pieces.append(_joined(known))
-    stream = pc.binary_join_element_wise(*pieces, pa.scalar(b"", pa.large_binary()))
-    return memoryview(stream.buffers()[2])
+    lines = pc.binary_join_element_wise(*pieces, pa.scalar(b"", pa.large_binary()))
+    _, ends, stream = lines.buffers()
+    places, first = np.frombuffer(ends, np.int64), 0
+    while first < rows.height:
+        after = max(first + 1, int(np.searchsorted(places, places[first] + most, side="right")) - 1)
+        yield memoryview(stream)[places[first] : places[after]]
+        first = after
 
 
 def _constant(value: Constant) -> bytes:
@@ -79,9 +96,13 @@ def _values(column: pl.Series, field: Field) -> Bytes:
 
 def from_digits(column: pl.Series, size: int = 16) -> Bytes:
     """The bytes, `size` of each, of texts of hexadecimal digits, as the rows of a matrix."""
-    digits = np.frombuffer(column.to_arrow().buffers()[2] or b"", np.uint8).reshape(column.len(), size, 2)
-    halves = (digits & 15) + 9 * (digits >> 6)  # ASCII: the letters stand 9 behind their value
-    return (halves[:, :, 0] << 4 | halves[:, :, 1]).astype(np.uint8, copy=False)
+    digits = column.to_arrow().buffers()[2] or b""
+    return np.frombuffer(unhexlify(digits), np.uint8).reshape(column.len(), size)
+
+
+def _alike(content: bytes, height: int) -> Bytes:
+    """The same bytes in each row of a matrix."""
+    return np.broadcast_to(np.frombuffer(content, np.uint8), (height, len(content)))
 
 
 def _sizes(sizes: pl.Series) -> Bytes:

@@ -183,7 +183,7 @@ def apply_profiles(
             found = identifiers()
             if new.len() < count:
                 found = found.filter(pl.col("id").is_in(pl.concat([new, named]).implode()))
-            _add_names(cur, found, new=new, named=named, load=load)
+            _add_names(cur, found, fresh=named.is_empty(), load=load)
     applied = Applied(new.len(), updated.len(), people.height - new.len() - updated.len(), skipped)
     return applied, pl.concat([new, updated])
 
@@ -270,15 +270,15 @@ def _rows(changes: pl.DataFrame) -> pl.DataFrame:
     return changes.select("preferences", "identifiers", "digest", profile_id="id", last_ts="ts", attributes=attributes)
 
 
-def _add_names(cur: Cursors, identifiers: pl.DataFrame, *, new: pl.Series, named: pl.Series, load: Load) -> None:
-    """Add the aliases of people who are new or got an identifier, and the kinds that made a person."""
+def _add_names(cur: Cursors, identifiers: pl.DataFrame, *, fresh: bool, load: Load) -> None:
+    """Add the aliases of people who are new (all if `fresh`) or got an identifier, and the kinds that made one."""
     itself = pl.col("hash") == pl.col("id")
     aliases = identifiers.filter(~itself).sort("hash", "kind")
     repeated = (pl.col("hash") == pl.col("hash").shift()) & (pl.col("kind") == pl.col("kind").shift())
     aliases = aliases.filter(~repeated.fill_null(value=False)).rename({"id": "profile_id"})
-    _add_aliases(cur, aliases, load, fresh=named.is_empty())
-    made = identifiers.filter(itself & (pl.col("kind") > 1))
-    kinds = made.filter(pl.col("id").is_in(new.implode()))["kind"].unique()
+    if not aliases.is_empty():
+        _add_aliases(cur, aliases, load, fresh=fresh)
+    kinds = identifiers.filter(itself & (pl.col("kind") > 1))["kind"].unique()
     cur.execute(
         "INSERT INTO profile_kinds SELECT %s, unnest(%s::smallint[]) ON CONFLICT DO NOTHING",
         (load.account_id, kinds.to_list()),

@@ -18,7 +18,7 @@ from psycopg import Connection, sql
 
 from ingestd.domain.plan import Mode
 from ingestd.store.base import SLICES
-from ingestd.store.load.binary import from_digits
+from ingestd.store.load.binary import BEGIN, END, from_digits
 from ingestd.store.load.stage import (
     Cursors,
     Identifiers,
@@ -154,7 +154,8 @@ def enter(  # noqa: PLR0913 -- people, what was done to them, and for whom
     """
     with cursor(connection) as cur:
         gone = erased(cur, identifiers, load)["id"]
-        ids = ids.filter(~ids.is_in(gone.implode()))
+        if not gone.is_empty():
+            ids = ids.filter(~ids.is_in(gone.implode()))
         if ids.is_empty():
             return 0
         probe_only(cur)
@@ -163,8 +164,9 @@ def enter(  # noqa: PLR0913 -- people, what was done to them, and for whom
             _stage(cur, [ids])
             forgotten = _forget(cur, "present", place("profiles", slices(ids)), kept, source, load)
         new = _enter(cur, ids, source, load)
-        touched = pl.concat([touched, forgotten])
-        _tell(cur, Move.CHANGED, touched.filter(~touched.is_in(new.implode())), load)
+        if new.len() < ids.len():
+            touched = pl.concat([touched, forgotten])
+            _tell(cur, Move.CHANGED, touched.filter(~touched.is_in(new.implode())), load)
         _tell(cur, Move.ENTERED, new, load)
     return forgotten.len()
 
@@ -227,11 +229,15 @@ def _tell(cur: Cursors, move: Move, ids: pl.Series, load: Load) -> None:
         return
     people = from_digits(ids.sort())
     sized = np.hstack([np.broadcast_to(np.frombuffer(struct.pack(">i", 16), np.uint8), (len(people), 4)), people])
+    owner = [load.account_id.bytes, load.ingestion_id.bytes, move.value.encode()]
+    stream = [BEGIN]
+    for at in range(0, len(people), TOLD_AT_ONCE):
+        some = sized[at : at + TOLD_AT_ONCE]
+        array = struct.pack(">5i", 1, 0, UUIDS, len(some), 1) + some.tobytes()
+        fields = [*owner, some[-1, 4:].tobytes(), array]
+        stream += [struct.pack(">h", len(fields)), *(struct.pack(">i", len(each)) + each for each in fields)]
     with cur.copy(TELL) as rows:
-        for at in range(0, len(people), TOLD_AT_ONCE):
-            some = sized[at : at + TOLD_AT_ONCE]
-            array = struct.pack(">5i", 1, 0, UUIDS, len(some), 1) + some.tobytes()
-            rows.write_row((load.account_id, load.ingestion_id, move.value, some[-1, 4:].tobytes(), array))
+        rows.write(b"".join([*stream, END]))
 
 
 def _ids(cur: Cursors) -> pl.Series:

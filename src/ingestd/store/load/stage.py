@@ -19,6 +19,13 @@ Cursors = Cursor[TupleRow]
 Identifiers = Callable[[], pl.DataFrame]
 """Gives what `pipeline.parts.identifiers` finds in a part; it is asked only where there is a use for them."""
 
+RING_BYTES: Final = 6 * 1024 * 1024
+"""Of rows that one COPY writes: what they fill then fits into the 16 MiB of buffers that the server gives to a COPY.
+
+One that needs more writes its pages out itself, and before that waits until their log is on the disk, page after page.
+Pages of people are filled to less than half.
+"""
+
 NOBODY: Final = pl.DataFrame(schema={"id": pl.String})
 NO_CONSTANTS: Final[Mapping[str, Constant]] = {}
 
@@ -92,11 +99,12 @@ def copy(
     if rows.is_empty():
         return
     columns = sql.SQL(", ").join(map(sql.Identifier, [*constants, *fields]))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, columns)
-    with cur.copy(statement) as stream:
-        stream.write(BEGIN)
-        stream.write(encode(rows, fields, constants))
-        stream.write(END)
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, columns).as_bytes(cur)
+    for piece in encode(rows, fields, constants, RING_BYTES):
+        with cur.copy(statement) as stream:
+            stream.write(BEGIN)
+            stream.write(piece)
+            stream.write(END)
 
 
 def erased(cur: Cursors, identifiers: Identifiers, load: Load) -> pl.DataFrame:

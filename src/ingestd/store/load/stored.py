@@ -57,6 +57,8 @@ def with_stored(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
     probe_only(cur)
     table = place("profiles", slices(people["id"]))
     stored = pl.concat(_stored(cur, table, some["id"], load) for some in people.iter_slices(AT_ONCE))
+    if stored.is_empty():
+        return people.with_columns(stored=pl.lit(None, stored["stored"].dtype))
     halves = from_digits(people["id"]).view(">u8").astype(np.uint64)
     people = people.with_columns(high=halves[:, 0], low=halves[:, 1])
     return people.join(stored, on=["high", "low"], how="left", maintain_order="left").drop("high", "low")
