@@ -16,7 +16,7 @@ from ingestd.ingest.checking import TWO_PEOPLE, report_again
 from ingestd.ingest.work import LEAVE, MERGE, REFRESH, SEGMENT, Checked, Job, Rehearsed, Scratch, engine, means
 from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.digest import digests
-from ingestd.pipeline.fold import fold_events, fold_some, in_order
+from ingestd.pipeline.fold import events, fold_some, in_order
 from ingestd.pipeline.parts import identifiers, members, read, read_all
 from ingestd.pipeline.phones import mobile_shape
 from ingestd.pipeline.report import rejected_for
@@ -27,7 +27,7 @@ from ingestd.store import engine as store
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
 from ingestd.store.load.present import beside
-from ingestd.store.load.profiles import Applied, Names, apply_profiles
+from ingestd.store.load.profiles import Applied, apply_profiles
 from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment
 from ingestd.store.load.sources import SAMPLE, enter, leave, touched
 from ingestd.store.load.stage import Load, clear
@@ -123,9 +123,10 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
         for rows in groups(batches(folder, part)):
             if figures:
                 clear(raw)
-            events, changes = fold_events(rows, int(job.started_at.timestamp()))
+            happened, bare = events(rows, int(job.started_at.timestamp()))
             named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
-            figures.update(_figures(apply_events(raw, events, changes, named, load=load)))
+            applied = apply_events(raw, happened, partial(fold_some, bare), named, columns=bare.columns, load=load)
+            figures.update(_figures(applied))
         return dict(figures)
     personal = attributes.personal(connection, job.account_id)
     for rows in people(partial(batches, folder, part)):
@@ -142,13 +143,14 @@ def _apply_people(
     _, keys = means(job)
     rows = in_order(rows)
     named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
-    names = Names(_named(rows.columns, "a:"), _named(rows.columns, "o:"))
     sealed, kinds = seal(rows, personal, keys)
     changes = partial(fold_some, sealed, started=int(job.started_at.timestamp()), sealed=kinds)
     everybody = digests(sealed)
-    applied, touched_ones = apply_profiles(raw, everybody, changes, named, names=names, load=load)
+    applied, touched_ones = apply_profiles(raw, everybody, changes, named, columns=rows.columns, load=load)
     if job.source is not None:
-        more = enter(raw, everybody["id"], touched_ones, named, kept=names.attributes, source=job.source, load=load)
+        more = enter(
+            raw, everybody["id"], touched_ones, named, kept=_named(rows.columns, "a:"), source=job.source, load=load
+        )
         applied = replace(applied, updated=applied.updated + more, unchanged=applied.unchanged - more)
     return applied
 

@@ -1,4 +1,4 @@
-"""Several rows of one person become one change (S97 to S103, D24, B55).
+"""Several rows of one person become one change of what is stored of them (S97 to S103, D24, B55).
 
 The rows of a part are sorted by person and then by their place in the file. "The last value that counts" is then a
 running maximum over row numbers, without any grouping; only values that `$add` and `$remove` name are grouped. The work
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Final, NamedTuple
+from decimal import Decimal
+from typing import Final
 
 import polars as pl
 
@@ -24,63 +25,88 @@ CHANGE_SCHEMA: Final = {
     "ts": pl.Int64,
     "identifiers": pl.String,
     "preferences": pl.String,
-    "assigned": pl.String,
-    "deleted": pl.String,
-    "added": pl.String,
-    "removed": pl.String,
+    "attributes": pl.String,
+    "changed": pl.String,
+    "moves": pl.Boolean,
 }
 """One change of a person.
 
-`id` is the profile's id (32 hexadecimal digits), `rows` the number of rows folded, `ts` the last one given. The others
-are JSON text: `identifiers` {kind: [values]}, `preferences` {name: boolean}, and what happens to the attributes:
-`assigned` {name: value}, `deleted` [names] or null; and, relative to the stored value taken as a list, `removed` and
-`added` {name: [values]} or null: first the removed values go, then those added come to the end, unless they are there.
+`id` is the profile's id (32 hexadecimal digits), `rows` the number of rows folded, `ts` the last one given. `moves`:
+the rows remove and add values of one stored list, whose order is another when they come again.
+
+The others are JSON text: `identifiers` {kind: [values]}, `preferences` {name: boolean} and `attributes` {name: value}.
+Of people who are stored each is all that stands under the file's names from now on, or null where that is so already;
+`changed` [names] are the attributes that are others now, or gone, or null.
 """
 
 _NOTHING: Final = pl.Series([None], dtype=pl.String)
 _NOWHERE: Final = pl.Series([None], dtype=pl.UInt32)
+_DECODER: Final = json.JSONDecoder()
 
 
-def fold(rows: pl.DataFrame, started: int | None = None, *, sealed: Collection[int] = ()) -> pl.DataFrame:
+def fold(
+    rows: pl.DataFrame,
+    started: int | None = None,
+    *,
+    sealed: Collection[int] = (),
+    stored: pl.DataFrame | None = None,
+) -> pl.DataFrame:
     """Fold the accepted rows of a part into one change per person, sorted by id; see CHANGE_SCHEMA.
 
     `rows` has "id", "row_no", "ts", "k<kind>", "p:<name>" (Boolean), "a:<name>" (JSON text) and "o:<name>"
     (OPERATION_CODES). Later is what has the greater `row_no`; `ts` decides nothing (D48), and where it is missing it is
     `started`, the time in epoch seconds when the ingestion started (D55). Identifiers of the kinds `sealed` are JSON
     text (`pipeline.seal`).
+
+    `stored` is what the same people, in their order, have now in the columns "k", "p:" and "a:" of `rows`: JSON text as
+    PostgreSQL writes it, or null. None says that they are new.
     """
     rows = in_order(rows)
     people = _People(rows["id"])
+    before: Mapping[str, pl.Series | None] = dict.fromkeys(rows.columns) if stored is None else stored.to_dict()
+    known = stored is not None
+    identifiers, preferences, attributes = (_Change(people.height, known=known) for _ in range(3))
+    for kind in _names(rows, "k"):
+        was = before[f"k{kind}"]
+        named = _list_of_all(people, rows[f"k{kind}"], is_json=int(kind) in sealed)
+        identifiers.add(kind_word(int(kind)), _with_all(was, named), was)
+    for name in _names(rows, "p:"):
+        was = before[f"p:{name}"]
+        preferences.add(name, _or(people.last(rows[f"p:{name}"]).cast(pl.String), was), was)
+    moves = pl.repeat(False, people.height, eager=True)
+    for name in _names(rows, "a:"):
+        was = before[f"a:{name}"]
+        value, moved = _attribute(people, rows, name, was)
+        attributes.add(name, value, was)
+        moves |= moved
     ts = people.last(rows["ts"])
-    attributes = {name: _attribute(people, rows, name) for name in _names(rows, "a:")}
-    preferences = {name: people.last(rows[f"p:{name}"]).cast(pl.String) for name in _names(rows, "p:")}
-    identifiers = {
-        kind_word(int(kind)): _list_of_all(people, rows[f"k{kind}"], quote="" if int(kind) in sealed else '"')
-        for kind in _names(rows, "k")
-    }
     return pl.DataFrame(
         {
             "id": rows["id"].gather(people.ends),
             "rows": _counted(people, rows),
             "ts": ts if started is None else ts.fill_null(started),
-            "identifiers": _json_object(identifiers, people.height).fill_null("{}"),
-            "preferences": _json_object(preferences, people.height).fill_null("{}"),
-            "assigned": _json_object({n: a.assigned for n, a in attributes.items()}, people.height).fill_null("{}"),
-            "deleted": _json_names({n: a.deleted for n, a in attributes.items()}, people.height),
-            "added": _json_object({n: a.added for n, a in attributes.items()}, people.height),
-            "removed": _json_object({n: a.removed for n, a in attributes.items()}, people.height),
+            "identifiers": identifiers.json(),
+            "preferences": preferences.json(),
+            "attributes": attributes.json(),
+            "changed": _json_names(attributes.differs, people.height),
+            "moves": moves,
         },
         schema=CHANGE_SCHEMA,
     )
 
 
 def fold_some(
-    rows: pl.DataFrame, ids: pl.Series, started: int | None = None, *, sealed: Collection[int] = ()
+    rows: pl.DataFrame,
+    ids: pl.Series,
+    stored: pl.DataFrame | None = None,
+    started: int | None = None,
+    *,
+    sealed: Collection[int] = (),
 ) -> pl.DataFrame:
     """Fold the rows of some people only, given by their ids; the rows are in order."""
     if rows["id"].rle_id().last() != ids.len() - 1:
         rows = rows.filter(pl.col("id").is_in(ids.implode()))
-    return fold(rows, started, sealed=sealed)
+    return fold(rows, started, sealed=sealed, stored=stored)
 
 
 def in_order(rows: pl.DataFrame) -> pl.DataFrame:
@@ -98,21 +124,21 @@ def _counted(people: _People, rows: pl.DataFrame) -> pl.Series:
     return (total - total.shift(1, fill_value=0)).cast(pl.UInt32)
 
 
-def fold_events(rows: pl.DataFrame, started: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Make events of the accepted rows of a part, and the changes of their people: nothing but identifiers (D54).
+def events(rows: pl.DataFrame, started: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Make events of the accepted rows of a part, and rows of their people to fold: nothing but identifiers (D54).
 
     An event has "id" (the profile's), "row_no", "name", "ts" and "properties" (a JSON object), in the order of people
     and then of the file.
     """
     rows = in_order(rows)
     properties = _json_object({name: rows[f"a:{name}"] for name in _names(rows, "a:")}, rows.height).fill_null("{}")
-    events = rows.select(
+    happened = rows.select(
         "id", "row_no", pl.col("event_name").alias("name"), pl.col("ts").fill_null(started), properties=properties
     )
     bare = rows.select(
         "id", "row_no", pl.lit(None, dtype=pl.Int64).alias("ts"), *(f"k{kind}" for kind in _names(rows, "k"))
     )
-    return events, fold(bare)
+    return happened, bare
 
 
 class _People:
@@ -137,99 +163,172 @@ class _People:
         return values.gather(self.last_place(values.is_not_null()))
 
 
-class _Attribute(NamedTuple):
-    """What happens to one attribute, per person; `deleted` is null where no row names an operation."""
+class _Change:
+    """What becomes of the identifiers, the preferences or the attributes of some people, name by name."""
 
-    assigned: pl.Series
-    deleted: pl.Series | None = None
-    added: pl.Series | None = None
-    removed: pl.Series | None = None
+    def __init__(self, height: int, *, known: bool) -> None:
+        self._height = height
+        self._known = known
+        self._values: dict[str, pl.Series] = {}
+        self.differs: dict[str, pl.Series] = {}
+        """Whose value is another than it was; without a name where nobody is stored."""
+
+    def add(self, name: str, now: pl.Series, before: pl.Series | None) -> None:
+        """Add what stands under a name from now on, and stood there before."""
+        self._values[name] = now
+        if before is not None:
+            self.differs[name] = _differ(now, before)
+
+    def json(self) -> pl.Series:
+        """One object of all names, null for those of the stored in whom nothing differs."""
+        text = _json_object(self._values, self._height).fill_null("{}")
+        if not self._known:
+            return text
+        differs = pl.any_horizontal(pl.lit(value=False), *self.differs.values())
+        return pl.select(pl.when(differs).then(text)).to_series()
 
 
-def _attribute(people: _People, rows: pl.DataFrame, name: str) -> _Attribute:
-    """Fold one attribute.
+def _attribute(
+    people: _People, rows: pl.DataFrame, name: str, before: pl.Series | None
+) -> tuple[pl.Series, pl.Series | bool]:
+    """Fold one attribute onto what was stored `before`; also gives whose list it moves.
 
     Whatever stands before a person's last assignment, `$set` or `$delete` is forgotten. If `$add` and `$remove` follow
-    it, the list is known whole, beginning with the assigned value; otherwise they are relative to the stored one.
+    it, they change the list that begins with the assigned value; otherwise the stored one.
     """
-    values = rows[f"a:{name}"]
+    values = _as_stored(rows[f"a:{name}"])
     code = rows.get_column(f"o:{name}", default=None)
     if code is None or not (code > 0).any():
-        return _Attribute(people.last(values))
+        return _or(people.last(values), before), False
     code = code.fill_null(0)
     edits, given = code.is_in([_ADD, _REMOVE]), values.is_not_null()
     reset = people.last_place((code == _DELETE) | (given & ~edits))
+    known = reset.is_not_null()
     deleted = (code.gather(reset) == _DELETE).fill_null(value=False)
-    assigned = values.gather(reset).zip_with(~deleted, _NOTHING)
+    value = values.gather(reset).zip_with(~deleted, _NOTHING)
+    if before is not None:
+        value = value.zip_with(known, before)
     edits &= given & (people.place > reset.gather(people.number)).fill_null(value=True)
     if not edits.any():
-        return _Attribute(assigned, deleted)
-
-    elements = pl.DataFrame(
-        {"number": people.number, "place": people.place, "value": values, "remove": code == _REMOVE, "edit": edits}
-    )
-    edited = elements.select(pl.col("number").filter("edit").unique())["number"]
-    first = reset.gather(edited).filter(~deleted.gather(edited)).drop_nulls()
-    elements = elements.filter(pl.col("edit") | pl.col("place").is_in(first.implode()))
-    added, removed = _lists(elements, people.height)
-    lists = pl.DataFrame({"assigned": assigned, "deleted": deleted, "added": added, "removed": removed})
-    known = pl.Series(reset.is_not_null() & (added.is_not_null() | removed.is_not_null()))
-    whole = pl.col("added").fill_null("[]")
-    same = whole == pl.concat_str(pl.lit("["), "assigned", pl.lit("]"))
-    gone = pl.col("deleted") & pl.col("added").is_null()
-    replaced = known & ~same.fill_null(value=False) & ~gone
-    return _Attribute(
-        *lists.select(
-            pl.when(replaced).then(whole).otherwise("assigned").alias("assigned"),
-            pl.col("deleted") & ~replaced,
-            pl.when(~known).then("added").alias("added"),
-            pl.when(~known).then("removed").alias("removed"),
-        )
-    )
+        return value, False
+    some = pl.DataFrame({"number": people.number, "value": values, "remove": code == _REMOVE}).filter(edits)
+    value, moves = _edited(value, some)
+    return value, moves & ~known
 
 
-def _lists(elements: pl.DataFrame, height: int) -> tuple[pl.Series, pl.Series]:
-    """Per person, as JSON lists or null: the values in the list at the end, in order, and all that were ever removed.
+def _edited(values: pl.Series, edits: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """Values, taken as lists, after `edits` ("number" of the person, "value", "remove"), in the order of the file.
 
-    `elements` has "number", "place", "value" and "remove", in the order of the file. A value stands where it was added
-    first since it was last removed.
+    A value stands where it was added first since it was last removed; what ends as it began is left as it was. Also
+    gives whose list had values removed and others added.
     """
-    before, after = elements["number"].shift(1), elements["number"].shift(-1)
-    alone = ((elements["number"] != before) & (elements["number"] != after)).fill_null(value=True)
-    place, remove = pl.col("place"), pl.col("remove")
-    single = elements.filter(alone).select(
-        "number",
-        added=pl.when(~remove).then("value"),
-        removed=pl.when(remove).then("value"),
+    numbers = edits["number"].unique(maintain_order=True)
+    old = _elements(numbers, values.gather(numbers)).with_columns(remove=pl.lit(False), edit=pl.lit(False))
+    elements = pl.concat([old, edits.with_columns(edit=pl.lit(True))]).sort("number", maintain_order=True)
+    key = _number("value") if _are_numbers(edits["value"]) else pl.col("value")
+    kept = elements
+    if edits["remove"].any():
+        kept = (
+            elements.with_row_index("place")
+            .with_columns(key=key, removed=pl.when("remove").then("place"))
+            .with_columns(pl.col("removed").max().over("number", "key"))
+            .filter(~pl.col("remove") & (pl.col("place") > pl.col("removed")).fill_null(value=True))
+        )
+    kept = kept.with_columns(key=key).unique(["number", "key"], keep="first", maintain_order=True)
+    was, now = (
+        each.group_by("number", maintain_order=True).agg(pl.col("value").str.join(", "), pl.col("edit").any())
+        for each in (old, kept)
     )
-    several = (
-        elements.filter(~alone)
-        .with_columns(removed=pl.when(remove).then(place).max().over("number", "value"))
-        .with_columns(added=pl.when(~remove & (place > pl.col("removed")).fill_null(value=True)).then(place))
-        .group_by("number", "value")
-        .agg(pl.col("removed").first(), pl.col("added").min())
-    )
-    return _joined(single, several, "added", height), _joined(single, several, "removed", height)
+    lists = numbers.to_frame().join(now, on="number", how="left").join(was, on="number", how="left", suffix="_was")
+    other = lists.filter(pl.col("value").ne_missing(pl.col("value_was")))
+    text = other.select(pl.concat_str(pl.lit("["), pl.col("value").fill_null(""), pl.lit("]"))).to_series()
+    moved = lists.filter("edit")["number"]
+    moved = moved.filter(moved.is_in(edits.filter("remove")["number"].unique().implode()))
+    moves = pl.repeat(False, values.len(), eager=True).scatter(moved, True)
+    return values.clone().scatter(other["number"], text), moves
 
 
-def _joined(single: pl.DataFrame, several: pl.DataFrame, column: str, height: int) -> pl.Series:
-    """Join each person's values to a JSON list, those of `several` in the order of that column."""
-    lists = pl.concat(
-        [
-            single.select("number", value=column).drop_nulls(),
-            several.drop_nulls(column)
-            .sort("number", column)
-            .group_by("number", maintain_order=True)
-            .agg(pl.col("value").str.join(",")),
-        ]
-    )
-    text = lists.select(pl.concat_str(pl.lit("["), "value", pl.lit("]"))).to_series()
-    return pl.repeat(None, height, dtype=pl.String, eager=True).scatter(lists["number"], text)
+def _elements(numbers: pl.Series, values: pl.Series) -> pl.DataFrame:
+    """The elements ("number", "value") of values taken as lists: PostgreSQL's text of each, in their order."""
+    found = pl.DataFrame({"number": numbers, "value": values}).drop_nulls()
+    is_list = pl.col("value").str.starts_with("[")
+    lists = found.filter(is_list & (pl.col("value") != "[]"))
+    inside = pl.col("value").str.strip_prefix("[").str.strip_suffix("]")
+    pieces = lists.with_columns(inside.str.split(", ")).explode("value")
+    opens, closes = pl.col("value").str.starts_with('"'), pl.col("value").str.ends_with('"')
+    torn = (opens != closes) | (pl.col("value") == '"') | pl.col("value").str.contains("\\", literal=True)
+    odd = pieces.filter(torn)["number"].unique().implode()
+    if odd.explode().len():
+        whole = lists.filter(pl.col("number").is_in(odd))
+        read = whole.with_columns(pl.Series("value", map(_cut, whole["value"]), dtype=pl.List(pl.String)))
+        pieces = pl.concat([pieces.filter(~pl.col("number").is_in(odd)), read.explode("value")])
+    return pl.concat([found.filter(~is_list), pieces])
 
 
-def _list_of_all(people: _People, values: pl.Series, *, quote: str) -> pl.Series:
+def _cut(text: str) -> list[str]:
+    """The elements of a list, which is not empty, as they stand in its text."""
+    found, at = [], 1
+    while at < len(text):
+        _, end = _DECODER.raw_decode(text, at)
+        found.append(text[at:end])
+        at = end + len(", ")
+    return found
+
+
+def _with_all(before: pl.Series | None, named: pl.Series) -> pl.Series:
+    """The stored identifiers of each person, as a JSON list or null, and behind them those named that are not there."""
+    if before is None:
+        return named
+    some = (before != named).fill_null(value=False).arg_true()
+    more = _elements(some, named.gather(some)).with_columns(remove=pl.lit(False))
+    return _edited(_or(before, named), more)[0] if more.height else _or(before, named)
+
+
+def _or(values: pl.Series, others: pl.Series | None) -> pl.Series:
+    """Values, and others where they are null."""
+    return values if others is None else values.zip_with(values.is_not_null(), others)
+
+
+def _differ(now: pl.Series, before: pl.Series) -> pl.Series:
+    """Where two values, as PostgreSQL writes them, are not the same: numbers may have noughts behind the point."""
+    differ = now.ne_missing(before)
+    if _are_numbers(now):
+        pair = pl.DataFrame({"now": now, "before": before})
+        differ &= pair.select(_number("now").ne_missing(_number("before"))).to_series()
+    return differ
+
+
+def _are_numbers(values: pl.Series) -> bool:
+    """Whether the values of an attribute, which has one type in a file, are numbers."""
+    first = values.is_not_null().arg_max()
+    return first is not None and (values[first] or "")[:1] in set("-0123456789")
+
+
+def _number(column: str) -> pl.Expr:
+    """The one text of a number; any other text as it is."""
+    text = pl.col(column)
+    is_fraction = text.str.contains(r"^-?[0-9]+\.[0-9]+$")
+    return pl.when(is_fraction).then(text.str.strip_chars_end("0").str.strip_suffix(".")).otherwise(text)
+
+
+def _as_stored(values: pl.Series) -> pl.Series:
+    """A file's values as PostgreSQL writes them: a space behind the colon of an object, numbers without exponents."""
+    objects = values.str.starts_with("{").fill_null(value=False).arg_true()
+    if objects.len():
+        values = values.clone().scatter(objects, values.gather(objects).str.replace('": ?', '": '))
+    if _are_numbers(values):
+        powers = values.str.contains("^-?[0-9.]+e").fill_null(value=False).arg_true()
+        plain = [format(Decimal(each), "f") for each in values.gather(powers)]
+        values = values.clone().scatter(powers, pl.Series(plain, dtype=pl.String))
+    return values
+
+
+def _list_of_all(people: _People, values: pl.Series, *, is_json: bool) -> pl.Series:
     """Each person's different identifiers of one kind as a JSON list, or null; nearly everybody has one at most."""
-    if quote and values.str.contains_any(['"', "\\"]).any():
+    quote = "" if is_json else '"'
+    if is_json:
+        values = _as_stored(values)
+    elif values.str.contains_any(['"', "\\"]).any():
         values = values.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
     last = people.last(values)
     several = people.number.filter((values != last.gather(people.number)).fill_null(value=False)).unique()
@@ -240,7 +339,7 @@ def _list_of_all(people: _People, values: pl.Series, *, quote: str) -> pl.Series
             .drop_nulls()
             .unique(maintain_order=True)
             .group_by("number", maintain_order=True)
-            .agg(pl.col("value").str.join(f"{quote},{quote}"))
+            .agg(pl.col("value").str.join(f"{quote}, {quote}"))
         )
         last = last.scatter(text["number"], text["value"])
     return pl.select(pl.concat_str(pl.lit(f"[{quote}"), last, pl.lit(f"{quote}]"))).to_series()

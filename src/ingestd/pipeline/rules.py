@@ -7,6 +7,7 @@ asked only about the rows that failed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
@@ -45,7 +46,8 @@ MAX_EMAIL_BYTES: Final = 254
 
 _WORDS: Final = {"true": "true", "y": "true", "yes": "true", "false": "false", "n": "false", "no": "false"}
 
-_ESCAPES: Final = {'"': '\\"', "\\": "\\\\"} | {chr(code): f"\\u{code:04x}" for code in range(0x20)}
+_ESCAPES: Final = {chr(code): json.dumps(chr(code))[1:-1] for code in (*range(0x20), ord('"'), ord("\\"))}
+"""As PostgreSQL writes them too, so that equal values have equal texts."""
 
 
 Flags: TypeAlias = npt.NDArray[np.bool_]

@@ -13,6 +13,8 @@ from tests.store.load.world import KEY, NOW, Account, frame
 from tests.thorough import examples
 
 from ingestd.domain.column import OPERATION_CODES, Operation
+from ingestd.pipeline import rules
+from ingestd.store.load import profiles
 from ingestd.store.profiles import identifier_hash
 
 ADD, SET, REMOVE, DELETE = (OPERATION_CODES[each] for each in Operation)
@@ -208,6 +210,71 @@ def test_a_thousand_attributes_twenty_of_them_lists(account):
         row = {"k1": "ann"} | {f"a:{name}": word for name in names} | {f"o:{name}": ADD for name in names[:20]}
         account.push(frame([row], **columns))
     assert account.people() == {"ann": {name: ["x", "y"] if name in names[:20] else "y" for name in names}}
+
+
+@pytest.mark.rule("S97", "S113")
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("123.0", "123"), ("1.50", "1.5"), ("1e+20", "100000000000000000000"), ("1.1e-6", "0.0000011"), ("7", "7"),
+        ('{"$D":5}', '{"$D": 5}'), ('{"$E":"x"}', '{"$E": "x"}'), ('"a\\nb, c"', '"a\\nb, c"'), ('"[1]"', '"[1]"'),
+    ],
+)  # fmt: skip
+def test_a_value_is_the_same_however_it_is_written(account, one, other):
+    account.push(frame([{"k1": "ann", "a:L": one}], **COLUMNS))
+    assert account.push(frame([{"k1": "ann", "a:L": other}] * 2, **COLUMNS))["unchanged"] == 1
+
+
+@pytest.mark.rule("S97")
+@pytest.mark.parametrize(
+    ("stored", "given"), [('"7"', "7"), ("7", '"7"'), ('"true"', "true"), ("7", "70"), ("7", "7.1")]
+)
+def test_a_value_of_another_type_is_another(account, stored, given):
+    account.push(frame([{"k1": "ann", "a:L": stored}], **COLUMNS))
+    assert account.push(frame([{"k1": "ann", "a:L": given}], **COLUMNS))["updated"] == 1
+    assert account.people() == {"ann": {"L": json.loads(given)}}
+
+
+@pytest.mark.rule("S113")
+def test_texts_are_escaped_as_postgresql_does_it(account):
+    texts = [*map(chr, range(1, 0x30)), "\\", "\x7f", "é", "\u2028", "😀"]
+    written = pl.select(rules.quote(rules.escaped(pl.Series(texts)))).to_series()
+    ours = account.connection.execute("SELECT t::jsonb::text FROM unnest(%s::text[]) AS t", [written.to_list()])
+    assert [text for (text,) in ours.fetchall()] == written.to_list()
+
+
+@pytest.mark.rule("S98", "S99", "S100")
+def test_lists_of_awkward_values_are_edited_value_by_value(account):
+    texts = [", ", '"', "\\", "a, b", "[", "]", "[]", "\n", '", "', "é", ""]
+    words = [
+        *(json.dumps(text, ensure_ascii=False) for text in texts),
+        '{"$D":5}',
+        '{"$E":"x"}',
+        "true",
+        "1e+20",
+        "7.0",
+    ]
+    values = [json.loads(word) for word in words]
+    account.push(frame([{"k1": "ann", "a:L": word, "o:L": ADD} for word in words], **COLUMNS))
+    assert account.people() == {"ann": {"L": values}}
+    edits = [*((word, ADD) for word in reversed(words)), ("7", ADD), ('"new"', ADD)]
+    account.push(frame([{"k1": "ann", "a:L": word, "o:L": edit} for word, edit in edits], **COLUMNS))
+    assert account.people() == {"ann": {"L": [*values, "new"]}}
+    for word, value in zip(words, values, strict=True):
+        account.push(frame([{"k1": "ann", "a:L": word, "o:L": REMOVE}], **COLUMNS))
+        (has,) = account.people().values()
+        assert value not in has["L"]
+    assert has == {"L": ["new"]}
+
+
+@pytest.mark.rule("S97", "S102")
+@pytest.mark.parametrize("few", [0, 50])
+def test_what_a_file_does_not_name_stays_and_what_it_deletes_goes(account, monkeypatch, few):
+    monkeypatch.setattr(profiles, "FEW_NAMES", few)
+    account.push(frame([{"k1": "ann", "a:Age": "1", "a:Zip": '"z"', "a:L": '"x"'}], **COLUMNS, **{"a:Zip": pl.String}))
+    account.push(frame([{"k1": "ann", "o:L": DELETE, "a:M": '"m"'}], **COLUMNS))
+    assert account.people() == {"ann": {"Age": 1, "Zip": "z", "M": "m"}}
+    assert account.rows("SELECT origins FROM profiles WHERE account_id = %s") == [({"L": 2, "M": 2},)]
 
 
 @pytest.mark.threat("T115")

@@ -20,8 +20,8 @@ def folded(monkeypatch):
     """How many people were folded, file by file."""
     counts = []
 
-    def counting(rows):
-        changes = fold(rows)
+    def counting(rows, **stored):
+        changes = fold(rows, **stored)
         counts.append(changes.height)
         return changes
 
@@ -42,6 +42,25 @@ def test_who_comes_again_is_known_by_range_or_one_by_one(account, folded, monkey
     assert (found["created"], found["updated"], found["unchanged"]) == (1, 1, 9)
     assert (folded[0], sum(folded[1:])) == (40, 2)
     assert account.people()["user 9"] == {"Name": "other"}
+
+
+@pytest.mark.rule("S97", "S103")
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("long", [1, 300, 10_000])
+def test_people_are_changed_a_few_at_a_time_where_they_have_much(account, monkeypatch, few, long):
+    for name, value in {"FEW": few, "LONG": long, "MOST_BYTES": 700, "SHORT_AT_ONCE": 7}.items():
+        monkeypatch.setattr(stored, name, value)
+    zips = ["z" * (1 + number % 3 * 200) for number in range(40)]
+    first = [row | {"a:Zip": f'"{text}"'} for row, text in zip(ROWS, zips, strict=True)]
+    account.push(frame(first, **NAMES, **{"a:Zip": pl.String}))
+    other = [row | {"a:Name": f'"other {number % 3}"', "k3": f"y{number}"} for number, row in enumerate(ROWS)]
+    found = account.push(frame(other, **NAMES))
+    assert (found["created"], found["updated"], found["unchanged"]) == (0, 40, 0)
+    assert account.people() == {
+        row["k1"]: {"Name": row["a:Name"].strip('"'), "Zip": text} for row, text in zip(other, zips, strict=True)
+    }
+    assert account.named(3, "y39") == account.named(1, "user 39")
+    assert (account.push(frame(other, **NAMES)))["unchanged"] == 40
 
 
 @pytest.mark.rule("S97", "S103")

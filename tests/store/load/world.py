@@ -13,7 +13,7 @@ import polars as pl
 import psycopg
 
 from ingestd.pipeline.digest import digests
-from ingestd.pipeline.fold import fold, fold_events
+from ingestd.pipeline.fold import events, fold
 from ingestd.pipeline.parts import PartWriter, identifiers, kinds_of, read, rewrite
 from ingestd.pipeline.resolve import resolve
 from ingestd.pipeline.shorten import MOST_CELLS, groups, people
@@ -21,7 +21,7 @@ from ingestd.store import profiles
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
 from ingestd.store.load.people import KnownPeople
-from ingestd.store.load.profiles import Applied, Names, apply_profiles
+from ingestd.store.load.profiles import Applied, apply_profiles
 from ingestd.store.load.stage import Load, clear
 
 KEY = "5a" * 32
@@ -91,10 +91,6 @@ class Account:
     def _apply(self, part: pl.DataFrame, load: Load) -> Any:
         if "event_name" in part.columns:
             return self._append(part, load)
-        names = Names(
-            [column[2:] for column in part.columns if column.startswith("a:")],
-            [column[2:] for column in part.columns if column.startswith("o:")],
-        )
         total = Applied()
         # Every other small file goes one person after the other, as very many people do in groups.
         most = MOST_CELLS if load.seq % 2 or part.height > 100 else 0
@@ -103,7 +99,7 @@ class Account:
                 clear(self.connection)
             named = partial(identifiers, rows, KEY)
             applied, _ = apply_profiles(
-                self.connection, digests(rows), partial(_fold, rows), named, names=names, load=load
+                self.connection, digests(rows), partial(_fold, rows), named, columns=part.columns, load=load
             )
             total = Applied(*map(sum, zip(astuple(total), astuple(applied), strict=True)))
         return total
@@ -114,9 +110,10 @@ class Account:
         for rows in groups(part.iter_slices(2), most=0):
             if applied:
                 clear(self.connection)
-            happened, changes = fold_events(rows, 1_790_000_000)
+            happened, bare = events(rows, 1_790_000_000)
             named = partial(identifiers, rows, KEY)
-            applied.append(apply_events(self.connection, happened, changes, named, load=load))
+            changes = partial(_fold, bare)
+            applied.append(apply_events(self.connection, happened, changes, named, columns=bare.columns, load=load))
         return Applied(created=sum(each.created for each in applied), erased=sum(each.erased for each in applied))
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -142,5 +139,5 @@ class Account:
         return stored[0][0] if stored else None
 
 
-def _fold(rows: pl.DataFrame, ids: pl.Series) -> pl.DataFrame:
-    return fold(rows.filter(pl.col("id").is_in(ids.implode())))
+def _fold(rows: pl.DataFrame, ids: pl.Series, stored: pl.DataFrame | None) -> pl.DataFrame:
+    return fold(rows.filter(pl.col("id").is_in(ids.implode())), stored=stored)

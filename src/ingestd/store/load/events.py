@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 from psycopg import Connection, sql
 
 from ingestd.store.load.binary import Constant, Field, from_digits
-from ingestd.store.load.profiles import Applied, Names, apply_profiles
+from ingestd.store.load.profiles import Applied, Changes, apply_profiles
 from ingestd.store.load.stage import Identifiers, Load, copy, cursor, erased
 
 FIELDS: Final[dict[str, Field]] = {
@@ -22,19 +23,28 @@ FIELDS: Final[dict[str, Field]] = {
 
 
 def apply_events(
-    connection: Connection[Any], events: pl.DataFrame, people: pl.DataFrame, identifiers: Identifiers, *, load: Load
+    connection: Connection[Any],
+    events: pl.DataFrame,
+    changes: Changes,
+    identifiers: Identifiers,
+    *,
+    columns: Sequence[str],
+    load: Load,
 ) -> Applied:
     """Append a part's events in the caller's transaction; gives how many, and how many were skipped (T115).
 
-    `events` and `people` are what `pipeline.fold.fold_events` gives.
+    `events` is what `pipeline.fold.events` gives, `changes` folds the rows of their people, which have `columns`.
     """
+    people = changes(events["id"].unique(maintain_order=True), None)
     digests = people["identifiers"].hash() | 1  # never 0, which stands for none
     who = people.select("id", "rows", digest=digests.reinterpret(signed=True))
 
-    def changes(ids: pl.Series) -> pl.DataFrame:
+    def folded(ids: pl.Series, stored: pl.DataFrame | None) -> pl.DataFrame:
+        if stored is not None:
+            return changes(ids, stored)
         return people if ids.len() == people.height else people.filter(pl.col("id").is_in(ids.implode()))
 
-    of_people, _ = apply_profiles(connection, who, changes, identifiers, names=Names(), load=load)
+    of_people, _ = apply_profiles(connection, who, folded, identifiers, columns=columns, load=load)
     with cursor(connection) as cur:
         if of_people.erased:
             events = events.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")

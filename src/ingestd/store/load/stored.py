@@ -1,15 +1,22 @@
-"""Who of a part's people is stored, and by which rows they were last changed: asked once, before anything is folded."""
+"""Who of a part's people is stored, by which rows they were last changed, and what they have under a file's names.
+
+The former is asked once, before anything is folded; the latter of those whom other rows changed last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 from psycopg import Connection, sql
 from psycopg.rows import tuple_row
 
+from ingestd.domain.identity import kind_word
 from ingestd.store.load.binary import from_digits
 from ingestd.store.load.stage import Cursors, Load, partition, place, probe_only, slices
 
@@ -22,21 +29,52 @@ CROWD: Final = 4
 AT_ONCE: Final = 200_000
 """So many people are asked for at once, which bounds the memory of the answer."""
 
-ROW: Final = np.dtype([("high", ">u8"), ("low", ">u8"), ("stored", ">i8")])
-"""What an answer is made of: the halves of an id, and the digest."""
+LONG: Final = 1000
+"""Bytes. Whoever has more, which may also be compressed where it is stored, is looked up one by one."""
+
+SHORT_AT_ONCE: Final = 35_000
+"""So many of the others are asked for their values at once."""
+
+MOST_BYTES: Final = 2 * 1024 * 1024
+"""Of those who have more, as many are asked for at once as have so many bytes where they are stored."""
+
+ANY_LENGTH: Final = 2**31 - 1
+"""More bytes than any value has."""
+
+PERSON: Final = np.dtype([("high", ">u8"), ("low", ">u8"), ("stored", ">i8"), ("size", ">u4")])
+"""The halves of an id, the digest, and the bytes that attributes and identifiers take where they are stored."""
+
+PERSONS: Final = """
+string_agg(uuid_send(profile_id) || int8send(coalesce(digest, 0))
+    || int4send(pg_column_size(attributes) + pg_column_size(identifiers)), '')
+"""
+
+VALUES: Final = r"""
+string_agg(uuid_send(profile_id), ''),
+convert_to(string_agg(array_to_string(ARRAY[{values}], E'\n', ''), E'\n'), 'UTF8')
+"""
+"""In JSON that PostgreSQL writes there is no line end. Bytes: a text of Python's takes up to four times as much."""
 
 RANGE: Final = """
-SELECT string_agg(uuid_send(profile_id) || int8send(coalesce(digest, 0)), '') FROM (
-    SELECT profile_id, digest FROM {} WHERE account_id = %(account)s AND profile_id BETWEEN %(first)s AND %(last)s
+SELECT {answer} FROM (
+    SELECT * FROM {table} WHERE account_id = %(account)s AND profile_id BETWEEN %(first)s AND %(last)s
+        AND pg_column_size(attributes) + pg_column_size(identifiers) <= %(longest)s
     LIMIT %(most)s
 ) AS found
 """
 
 EACH: Final = """
-SELECT string_agg(uuid_send(profile_id) || int8send(coalesce(digest, 0)), '')
-FROM unnest(%(ids)s::uuid[]) AS asked (id) JOIN {} ON account_id = %(account)s AND profile_id = asked.id
+SELECT {answer} FROM unnest(%(ids)s::uuid[]) AS asked (id)
+JOIN {table} ON account_id = %(account)s AND profile_id = asked.id
 """
-"""Both give one value, which costs a fraction of as many rows."""
+"""Both give one row, which costs a fraction of as many rows."""
+
+TEXT: Final = {
+    "k": "identifiers ->> {}::text",
+    "p": "preferences ->> {}::text",
+    "a": "(attributes -> {}::text)::text",
+}
+"""The JSON text of a value, by the first letter of its column; of lists and booleans `->>` gives it too, and sooner."""
 
 
 def vacuum(connection: Connection[Any], table: str, numbers: Iterable[int]) -> None:
@@ -52,30 +90,94 @@ def vacuum(connection: Connection[Any], table: str, numbers: Iterable[int]) -> N
 def with_stored(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
     """Some people, sorted by "id", with "stored": null who is not stored, else the digest that is, 0 for none.
 
-    Whoever asks holds their slices. Plans are made of index probes alone from then on (`probe_only`).
+    Also with "size", the bytes that are stored of them. Whoever asks holds their slices. Plans are made of index probes
+    alone from then on (`probe_only`).
     """
     probe_only(cur)
-    table = place("profiles", slices(people["id"]))
-    stored = pl.concat(_stored(cur, table, some["id"], load) for some in people.iter_slices(AT_ONCE))
+    return pl.concat(_with_stored(cur, some, load) for some in people.iter_slices(AT_ONCE))
+
+
+def values(
+    cur: Cursors, people: pl.DataFrame, columns: Sequence[str], load: Load
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """What people, of those that `with_stored` gave, have in the columns "k<kind>", "p:<name>" and "a:<name>".
+
+    Gives some of the people, as many as may be held in memory, and their values in the same order: JSON text, or null.
+    """
+    is_long = pl.col("size") > LONG
+    group = pl.col("size").cast(pl.Int64).cum_sum() // MOST_BYTES
+    long = people.filter(is_long).with_columns(group=group).partition_by("group", maintain_order=True)
+    short = people.filter(~is_long).iter_slices(SHORT_AT_ONCE)
+    for some, longest in chain(((each, LONG) for each in short), ((each, None) for each in long)):
+        if some.height:
+            yield some, _values(cur, some["id"], columns, load, longest=longest)
+
+
+def _with_stored(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
+    (packed,) = _answer(cur, people["id"], sql.SQL(PERSONS), {}, load, longest=ANY_LENGTH)
+    found = np.frombuffer(packed or b"", PERSON)
+    stored = pl.DataFrame(
+        {name: found[name].astype(PERSON[name].newbyteorder("=")) for name in found.dtype.names or ()}
+    )
     if stored.is_empty():
-        return people.with_columns(stored=pl.lit(None, stored["stored"].dtype))
-    halves = from_digits(people["id"]).view(">u8").astype(np.uint64)
-    people = people.with_columns(high=halves[:, 0], low=halves[:, 1])
-    return people.join(stored, on=["high", "low"], how="left", maintain_order="left").drop("high", "low")
+        return people.with_columns(pl.lit(None, stored[name].dtype).alias(name) for name in ("stored", "size"))
+    return (
+        people.with_columns(**_halves(people["id"]))
+        .join(stored, on=["high", "low"], how="left", maintain_order="left")
+        .drop("high", "low")
+    )
 
 
-def _stored(cur: Cursors, table: sql.Identifier, ids: pl.Series, load: Load) -> pl.DataFrame:
-    """Those of some people who are stored, perhaps among others: the halves of their ids, and "stored"."""
-    asked: dict[str, object] = {"account": load.account_id, "first": ids[0], "last": ids[-1]}
-    found, most = None, CROWD * ids.len()
-    if ids.len() > FEW:
-        found = _read(cur, sql.SQL(RANGE).format(table), asked | {"most": most})
-    if found is None or len(found) == most:
-        found = _read(cur, sql.SQL(EACH).format(table), asked | {"ids": "{" + ids.str.join(",").item() + "}"})
-    return pl.DataFrame({name: found[name].astype(ROW[name].newbyteorder("=")) for name in ("high", "low", "stored")})
+def _values(cur: Cursors, ids: pl.Series, columns: Sequence[str], load: Load, *, longest: int | None) -> pl.DataFrame:
+    keys: dict[str, object] = {}
+    texts: list[sql.Composable] = []
+    for n, column in enumerate(columns):
+        keys[f"key{n}"] = kind_word(int(column[1:])) if column[0] == "k" else column[2:]
+        texts.append(sql.SQL(TEXT[column[0]]).format(sql.Placeholder(f"key{n}")))
+    answer = sql.SQL(VALUES).format(values=sql.SQL(", ").join(texts))
+    found, lines = _answer(cur, ids, answer, keys, load, longest=longest)
+    ends = pa.py_buffer(np.array([0, len(lines)]))
+    cells = pl.Series(pa.LargeStringArray.from_buffers(1, ends, pa.py_buffer(lines))).str.split("\n").explode()
+    cells = pl.select(pl.when(cells != "").then(cells)).to_series()
+    by_column = {column: cells.gather_every(len(columns), n) for n, column in enumerate(columns)}
+    high, low = np.frombuffer(found, ">u8").astype(np.uint64).reshape(-1, 2).T
+    stored = pl.DataFrame({"high": high, "low": low} | by_column)
+    halves = pl.DataFrame(_halves(ids))
+    return halves.join(stored, on=["high", "low"], how="left", maintain_order="left").select(columns)
 
 
-def _read(cur: Cursors, query: sql.Composed, asked: dict[str, object]) -> Any:
+def _answer(
+    cur: Cursors,
+    ids: pl.Series,
+    answer: sql.Composable,
+    parameters: dict[str, object],
+    load: Load,
+    *,
+    longest: int | None,
+) -> tuple[Any, ...]:
+    """What is stored of some people, by their sorted ids, and perhaps of others: one row of packed values.
+
+    Of the others `longest` bytes are stored at most; without a number there are none.
+    """
+    table = place("profiles", slices(ids))
+    asked = parameters | {"account": load.account_id, "first": ids[0], "last": ids[-1]}
+    most = CROWD * ids.len()
+    if longest is not None and ids.len() > FEW:
+        within = sql.SQL(RANGE).format(answer=sql.SQL("count(*), {}").format(answer), table=table)
+        ((count, *found),) = _ask(cur, within, asked | {"most": most, "longest": longest})
+        if count < most:
+            return tuple(found)
+    each = sql.SQL(EACH).format(answer=answer, table=table)
+    ((*found,),) = _ask(cur, each, asked | {"ids": "{" + ids.str.join(",").item() + "}"})
+    return tuple(found)
+
+
+def _ask(cur: Cursors, query: sql.Composed, parameters: dict[str, object]) -> list[tuple[Any, ...]]:
     with cur.connection.cursor(binary=True, row_factory=tuple_row) as binary:
-        ((packed,),) = binary.execute(query, asked).fetchall()
-    return np.frombuffer(packed or b"", ROW)
+        return binary.execute(query, parameters).fetchall()
+
+
+def _halves(ids: pl.Series) -> dict[str, npt.NDArray[np.uint64]]:
+    """The two halves of ids as numbers."""
+    high, low = from_digits(ids).view(">u8").astype(np.uint64).T
+    return {"high": high, "low": low}
