@@ -77,7 +77,7 @@ def fold(
     for name in _names(rows, "a:"):
         was = before[f"a:{name}"]
         value, moved = _attribute(people, rows, name, was)
-        attributes.add(name, value, was)
+        attributes.add(name, value, was, numbers=_are_numbers(rows[f"a:{name}"]))
         moves |= moved
     ts = people.last(rows["ts"])
     return pl.DataFrame(
@@ -173,11 +173,11 @@ class _Change:
         self.differs: dict[str, pl.Series] = {}
         """Whose value is another than it was; without a name where nobody is stored."""
 
-    def add(self, name: str, now: pl.Series, before: pl.Series | None) -> None:
-        """Add what stands under a name from now on, and stood there before."""
+    def add(self, name: str, now: pl.Series, before: pl.Series | None, *, numbers: bool = False) -> None:
+        """Add what stands under a name from now on, and stood there before; `numbers`: the file's values are some."""
         self._values[name] = now
         if before is not None:
-            self.differs[name] = _differ(now, before)
+            self.differs[name] = _differ(now, before, numbers=numbers)
 
     def json(self) -> pl.Series:
         """One object of all names, null for those of the stored in whom nothing differs."""
@@ -236,11 +236,13 @@ def _edited(values: pl.Series, edits: pl.DataFrame) -> tuple[pl.Series, pl.Serie
         )
     kept = kept.with_columns(key=key).unique(["number", "key"], keep="first", maintain_order=True)
     was, now = (
-        each.group_by("number", maintain_order=True).agg(pl.col("value").str.join(", "), pl.col("edit").any())
+        each.group_by("number", maintain_order=True).agg(
+            pl.col("value").str.join(", "), pl.col("edit").any(), key=key.str.join(", ")
+        )
         for each in (old, kept)
     )
     lists = numbers.to_frame().join(now, on="number", how="left").join(was, on="number", how="left", suffix="_was")
-    other = lists.filter(pl.col("value").ne_missing(pl.col("value_was")))
+    other = lists.filter(pl.col("key").ne_missing(pl.col("key_was")))
     text = other.select(pl.concat_str(pl.lit("["), pl.col("value").fill_null(""), pl.lit("]"))).to_series()
     moved = lists.filter("edit")["number"]
     moved = moved.filter(moved.is_in(edits.filter("remove")["number"].unique().implode()))
@@ -289,10 +291,10 @@ def _or(values: pl.Series, others: pl.Series | None) -> pl.Series:
     return values if others is None else values.zip_with(values.is_not_null(), others)
 
 
-def _differ(now: pl.Series, before: pl.Series) -> pl.Series:
+def _differ(now: pl.Series, before: pl.Series, *, numbers: bool) -> pl.Series:
     """Where two values, as PostgreSQL writes them, are not the same: numbers may have noughts behind the point."""
     differ = now.ne_missing(before)
-    if _are_numbers(now):
+    if numbers:
         pair = pl.DataFrame({"now": now, "before": before})
         differ &= pair.select(_number("now").ne_missing(_number("before"))).to_series()
     return differ

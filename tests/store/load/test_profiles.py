@@ -235,6 +235,25 @@ def test_a_value_of_another_type_is_another(account, stored, given):
     assert account.people() == {"ann": {"L": json.loads(given)}}
 
 
+@pytest.mark.rule("S97", "S98")
+@pytest.mark.parametrize("change", [{"a:L": '"x"'}, {"a:L": "123", "o:L": REMOVE}])
+def test_numbers_are_the_same_beside_somebody_who_has_something_else(account, change):
+    account.push(frame([{"k1": name, "a:L": "123.0", "a:M": "1"} for name in "abc"], **COLUMNS))
+    first = "SELECT identifiers -> 'identity' ->> 0 FROM profiles WHERE account_id = %s ORDER BY profile_id LIMIT 1"
+    ((odd,),) = account.rows(first)
+    account.push(frame([{"k1": odd} | change], **COLUMNS))
+    rows = [{"k1": name, "a:M": "1"} | ({} if name == odd else {"a:L": "123"}) for name in "abc"]
+    assert account.push(frame(rows, **COLUMNS))["unchanged"] == 3
+
+
+@pytest.mark.rule("S98", "S100")
+def test_a_number_that_is_taken_out_and_put_in_again_at_the_end_changes_nothing(account):
+    account.push(frame([{"k1": "ann", "a:L": value, "o:L": ADD} for value in ("7.0", "8.0")], **COLUMNS))
+    edits = [{"k1": "ann", "a:L": "8", "o:L": operation} for operation in (REMOVE, ADD)]
+    assert account.push(frame(edits, **COLUMNS))["unchanged"] == 1
+    assert account.people() == {"ann": {"L": [7, 8]}}
+
+
 @pytest.mark.rule("S113")
 def test_texts_are_escaped_as_postgresql_does_it(account):
     texts = [*map(chr, range(1, 0x30)), "\\", "\x7f", "é", "\u2028", "😀"]

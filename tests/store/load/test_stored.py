@@ -64,6 +64,24 @@ def test_people_are_changed_a_few_at_a_time_where_they_have_much(account, monkey
 
 
 @pytest.mark.rule("S97", "S103")
+@pytest.mark.parametrize("few", [0, 1000])
+def test_people_with_much_that_is_stored_as_little_are_changed_a_few_at_a_time(account, folded, monkeypatch, few):
+    """PostgreSQL compresses what repeats itself to a hundredth, and what is asked for at once has to fit in memory."""
+    for name, value in {"FEW": few, "MOST_BYTES": 100_000}.items():
+        monkeypatch.setattr(stored, name, value)
+    people = [{"k1": f"user {n}"} for n in range(6)]
+    account.push(frame([row | {"a:Name": f'"{"z" * 60_000}"'} for row in people], **NAMES))
+    sizes = "SELECT max(pg_column_size(attributes) + pg_column_size(identifiers)) FROM profiles WHERE account_id = %s"
+    assert account.rows(sizes) < [(stored.LONG,)]
+    account.push(frame([{"k1": "another"}]))
+    folded.clear()
+    assert account.push(frame([row | {"a:Name": '"n"'} for row in people], **NAMES))["updated"] == 6
+    assert sum(folded) == 6
+    assert max(folded) <= 2
+    assert account.people() == {row["k1"]: {"Name": "n"} for row in people} | {"another": {}}
+
+
+@pytest.mark.rule("S97", "S103")
 def test_who_was_changed_otherwise_since_is_changed_back(account, folded):
     account.push(frame(ROWS[:1], **NAMES))
     account.push(frame([ROWS[0] | {"a:Name": '"other"'}], **NAMES))

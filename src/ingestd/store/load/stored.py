@@ -30,24 +30,36 @@ AT_ONCE: Final = 200_000
 """So many people are asked for at once, which bounds the memory of the answer."""
 
 LONG: Final = 1000
-"""Bytes. Whoever has more, which may also be compressed where it is stored, is looked up one by one."""
+"""Bytes. Whoever has more, or has it compressed where it is stored, is looked up one by one."""
 
 SHORT_AT_ONCE: Final = 35_000
 """So many of the others are asked for their values at once."""
 
 MOST_BYTES: Final = 2 * 1024 * 1024
-"""Of those who have more, as many are asked for at once as have so many bytes where they are stored."""
+"""Of those who have more, as many are asked for at once as have so many bytes once they are decompressed."""
 
 ANY_LENGTH: Final = 2**31 - 1
 """More bytes than any value has."""
 
-PERSON: Final = np.dtype([("high", ">u8"), ("low", ">u8"), ("stored", ">i8"), ("size", ">u4")])
-"""The halves of an id, the digest, and the bytes that attributes and identifiers take where they are stored."""
-
-PERSONS: Final = """
-string_agg(uuid_send(profile_id) || int8send(coalesce(digest, 0))
-    || int4send(pg_column_size(attributes) + pg_column_size(identifiers)), '')
+SIZE: Final = f"""
+CASE WHEN coalesce(pg_column_compression(attributes), pg_column_compression(identifiers)) IS NULL
+    THEN pg_column_size(attributes) + pg_column_size(identifiers) ELSE {ANY_LENGTH} END
 """
+"""The bytes of attributes and identifiers. Of compressed ones, which may be a hundredth, they are not known yet."""
+
+HALVES: Final = [("high", ">u8"), ("low", ">u8")]
+
+PERSON: Final = np.dtype([*HALVES, ("stored", ">i8"), ("size", ">u4")])
+"""The halves of an id, the digest, and SIZE."""
+
+PERSONS: Final = f"string_agg(uuid_send(profile_id) || int8send(coalesce(digest, 0)) || int4send({SIZE}), '')"
+
+LENGTH: Final = np.dtype([*HALVES, ("size", ">u4")])
+
+LENGTHS: Final = """
+string_agg(uuid_send(profile_id) || int4send(pg_column_size(attributes) + pg_column_size(identifiers)), '')
+"""
+"""Asked of WHOLE: the halves of an id, and the bytes of attributes and identifiers."""
 
 VALUES: Final = r"""
 string_agg(uuid_send(profile_id), ''),
@@ -58,7 +70,7 @@ convert_to(string_agg(array_to_string(ARRAY[{values}], E'\n', ''), E'\n'), 'UTF8
 RANGE: Final = """
 SELECT {answer} FROM (
     SELECT * FROM {table} WHERE account_id = %(account)s AND profile_id BETWEEN %(first)s AND %(last)s
-        AND pg_column_size(attributes) + pg_column_size(identifiers) <= %(longest)s
+        AND {size} <= %(longest)s
     LIMIT %(most)s
 ) AS found
 """
@@ -68,6 +80,15 @@ SELECT {answer} FROM unnest(%(ids)s::uuid[]) AS asked (id)
 JOIN {table} ON account_id = %(account)s AND profile_id = asked.id
 """
 """Both give one row, which costs a fraction of as many rows."""
+
+WHOLE: Final = """
+SELECT {answer} FROM (
+    SELECT profile_id, preferences, attributes || '{{}}' AS attributes, identifiers || '{{}}' AS identifiers
+    FROM unnest(%(ids)s::uuid[]) AS asked (id) JOIN {table} ON account_id = %(account)s AND profile_id = asked.id
+    OFFSET 0
+) AS found
+"""
+"""The same of people with much, each decompressed once and not for each name: joined with nothing it is itself."""
 
 TEXT: Final = {
     "k": "identifiers ->> {}::text",
@@ -90,8 +111,8 @@ def vacuum(connection: Connection[Any], table: str, numbers: Iterable[int]) -> N
 def with_stored(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
     """Some people, sorted by "id", with "stored": null who is not stored, else the digest that is, 0 for none.
 
-    Also with "size", the bytes that are stored of them. Whoever asks holds their slices. Plans are made of index probes
-    alone from then on (`probe_only`).
+    Also with "size" (see SIZE). Whoever asks holds their slices. Plans are made of index probes alone from then on
+    (`probe_only`).
     """
     probe_only(cur)
     return pl.concat(_with_stored(cur, some, load) for some in people.iter_slices(AT_ONCE))
@@ -106,7 +127,11 @@ def values(
     """
     is_long = pl.col("size") > LONG
     group = pl.col("size").cast(pl.Int64).cum_sum() // MOST_BYTES
-    long = people.filter(is_long).with_columns(group=group).partition_by("group", maintain_order=True)
+    long = [
+        each
+        for some in people.filter(is_long).iter_slices(AT_ONCE)
+        for each in _with_length(cur, some, load).with_columns(group=group).partition_by("group", maintain_order=True)
+    ]
     short = people.filter(~is_long).iter_slices(SHORT_AT_ONCE)
     for some, longest in chain(((each, LONG) for each in short), ((each, None) for each in long)):
         if some.height:
@@ -115,12 +140,20 @@ def values(
 
 def _with_stored(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
     (packed,) = _answer(cur, people["id"], sql.SQL(PERSONS), {}, load, longest=ANY_LENGTH)
-    found = np.frombuffer(packed or b"", PERSON)
-    stored = pl.DataFrame(
-        {name: found[name].astype(PERSON[name].newbyteorder("=")) for name in found.dtype.names or ()}
-    )
+    return _beside(people, packed, PERSON)
+
+
+def _with_length(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
+    (packed,) = _answer(cur, people["id"], sql.SQL(LENGTHS), {}, load, longest=None)
+    return _beside(people.drop("size"), packed, LENGTH)
+
+
+def _beside(people: pl.DataFrame, packed: bytes | None, fields: np.dtype[Any]) -> pl.DataFrame:
+    """People with what an answer has on them, null where it has nothing."""
+    found = np.frombuffer(packed or b"", fields)
+    stored = pl.DataFrame({name: found[name].astype(fields[name].newbyteorder("=")) for name in fields.names or ()})
     if stored.is_empty():
-        return people.with_columns(pl.lit(None, stored[name].dtype).alias(name) for name in ("stored", "size"))
+        return people.with_columns(pl.lit(None, stored[name].dtype).alias(name) for name in stored.columns[2:])
     return (
         people.with_columns(**_halves(people["id"]))
         .join(stored, on=["high", "low"], how="left", maintain_order="left")
@@ -157,17 +190,17 @@ def _answer(
 ) -> tuple[Any, ...]:
     """What is stored of some people, by their sorted ids, and perhaps of others: one row of packed values.
 
-    Of the others `longest` bytes are stored at most; without a number there are none.
+    Of the others `longest` bytes are stored at most; without a number there are none, and all have much.
     """
     table = place("profiles", slices(ids))
     asked = parameters | {"account": load.account_id, "first": ids[0], "last": ids[-1]}
     most = CROWD * ids.len()
     if longest is not None and ids.len() > FEW:
-        within = sql.SQL(RANGE).format(answer=sql.SQL("count(*), {}").format(answer), table=table)
+        within = sql.SQL(RANGE).format(answer=sql.SQL("count(*), {}").format(answer), table=table, size=sql.SQL(SIZE))
         ((count, *found),) = _ask(cur, within, asked | {"most": most, "longest": longest})
         if count < most:
             return tuple(found)
-    each = sql.SQL(EACH).format(answer=answer, table=table)
+    each = sql.SQL(WHOLE if longest is None else EACH).format(answer=answer, table=table)
     ((*found,),) = _ask(cur, each, asked | {"ids": "{" + ids.str.join(",").item() + "}"})
     return tuple(found)
 
