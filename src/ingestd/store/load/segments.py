@@ -21,11 +21,10 @@ from ingestd.domain.segment import SegmentType
 from ingestd.store.engine import new_id
 from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.present import KEY, Bucket, find, hashes, in_order, note, pack, repeats, unpack
-from ingestd.store.load.stage import Cursors, Load, copy, cursor, probe_only
+from ingestd.store.load.stage import Cursors, Load, cursor, pieces, probe_only, send
 from ingestd.store.segments import LOCK_MEMBERS
 
 FIELDS: Final[dict[str, Field]] = {"hash": "uuid", "kind": "smallint", "partition": "smallint", "value": "text"}
-GONE: Final[dict[str, Field]] = {"hash": "uuid"}
 NOBODY: Final = {"high": pl.UInt64, "low": pl.UInt64, "is": pl.Int16}
 
 SEGMENT: Final = """
@@ -38,8 +37,8 @@ END: Final = {
     SegmentType.NON_SCD: "DELETE FROM segment_members",
 }
 # An array is found in one walk along the key, page by page; a probe or a join for each of them costs twice as much.
-OF_GONE: Final = """
-WHERE segment = %(number)s AND hash = ANY (ARRAY (SELECT hash FROM gone)) AND valid_to IS NULL
+OF_ENDED: Final = """
+WHERE segment = %(number)s AND hash = ANY (%(ended)s::uuid[]) AND valid_to IS NULL
 """
 
 PARTITIONS: Final = """
@@ -113,7 +112,6 @@ def apply_segment(
             return Refreshed()  # deleted since the file came
         number, kind, members, moment = found
         probe_only(cur)
-        cur.execute("CREATE TEMP TABLE gone (hash uuid) ON COMMIT DROP")
         work = _Work(cur, names | {"number": number, "moment": moment}, SegmentType(kind), refresh, members)
         for bucket in ahead(work.compared(buckets, _erased(cur, load))):
             work.take(bucket)
@@ -171,16 +169,28 @@ def compare(present: pl.DataFrame, wanted: pl.DataFrame) -> Compared:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A bucket and what is to be done in it: `wanted` are its members from now on, each once.
+    """A bucket, what becomes of its members, and what the server is sent for that: nothing is left to compute then.
 
-    `erased` and `doubled` count as in `Refreshed`.
+    `wanted` are its members from now on, each once, `left` those who leave it, `there` those who enter or move.
+    `ended` are the hashes of all whose membership ends, as the text of an array, `begun` the rows of those whose
+    begins. `erased` and `doubled` count as in `Refreshed`.
     """
 
     bucket: Bucket
     wanted: pl.DataFrame
     both: Compared
+    left: pl.DataFrame
+    there: pl.DataFrame
+    ended: str
+    begun: list[memoryview]
     erased: int
     doubled: int
+
+
+def _array(members: pl.DataFrame) -> str:
+    """Their hashes as the text of a uuid[]."""
+    digits = hashes(members).to_numpy().tobytes().hex()
+    return "{" + ",".join(digits[at : at + 32] for at in range(0, len(digits), 32)) + "}"
 
 
 Ahead = Callable[[Iterator[Step]], Iterator[Step]]
@@ -222,7 +232,22 @@ class _Work:
                 kept = rows if erased.is_empty() else rows.join(erased, on=KEY, how="anti", maintain_order="left")
                 wanted, doubled = last_of_each(kept)
                 skipped = rows.height - kept.height
-            yield Step(bucket, wanted, compare(bucket.present, wanted), skipped, doubled)
+            yield self._step(bucket, wanted, skipped, doubled)
+
+    def _step(self, bucket: Bucket, wanted: pl.DataFrame, erased: int, doubled: int) -> Step:
+        both = compare(bucket.present, wanted)
+        left = both.left.clear() if self._refresh.additive else both.left
+        there = in_order(pl.concat([both.entered, both.moved.select(both.entered.columns)]))
+        ended = in_order(pl.concat([left, both.moved.select(left.columns)]))
+        return Step(bucket, wanted, both, left, there, _array(ended), self._begun(there), erased, doubled)
+
+    def _begun(self, members: pl.DataFrame) -> list[memoryview]:
+        if members.is_empty():
+            return []
+        value = next(name for name in members.columns if name.startswith("k"))
+        kind = pl.lit(int(value[1:]), pl.Int16).alias("kind")
+        rows = members.select(hashes(members), kind, partition="is", value=value)
+        return list(pieces(rows, FIELDS, self._constants))
 
     def _number(self, partitions: pl.Series) -> pl.Series:
         """The numbers of partitions; one that is new gets the next."""
@@ -235,8 +260,7 @@ class _Work:
 
     def take(self, step: Step) -> None:
         """Bring one bucket to what the file says."""
-        both, bucket = step.both, step.bucket
-        left = both.left.clear() if self._refresh.additive else both.left
+        both, left, there, bucket = step.both, step.left, step.there, step.bucket
         self.done.created += both.entered.height
         self.done.updated += both.moved.height
         self.done.removed += left.height
@@ -245,9 +269,12 @@ class _Work:
         self.done.doubled += step.doubled
         if self.done.removed > self._may_leave:
             raise TooManyLeave
-        there = pl.concat([both.entered, both.moved.select(both.entered.columns)])
-        self._end(pl.concat([left, both.moved.select(left.columns)]))
-        self._begin(there)
+        self._count(left["was"], -1)
+        self._count(both.moved["was"], -1)
+        self._count(there["is"], 1)
+        if left.height + both.moved.height:
+            self._cur.execute(END[self._kind] + OF_ENDED, {**self._names, "ended": step.ended})
+        send(self._cur, sql.Identifier("segment_members"), [*self._constants, *FIELDS], step.begun)
         changes = left.height + there.height
         if 0 < changes <= bucket.room:
             note(self._cur, self._names, bucket, left=left, there=there)
@@ -256,25 +283,10 @@ class _Work:
             if not self._refresh.additive:
                 pack(self._cur, self._names, bucket, step.wanted)
 
-    def _end(self, members: pl.DataFrame) -> None:
-        if members.is_empty():
-            return
-        for number, count in members["was"].value_counts().iter_rows():
-            self._members[number] = self._members.get(number, 0) - count
-        copy(self._cur, sql.Identifier("gone"), pl.DataFrame([hashes(in_order(members))]), GONE)
-        self._cur.execute(END[self._kind] + OF_GONE, self._names)
-        self._cur.execute("TRUNCATE gone")
-
-    def _begin(self, members: pl.DataFrame) -> None:
-        if members.is_empty():
-            return
-        for number, count in members["is"].value_counts().iter_rows():
-            self._members[number] = self._members.get(number, 0) + count
-        value = next(name for name in members.columns if name.startswith("k"))
-        kind = pl.lit(int(value[1:]), pl.Int16).alias("kind")
-        members = in_order(members)
-        new = members.select(hashes(members), kind, partition="is", value=value)
-        copy(self._cur, sql.Identifier("segment_members"), new, FIELDS, self._constants)
+    def _count(self, numbers: pl.Series, sign: int) -> None:
+        """Count members into their partitions, or out of them."""
+        for number, count in zip(*np.unique(numbers.to_numpy(), return_counts=True), strict=True):
+            self._members[int(number)] = self._members.get(int(number), 0) + sign * int(count)
 
     def finish(self, load: Load) -> None:
         """Make the refresh the present one, and of an SCD segment that changed a snapshot."""

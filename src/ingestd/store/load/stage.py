@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -96,11 +96,22 @@ def copy(
     constants: Mapping[str, Constant] = NO_CONSTANTS,
 ) -> None:
     """COPY the columns of a frame, and the same `constants` with each row, into the columns of their names."""
-    if rows.is_empty():
-        return
-    columns = sql.SQL(", ").join(map(sql.Identifier, [*constants, *fields]))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, columns).as_bytes(cur)
-    for piece in encode(rows, fields, constants, RING_BYTES):
+    if not rows.is_empty():
+        send(cur, table, [*constants, *fields], pieces(rows, fields, constants))
+
+
+def pieces(
+    rows: pl.DataFrame, fields: Mapping[str, Field], constants: Mapping[str, Constant] = NO_CONSTANTS
+) -> Iterator[memoryview]:
+    """What `send` takes: `copy` by itself is both, one after the other."""
+    return encode(rows, fields, constants, RING_BYTES)
+
+
+def send(cur: Cursors, table: sql.Identifier, columns: Iterable[str], pieces: Iterable[memoryview]) -> None:
+    """COPY rows that stand as bytes already, each piece by itself."""
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(table, names).as_bytes(cur)
+    for piece in pieces:
         with cur.copy(statement) as stream:
             stream.write(BEGIN)
             stream.write(piece)
