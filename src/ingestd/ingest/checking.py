@@ -26,7 +26,7 @@ from ingestd.store.load.sources import leavers
 PROGRESS_SECONDS: Final = 0.3
 """How often the row is told how far the check is."""
 
-SHORT_ROWS: Final = 4 * 1024 * 1024
+SHORT_ROWS: Final = 3 * 1024 * 1024
 """Bytes of a segment's file that are checked at once: of rows so short the usual number of bytes has very many."""
 
 SHORT_PARTS: Final = 8

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from ingestd.domain.plan import Limits
 
-CHUNK_BYTES: Final = 8 * 1024 * 1024
+CHUNK_BYTES: Final = 6 * 1024 * 1024
 GUARD: Final = "'"
 """What an error file puts before a cell that a spreadsheet would take for a formula."""
 
