@@ -29,7 +29,7 @@ PROGRESS_SECONDS: Final = 0.3
 SHORT_ROWS: Final = 3 * 1024 * 1024
 """Bytes of a segment's file that are checked at once: of rows so short the usual number of bytes has very many."""
 
-SHORT_PARTS: Final = 8
+SHORT_PARTS: Final = 4
 """Into how many more parts such a file is cut, for the same reason."""
 
 TWO_PEOPLE: Final = "identifiers_of_two_people"
