@@ -17,8 +17,8 @@ import psycopg
 
 PACKAGES: Final = ("ingestd", "polars", "pyarrow", "psycopg", "dbos", "asyncssh", "tink", "fastapi", "uvicorn")
 SETTINGS: Final = (
-    "shared_buffers", "max_wal_size", "wal_buffers", "checkpoint_timeout", "wal_compression", "wal_level", "work_mem",
-    "fsync", "synchronous_commit", "full_page_writes", "autovacuum", "jit",
+    "shared_buffers", "max_wal_size", "wal_buffers", "wal_writer_delay", "checkpoint_timeout", "wal_compression",
+    "wal_level", "work_mem", "fsync", "synchronous_commit", "full_page_writes", "autovacuum", "jit",
 )  # fmt: skip
 
 

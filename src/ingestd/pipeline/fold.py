@@ -259,11 +259,12 @@ def _elements(numbers: pl.Series, values: pl.Series) -> pl.DataFrame:
     pieces = lists.with_columns(inside.str.split(", ")).explode("value")
     opens, closes = pl.col("value").str.starts_with('"'), pl.col("value").str.ends_with('"')
     torn = (opens != closes) | (pl.col("value") == '"') | pl.col("value").str.contains("\\", literal=True)
-    odd = pieces.filter(torn)["number"].unique().implode()
-    if odd.explode().len():
-        whole = lists.filter(pl.col("number").is_in(odd))
+    odd = pieces.filter(torn)["number"].unique()
+    if odd.len():
+        is_odd = pl.col("number").is_in(odd.implode())
+        whole = lists.filter(is_odd)
         read = whole.with_columns(pl.Series("value", map(_cut, whole["value"]), dtype=pl.List(pl.String)))
-        pieces = pl.concat([pieces.filter(~pl.col("number").is_in(odd)), read.explode("value")])
+        pieces = pl.concat([pieces.filter(~is_odd), read.explode("value")])
     return pl.concat([found.filter(~is_list), pieces])
 
 
@@ -351,13 +352,13 @@ def _names(rows: pl.DataFrame, prefix: str) -> list[str]:
     return [column.removeprefix(prefix) for column in rows.columns if column.startswith(prefix)]
 
 
-def _json_object(columns: Mapping[str, pl.Series | None], height: int) -> pl.Series:
+def _json_object(columns: Mapping[str, pl.Series], height: int) -> pl.Series:
     """Join columns of JSON text to one object per row, without the nulls; null where nothing is left.
 
     The names stand in the order in which PostgreSQL keeps them, shorter ones first, which spares it the sorting. Commas
     stand on the far side of a column without nulls, so that one pass over the text is enough where there is one.
     """
-    present = {name: column for name, column in columns.items() if column is not None and column.null_count() < height}
+    present = {name: column for name, column in columns.items() if column.null_count() < height}
     if not present:
         return pl.repeat(None, height, dtype=pl.String, eager=True)
     names = sorted(present, key=lambda name: (len(name.encode()), name.encode()))
@@ -375,12 +376,12 @@ def _json_object(columns: Mapping[str, pl.Series | None], height: int) -> pl.Ser
     return pl.select(text).to_series()
 
 
-def _json_names(columns: Mapping[str, pl.Series | None], height: int) -> pl.Series:
+def _json_names(columns: Mapping[str, pl.Series], height: int) -> pl.Series:
     """Per row, the JSON list of the columns that are true, or null."""
     entries = [
         pl.when(column).then(pl.lit(json.dumps(name, ensure_ascii=False)))
         for name, column in columns.items()
-        if column is not None and column.any()
+        if column.any()
     ]
     if not entries:
         return pl.repeat(None, height, dtype=pl.String, eager=True)
