@@ -13,6 +13,7 @@ from ingestd.domain.errors import Forbidden
 from ingestd.settings import SftpSettings
 from ingestd.sftpd.host_key import host_key
 from ingestd.sftpd.server import HOST_KEY_FILE, listen
+from ingestd.store import import_keys
 from ingestd.store.accounts import Account
 from ingestd.store.engine import transaction
 from ingestd.store.import_keys import ImportKey
@@ -90,6 +91,30 @@ async def test_a_key_that_was_revoked_and_added_again_is_another_key(world, clie
             await sftp.listdir()
     async with client.sftp() as sftp:
         assert await sftp.listdir() == []
+
+
+@pytest.mark.threat("T39")
+async def test_who_logs_in_while_sessions_are_looked_at_is_not_sent_away(open_world, monkeypatch):
+    asked, told, looked = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    admitted = import_keys.admitted
+
+    async def slowly(session, present):
+        found = await admitted(session, present)
+        if told.is_set():
+            looked.set()
+        asked.set()
+        await told.wait()
+        return found
+
+    async with open_world(revocation_seconds=0.01) as world:
+        first, second = await world.client(), await world.client()
+        async with first.sftp():
+            monkeypatch.setattr(import_keys, "admitted", slowly)
+            await asked.wait()
+            async with second.sftp() as sftp:
+                told.set()
+                await looked.wait()
+                assert await sftp.listdir() == []
 
 
 @pytest.mark.threat("T34")

@@ -145,7 +145,7 @@ async def _watch(guests: set[Guest], sessions: Sessions, *, seconds: float) -> N
             _log.warning("SFTP keys not checked", exc_info=error)
             continue
         for guest in list(guests):
-            if guest.key_id is not None and guest.key_id not in admitted:
+            if guest.key_id in present - admitted:  # not whoever has come since
                 guest.send_away("The key is no longer accepted")
 
 
