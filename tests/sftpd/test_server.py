@@ -217,7 +217,7 @@ async def test_a_session_too_many_is_refused_and_the_others_go_on(open_world):
 
 @pytest.mark.threat("T37")
 async def test_a_session_that_asks_for_nothing_is_ended(open_world):
-    async with open_world(idle_session_timeout=1) as world:
+    async with open_world(idle_session_timeout=3) as world:
         client = await world.client()
         async with client.sftp() as sftp:
             file = await sftp.open("x.csv", "wb")
