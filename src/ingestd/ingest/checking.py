@@ -91,10 +91,10 @@ def _leavers(job: Job, folder: Scratch, parts: Iterable[str]) -> dict[str, Any]:
     return {"members": found.members, "leaving": found.count, "leavers": [each.hex for each in found.some]}
 
 
-def _looked_up(job: Job, layout: Layout, known: KnownPeople) -> set[int]:
+def _looked_up(job: Job, layout: Layout, known: KnownPeople) -> set[int] | None:
     """The kinds of which an identifier may be somebody else's than its hash says; a member is only its hash (D40)."""
-    if job.plan.target is Target.SEGMENT:
-        return set()
+    if not known.any or job.plan.target is Target.SEGMENT:
+        return None
     return known.kinds(column.kind for column in layout.of(Role.IDENTIFIER) if column.kind)
 
 

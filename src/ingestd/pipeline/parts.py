@@ -10,7 +10,7 @@ Beside the parts stand the *links*: which other identifiers stood in a row with 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple, Protocol
@@ -33,6 +33,9 @@ MOST_PARTS: Final = 3 * SLICES
 
 LINK_SCHEMA: Final = {"id": pl.String, "kind": pl.Int16, "hash": pl.String}
 """One link: the primary's hash, and the kind and hash of an identifier that stood in a row with it (or is it)."""
+
+NUMBERED_SCHEMA: Final = {"id": pl.UInt64, "hash": pl.UInt64}
+"""The same where nobody is stored: by `numbered`, for links are compared only with one another."""
 
 _RANGE: Final = 16**4
 
@@ -96,6 +99,11 @@ def hashed(kind: int, index_key: str) -> pl.Expr:
     return plh.concat_str(pl.lit(f"{kind}\0"), f"k{kind}").chash.hmac_sha256(key=index_key).str.head(32)
 
 
+def numbered(kind: int) -> pl.Expr:
+    """A number for the column `k<kind>`, a tenth of the work of its hash: two identifiers may have the same."""
+    return plh.col(f"k{kind}").nchash.xxh3_64(seed=kind)
+
+
 def identifiers(rows: pl.DataFrame, index_key: str, *, moved: bool = True) -> pl.DataFrame:
     """The identifiers in the rows of a part, some more than once: "id" (whose it is), "kind" and "hash".
 
@@ -141,16 +149,16 @@ class PartWriter:
     `arrange` and `put`, which take about as long, may be called by two threads, for one batch after another.
 
     `looked_up` are the kinds of which an identifier may be known to belong to somebody else than its own hash says
-    (`store.load.people.KnownPeople.kinds`).
+    (`store.load.people.KnownPeople.kinds`), None where nobody is stored.
     """
 
     def __init__(
-        self, folder: Folder, links: Folder, *, buckets: int, index_key: str, looked_up: Iterable[int] = ()
+        self, folder: Folder, links: Folder, *, buckets: int, index_key: str, looked_up: Collection[int] | None = None
     ) -> None:
         self._parts = _Buckets(folder, "part", buckets)
         self._links = _Buckets(links, "links", max(1, min(buckets // 2, SLICES)))
         self._index_key = index_key
-        self._looked_up = set(looked_up)
+        self._looked_up = looked_up
 
     def write(self, accepted: pl.DataFrame) -> None:
         """Write one batch of rows, each with one identifier at least."""
@@ -160,11 +168,8 @@ class PartWriter:
         """Hash the identifiers of one batch, and put its rows and links in the order of the streams they go into."""
         if "partition" in accepted.columns:
             return Arranged(self._parts.sorted(_members(accepted, self._index_key), pl.col("high") // 2**48))
-        kinds = kinds_of(accepted.columns)
-        hashes = accepted.select(hashed(kind, self._index_key).alias(str(kind)) for kind in kinds)
-        rows = accepted.select(hashes.select(pl.coalesce(pl.all()).alias("id")).to_series(), pl.exclude("line_no"))
-        linked = [kind for kind in kinds if kind != kinds[0] or kind in self._looked_up]
-        links = [self._links_of(rows["id"], kind, hashes[str(kind)]) for kind in linked]
+        ids, links = self._tied(accepted)
+        rows = accepted.select(ids.alias("id"), pl.exclude("line_no"))
         return Arranged(self._parts.sorted(rows, _start("id")), links)
 
     def put(self, arranged: Arranged) -> None:
@@ -177,12 +182,37 @@ class PartWriter:
         """Finish all streams."""
         return Parts(self._parts.count, self._parts.close(), tuple(self._links.close()))
 
-    def _links_of(self, primary: pl.Series, kind: int, other: pl.Series) -> Sorted:
-        """A kind's links. A primary is linked to itself where it may be met as another's, or be known as such."""
-        links = pl.DataFrame(
-            {"id": primary, "kind": pl.repeat(kind, primary.len(), dtype=pl.Int16, eager=True), "hash": other}
-        )
-        return self._links.sorted(links.drop_nulls().unique(), _start("hash"))
+    def _tied(self, accepted: pl.DataFrame) -> tuple[pl.Series, list[Sorted]]:
+        """The hash of each row's primary, and the links of each kind.
+
+        A primary is linked to itself where it may be met as another's, or be known as such.
+        """
+        kinds = kinds_of(accepted.columns)
+        if self._looked_up is None:
+            numbers = accepted.select(numbered(kind).alias(str(kind)) for kind in kinds)
+            primary = numbers.select(id=pl.coalesce(pl.all())).to_series()
+            links = [numbers.select(primary, hash=str(kind)) for kind in kinds[1:]]
+            ids = _hashes_of_primaries(accepted, kinds, self._index_key)
+            return ids, self._sorted_links(links, pl.col("hash") // 2**48)
+        hashes = accepted.select(hashed(kind, self._index_key).alias(str(kind)) for kind in kinds)
+        ids = hashes.select(id=pl.coalesce(pl.all())).to_series()
+        linked = [kind for kind in kinds if kind != kinds[0] or kind in self._looked_up]
+        links = [hashes.select(ids, kind=pl.lit(kind, pl.Int16), hash=str(kind)) for kind in linked]
+        return ids, self._sorted_links(links, _start("hash"))
+
+    def _sorted_links(self, links: list[pl.DataFrame], start: pl.Expr) -> list[Sorted]:
+        return [self._links.sorted(of_kind.drop_nulls().unique(), start) for of_kind in links]
+
+
+def _hashes_of_primaries(rows: pl.DataFrame, kinds: list[int], index_key: str) -> pl.Series:
+    """The hash of the best identifier of each row, and of no other."""
+    best, *others = kinds
+    hashes = rows.select(hashed(best, index_key)).to_series()
+    for kind in others:
+        where = hashes.is_null().arg_true()
+        if len(where):
+            hashes = hashes.scatter(where, rows.select(f"k{kind}")[where].select(hashed(kind, index_key)).to_series())
+    return hashes
 
 
 def read(folder: Folder, name: str, columns: list[str] | None = None) -> pl.DataFrame:

@@ -23,7 +23,7 @@ import polars as pl
 
 from ingestd.domain.errors import FileRefused
 from ingestd.domain.identity import IdentifierKind
-from ingestd.pipeline.parts import Folder, Parts, hashed, kinds_of, read
+from ingestd.pipeline.parts import NUMBERED_SCHEMA, Folder, Parts, hashed, kinds_of, numbered, read
 from ingestd.pipeline.shorten import MOST_CELLS, batches, ranges
 
 PERSON_SCHEMA: Final = {"hash": pl.String, "id": pl.String}
@@ -80,12 +80,13 @@ def resolve(parts: Parts, folder: Folder, known: Known | None, index_key: str) -
         moved = pl.DataFrame(schema=PERSON_SCHEMA)
         if known:
             moved = pl.concat(pool.map(lambda name: _known_primaries(folder, name, known), parts.links))
-        contested = pl.DataFrame(schema={"id": pl.String})
+        found: list[pl.DataFrame] = []
         for some in pool.map(lambda name: _contested(folder, name, moved, known), parts.links):
-            contested = pl.concat([contested, some]).unique()
-            if contested.height > MOST_CONTESTED:
+            found = [pl.concat([*found, some]).unique()]
+            if found[0].height > MOST_CONTESTED:
                 pool.shutdown(cancel_futures=True)
                 raise FileRefused(TOO_MANY, code="file_unreadable")
+    (contested,) = found
     if contested.is_empty():
         return Resolution(moved)
     rows = _rows_of(contested, parts, folder, index_key)
@@ -133,6 +134,8 @@ def _rows_of(contested: pl.DataFrame, parts: Parts, folder: Folder, index_key: s
         with folder.open(name) as file:
             kinds = kinds_of(pl.read_ipc_stream(file, n_rows=0).columns)
         rows = read(folder, name, ["row_no", "id", *(f"k{kind}" for kind in kinds)])
+        if contested.schema["id"] == NUMBERED_SCHEMA["id"]:
+            rows = rows.with_columns(id=pl.coalesce(numbered(kind) for kind in kinds))
         rows = rows.join(contested, on="id", how="semi")
         count += rows.height
         if count > MOST_CONTESTED:

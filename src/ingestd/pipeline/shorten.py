@@ -59,24 +59,25 @@ def people(part: Part, most: int = MOST_CELLS) -> Iterator[pl.DataFrame]:
 
 
 def ranges(part: Part, key: str, shorter: Shorter, most: int) -> Iterator[pl.DataFrame]:
-    """The same of any rows that belong together where the text in `key` is one; `shorter` drops what is not needed."""
-    first: str | None = ""
-    while first is not None:
-        rows, first = _gathered(part(), key, shorter, first, most)
+    """The same of any rows that belong together where `key` is the same; `shorter` drops what is not needed."""
+    rows, beyond = _gathered(part(), key, shorter, None, most)
+    yield rows
+    while beyond is not None:
+        rows, beyond = _gathered(part(), key, shorter, beyond, most)
         yield rows
 
 
 def _gathered(
-    pieces: Iterable[pl.DataFrame], key: str, shorter: Shorter, first: str, most: int
-) -> tuple[pl.DataFrame, str | None]:
+    pieces: Iterable[pl.DataFrame], key: str, shorter: Shorter, first: str | int | None, most: int
+) -> tuple[pl.DataFrame, str | int | None]:
     """The rows from the key `first` on, as many as may be held; and the first key left for another time."""
     kept: list[pl.DataFrame] = []
     beyond = None
     cells, limit = 0, most
     for piece in pieces:
-        within = [pl.col(key) >= pl.lit(first)] if first else []
+        within = [] if first is None else [pl.col(key) >= first]
         if beyond is not None:
-            within.append(pl.col(key) < pl.lit(beyond))
+            within.append(pl.col(key) < beyond)
         kept.append(piece.filter(within) if within else piece)
         cells += kept[-1].height * piece.width
         if cells > limit:
@@ -84,7 +85,7 @@ def _gathered(
             keys = rows[key].unique().sort()
             if rows.height * rows.width > most // 2 and keys.len() > 1:
                 beyond = keys[keys.len() // 2]
-                rows = rows.filter(pl.col(key) < pl.lit(beyond))
+                rows = rows.filter(pl.col(key) < beyond)
             kept, cells = [rows], rows.height * rows.width
             limit = max(most, 2 * cells)  # what cannot be shortened is not looked at piece by piece
     return pl.concat(kept, how="diagonal"), beyond

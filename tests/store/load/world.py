@@ -68,7 +68,8 @@ class Account:
         self.seq += 1
         known = KnownPeople([self.connection], self.id)
         folder, kinds = Memory(), kinds_of(rows.columns)
-        writer = PartWriter(folder, folder, buckets=buckets, index_key=KEY, looked_up=known.kinds(kinds))
+        looked_up = known.kinds(kinds) if known.any else None
+        writer = PartWriter(folder, folder, buckets=buckets, index_key=KEY, looked_up=looked_up)
         batch = max(3, rows.height // 4)
         for start in range(0, rows.height, batch):
             writer.write(rows.slice(start, batch))
