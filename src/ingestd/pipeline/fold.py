@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from decimal import Decimal
 from typing import Final
 
 import polars as pl
 
 from ingestd.domain.column import OPERATION_CODES, Operation
 from ingestd.domain.identity import kind_word
+from ingestd.pipeline.written import are_numbers, as_stored, differ, elements, number
 
 _ADD, _REMOVE, _DELETE = (OPERATION_CODES[each] for each in (Operation.ADD, Operation.REMOVE, Operation.DELETE))
 
@@ -41,7 +41,6 @@ Of people who are stored each is all that stands under the file's names from now
 
 _NOTHING: Final = pl.Series([None], dtype=pl.String)
 _NOWHERE: Final = pl.Series([None], dtype=pl.UInt32)
-_DECODER: Final = json.JSONDecoder()
 
 
 def fold(
@@ -77,7 +76,7 @@ def fold(
     for name in _names(rows, "a:"):
         was = before[f"a:{name}"]
         value, moved = _attribute(people, rows, name, was)
-        attributes.add(name, value, was, numbers=_are_numbers(rows[f"a:{name}"]))
+        attributes.add(name, value, was, numbers=are_numbers(rows[f"a:{name}"]))
         moves |= moved
     ts = people.last(rows["ts"])
     return pl.DataFrame(
@@ -177,7 +176,7 @@ class _Change:
         """Add what stands under a name from now on, and stood there before; `numbers`: the file's values are some."""
         self._values[name] = now
         if before is not None:
-            self.differs[name] = _differ(now, before, numbers=numbers)
+            self.differs[name] = differ(now, before, numbers=numbers)
 
     def json(self) -> pl.Series:
         """One object of all names, null for those of the stored in whom nothing differs."""
@@ -196,7 +195,7 @@ def _attribute(
     Whatever stands before a person's last assignment, `$set` or `$delete` is forgotten. If `$add` and `$remove` follow
     it, they change the list that begins with the assigned value; otherwise the stored one.
     """
-    values = _as_stored(rows[f"a:{name}"])
+    values = as_stored(rows[f"a:{name}"])
     code = rows.get_column(f"o:{name}", default=None)
     if code is None or not (code > 0).any():
         return _or(people.last(values), before), False
@@ -222,14 +221,17 @@ def _edited(values: pl.Series, edits: pl.DataFrame) -> tuple[pl.Series, pl.Serie
     A value stands where it was added first since it was last removed; what ends as it began is left as it was. Also
     gives whose list had values removed and others added.
     """
+    values, edits = _with_single_edits(values, edits)
+    moves = pl.repeat(False, values.len(), eager=True)
+    if edits.is_empty():
+        return values, moves
     numbers = edits["number"].unique(maintain_order=True)
-    old = _elements(numbers, values.gather(numbers)).with_columns(remove=pl.lit(False), edit=pl.lit(False))
-    elements = pl.concat([old, edits.with_columns(edit=pl.lit(True))]).sort("number", maintain_order=True)
-    key = _number("value") if _are_numbers(edits["value"]) else pl.col("value")
-    kept = elements
+    old = elements(numbers, values.gather(numbers)).with_columns(remove=pl.lit(False), edit=pl.lit(False))
+    kept = pl.concat([old, edits.with_columns(edit=pl.lit(True))]).sort("number", maintain_order=True)
+    key = number("value") if are_numbers(edits["value"]) else pl.col("value")
     if edits["remove"].any():
         kept = (
-            elements.with_row_index("place")
+            kept.with_row_index("place")
             .with_columns(key=key, removed=pl.when("remove").then("place"))
             .with_columns(pl.col("removed").max().over("number", "key"))
             .filter(~pl.col("remove") & (pl.col("place") > pl.col("removed")).fill_null(value=True))
@@ -246,36 +248,29 @@ def _edited(values: pl.Series, edits: pl.DataFrame) -> tuple[pl.Series, pl.Serie
     text = other.select(pl.concat_str(pl.lit("["), pl.col("value").fill_null(""), pl.lit("]"))).to_series()
     moved = lists.filter("edit")["number"]
     moved = moved.filter(moved.is_in(edits.filter("remove")["number"].unique().implode()))
-    moves = pl.repeat(False, values.len(), eager=True).scatter(moved, True)
-    return values.clone().scatter(other["number"], text), moves
+    return values.clone().scatter(other["number"], text), moves.scatter(moved, True)
 
 
-def _elements(numbers: pl.Series, values: pl.Series) -> pl.DataFrame:
-    """The elements ("number", "value") of values taken as lists: PostgreSQL's text of each, in their order."""
-    found = pl.DataFrame({"number": numbers, "value": values}).drop_nulls()
-    is_list = pl.col("value").str.starts_with("[")
-    lists = found.filter(is_list & (pl.col("value") != "[]"))
-    inside = pl.col("value").str.strip_prefix("[").str.strip_suffix("]")
-    pieces = lists.with_columns(inside.str.split(", ")).explode("value")
-    opens, closes = pl.col("value").str.starts_with('"'), pl.col("value").str.ends_with('"')
-    torn = (opens != closes) | (pl.col("value") == '"') | pl.col("value").str.contains("\\", literal=True)
-    odd = pieces.filter(torn)["number"].unique()
-    if odd.len():
-        is_odd = pl.col("number").is_in(odd.implode())
-        whole = lists.filter(is_odd)
-        read = whole.with_columns(pl.Series("value", map(_cut, whole["value"]), dtype=pl.List(pl.String)))
-        pieces = pl.concat([pieces.filter(~is_odd), read.explode("value")])
-    return pl.concat([found.filter(~is_list), pieces])
+def _with_single_edits(values: pl.Series, edits: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
+    """Values after those edits, sorted by "number", that are a person's only one, of a value not there; and the others.
 
-
-def _cut(text: str) -> list[str]:
-    """The elements of a list, which is not empty, as they stand in its text."""
-    found, at = [], 1
-    while at < len(text):
-        _, end = _DECODER.raw_decode(text, at)
-        found.append(text[at:end])
-        at = end + len(", ")
-    return found
+    Nearly all are. A text that does not stand in that of a list is none of its values, but if these are numbers.
+    """
+    person, before = pl.col("number"), pl.col("before")
+    alone = (person != person.shift()).fill_null(value=True) & (person != person.shift(-1)).fill_null(value=True)
+    absent = before.is_null()
+    if not are_numbers(edits["value"]):
+        is_list = before.str.starts_with("[") & (before != "[]")
+        absent |= is_list & ~before.str.contains(pl.col("value"), literal=True)
+    edits = edits.with_columns(before=values.gather(edits["number"])).with_columns(single=alone & absent)
+    added = edits.filter(pl.col("single") & ~pl.col("remove")).select(
+        "number",
+        text=pl.concat_str(
+            pl.coalesce(pl.concat_str(before.str.strip_suffix("]"), pl.lit(", ")), pl.lit("[")), "value", pl.lit("]")
+        ),
+    )
+    values = values.clone().scatter(added["number"], added["text"])
+    return values, edits.filter(~pl.col("single")).drop("before", "single")
 
 
 def _with_all(before: pl.Series | None, named: pl.Series) -> pl.Series:
@@ -283,7 +278,7 @@ def _with_all(before: pl.Series | None, named: pl.Series) -> pl.Series:
     if before is None:
         return named
     some = (before != named).fill_null(value=False).arg_true()
-    more = _elements(some, named.gather(some)).with_columns(remove=pl.lit(False))
+    more = elements(some, named.gather(some)).with_columns(remove=pl.lit(False)).sort("number", maintain_order=True)
     return _edited(_or(before, named), more)[0] if more.height else _or(before, named)
 
 
@@ -292,45 +287,11 @@ def _or(values: pl.Series, others: pl.Series | None) -> pl.Series:
     return values if others is None else values.zip_with(values.is_not_null(), others)
 
 
-def _differ(now: pl.Series, before: pl.Series, *, numbers: bool) -> pl.Series:
-    """Where two values, as PostgreSQL writes them, are not the same: numbers may have noughts behind the point."""
-    differ = now.ne_missing(before)
-    if numbers:
-        pair = pl.DataFrame({"now": now, "before": before})
-        differ &= pair.select(_number("now").ne_missing(_number("before"))).to_series()
-    return differ
-
-
-def _are_numbers(values: pl.Series) -> bool:
-    """Whether the values of an attribute, which has one type in a file, are numbers."""
-    first = values.is_not_null().arg_max()
-    return first is not None and (values[first] or "")[:1] in set("-0123456789")
-
-
-def _number(column: str) -> pl.Expr:
-    """The one text of a number; any other text as it is."""
-    text = pl.col(column)
-    is_fraction = text.str.contains(r"^-?[0-9]+\.[0-9]+$")
-    return pl.when(is_fraction).then(text.str.strip_chars_end("0").str.strip_suffix(".")).otherwise(text)
-
-
-def _as_stored(values: pl.Series) -> pl.Series:
-    """A file's values as PostgreSQL writes them: a space behind the colon of an object, numbers without exponents."""
-    objects = values.str.starts_with("{").fill_null(value=False).arg_true()
-    if objects.len():
-        values = values.clone().scatter(objects, values.gather(objects).str.replace('": ?', '": '))
-    if _are_numbers(values):
-        powers = values.str.contains("^-?[0-9.]+e").fill_null(value=False).arg_true()
-        plain = [format(Decimal(each), "f") for each in values.gather(powers)]
-        values = values.clone().scatter(powers, pl.Series(plain, dtype=pl.String))
-    return values
-
-
 def _list_of_all(people: _People, values: pl.Series, *, is_json: bool) -> pl.Series:
     """Each person's different identifiers of one kind as a JSON list, or null; nearly everybody has one at most."""
     quote = "" if is_json else '"'
     if is_json:
-        values = _as_stored(values)
+        values = as_stored(values)
     elif values.str.contains_any(['"', "\\"]).any():
         values = values.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
     last = people.last(values)

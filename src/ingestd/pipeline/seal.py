@@ -19,7 +19,7 @@ from ingestd.domain.personal import SEALED, canonical, canonical_of, identifier_
 from ingestd.keyring import AccountKeys
 from ingestd.keyring.siv import Bytes
 
-_BEFORE, _AFTER = (each.encode() for each in json.dumps({SEALED: "*"}, separators=(",", ":")).split("*"))
+_BEFORE, _AFTER = (each.encode() for each in json.dumps({SEALED: "*"}).split("*"))
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 _LONG: Final = 256
