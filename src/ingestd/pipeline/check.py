@@ -86,12 +86,28 @@ class Check:
 
     def batch(self, rows: pl.DataFrame) -> Checked:
         """Check one batch: String columns "0", "1", … by position in the file, `row_no` and `line_no`."""
+        accepted, failed = self.sift(rows)
+        return Checked(accepted, self.describe(failed))
+
+    def sift(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The same without the reasons: `Checked.accepted`, and the failed rows as they stood."""
+        accepted, failed = self._read(rows, self._partitions).sifted()
+        if self._plan.target is Target.EVENTS and self._items and not self._saw_items:
+            items = pl.any_horizontal(pl.col(f"a:{column.name}").is_not_null() for column in self._items)
+            self._saw_items = not accepted.filter(items & (pl.col("event_name") == CHARGED)).is_empty()
+        return accepted, failed
+
+    def describe(self, failed: pl.DataFrame) -> pl.DataFrame:
+        """`Checked.rejected` of failed rows, which takes milliseconds for few as for many; for any thread."""
+        return self._read(failed, Partitions()).described()
+
+    def _read(self, rows: pl.DataFrame, partitions: Partitions) -> _Batch:
         events = self._plan.target is Target.EVENTS
         batch = _Batch(rows, self._layout, self._phones)
         batch.read_lengths(self._plan.limits.cell_bytes)
         if self._plan.target is Target.SEGMENT:
-            batch.read_member(self._partitions)
-            return batch.checked()
+            batch.read_member(partitions)
+            return batch
         if self._plan.mapped:
             batch.read_padding()
         batch.read_identifiers("identifier_blank" if self._plan.mapped else "identifier_missing")
@@ -99,11 +115,7 @@ class Check:
         if events:
             batch.read_event(self._plan.restricted_events)
         batch.read_cells(with_operations=not events)
-        checked = batch.checked()
-        if events and self._items and not self._saw_items:
-            items = pl.any_horizontal(pl.col(f"a:{column.name}").is_not_null() for column in self._items)
-            self._saw_items = not checked.accepted.filter(items & (pl.col("event_name") == CHARGED)).is_empty()
-        return checked
+        return batch
 
 
 class _Batch:
@@ -253,17 +265,20 @@ class _Batch:
             return rules.phone(_cell(column), self._meant(column))
         return _BY_TYPE[column.type](self._meant(column))
 
-    def checked(self) -> Checked:
-        """Answer everything in one parallel query, then say of the failed rows why."""
+    def sifted(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Answer everything in one parallel query: the good rows, read, and the others as they stood."""
         frame = self._rows.with_columns(self._prepared.values())
         wrong = pl.any_horizontal(fault.wrong for fault in self._faults).fill_null(False).alias(_WRONG)
         read = frame.lazy().select(*ROW_COLUMNS, *self._values, wrong).collect()
         failed = read[_WRONG]
         accepted = read.drop(_WRONG)
-        if not failed.any():
-            return Checked(accepted, _described(self._rows.clear(), pl.lit(""), pl.lit([])))
-        rejected = _describe(frame.filter(failed), self._faults).drop(self._prepared)
-        return Checked(accepted.filter(~failed), rejected)
+        return (accepted.filter(~failed) if failed.any() else accepted), self._rows.filter(failed)
+
+    def described(self) -> pl.DataFrame:
+        """Say of rows that failed why."""
+        if self._rows.is_empty():
+            return _described(self._rows, pl.lit(""), pl.lit([]))
+        return _describe(self._rows.with_columns(self._prepared.values()), self._faults).drop(self._prepared)
 
 
 def _cell(column: Column) -> pl.Expr:

@@ -20,6 +20,10 @@ from ingestd.pipeline.scan import Batch, Scan
 
 NOTHING_LATE: Final[Mapping[int, str]] = {}
 
+MANY_ROWS: Final = 2_000
+MANY_BYTES: Final = 2 * 1024 * 1024
+"""Bad rows are reported together when there are so many: a batch has few, and each report takes some queries."""
+
 Progress = Callable[[Counts, int], None]
 """Told after each batch: what has been counted, and the bytes read."""
 
@@ -42,12 +46,12 @@ def check_file(
     pass writes the error file anew. Reading, checking, arranging and writing go on side by side, each by a thread.
     """
     counts = Counts()
+    report = _Report(check, sinks)
     for batch, arranged in ahead(_arranged(ahead(_judged(scan, check, late)), sinks.parts)):
         if sinks.parts is not None and arranged is not None:
             sinks.parts.put(arranged)
-        sinks.errors.write(batch.rejected, batch.broken)
-        sinks.rejects.write(batch.rejected, batch.broken)
-        accepted, bad = batch.accepted.height, batch.rejected.height + batch.broken.height
+        report.add(batch.bad)
+        accepted, bad = batch.accepted.height, batch.bad.rows
         counts = Counts(
             read=counts.read + accepted + bad + batch.blank,
             accepted=counts.accepted + accepted,
@@ -55,6 +59,7 @@ def check_file(
             blank=counts.blank + batch.blank,
         )
         progress(counts, batch.bytes_read)
+    report.write()
     return counts
 
 
@@ -65,12 +70,28 @@ def warnings(layout: Layout, check: Check, counts: Counts) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Bad:
+    """What is bad in a batch: rows that failed, as they stood; those rejected late; records that could not be cut."""
+
+    failed: pl.DataFrame
+    late: pl.DataFrame | None
+    broken: pl.DataFrame
+
+    @property
+    def frames(self) -> list[pl.DataFrame]:
+        return [self.failed, self.broken, *([] if self.late is None else [self.late])]
+
+    @property
+    def rows(self) -> int:
+        return sum(frame.height for frame in self.frames)
+
+
+@dataclass(frozen=True, slots=True)
 class _Judged:
-    """What became of a batch: `check.Checked` and what else `scan.Batch` says, without the rows as they stood."""
+    """What became of a batch, without the rows as they stood; see `scan.Batch`."""
 
     accepted: pl.DataFrame
-    rejected: pl.DataFrame
-    broken: pl.DataFrame
+    bad: _Bad
     blank: int
     bytes_read: int
 
@@ -79,16 +100,58 @@ def _judged(scan: Scan, check: Check, late: Mapping[int, str]) -> Iterator[_Judg
     late_rows = pl.Series(list(late), dtype=pl.Int64)
 
     def judge(batch: Batch) -> _Judged:
-        checked = check.batch(batch.rows)
-        accepted, rejected = checked.accepted, checked.rejected
+        accepted, failed = check.sift(batch.rows)
+        rejected = None
         if late or batch.unmended:
             is_late = pl.col("row_no").is_in(late_rows.implode()) | pl.col("row_no").is_in(batch.unmended)
             codes = {**late, **dict.fromkeys(batch.unmended, UNMENDED)} if batch.unmended else late
-            accepted, rejected = _without_late(batch.rows, accepted, rejected, is_late, codes)
-        return _Judged(accepted, rejected, batch.broken, batch.blank, batch.bytes_read)
+            accepted, rejected = _without_late(batch.rows, accepted, is_late, codes)
+        bad = _Bad(failed if failed.height >= MANY_ROWS else _alone(failed), rejected, batch.broken)
+        return _Judged(accepted, bad, batch.blank, batch.bytes_read)
 
     with closing(scan.batches()) as batches, closing(ahead(batches)) as coming:
         yield from map(judge, coming)
+
+
+def _alone(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same rows without the bytes of those that stood beside them."""
+    alone = pl.from_arrow(rows.to_arrow())
+    assert isinstance(alone, pl.DataFrame)
+    return alone
+
+
+class _Report:
+    """Says why rows of some batches failed, and writes them and what else is bad, some batches together."""
+
+    def __init__(self, check: Check, sinks: Sinks) -> None:
+        self._check = check
+        self._sinks = sinks
+        self._waiting: list[_Bad] = []
+        self._rows = 0
+        self._bytes = 0.0
+
+    def add(self, bad: _Bad) -> None:
+        """Take what is bad in one batch."""
+        if not bad.rows:
+            return
+        self._waiting.append(bad)
+        self._rows += bad.rows
+        self._bytes += sum(frame.estimated_size() for frame in bad.frames)
+        if self._rows >= MANY_ROWS or self._bytes >= MANY_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was taken."""
+        if not self._waiting:
+            return
+        rejected = self._check.describe(pl.concat(bad.failed for bad in self._waiting))
+        late = [bad.late.select(rejected.columns) for bad in self._waiting if bad.late is not None]
+        if late:
+            rejected = pl.concat([rejected, *late]).sort("row_no")
+        broken = pl.concat(bad.broken for bad in self._waiting)
+        self._sinks.errors.write(rejected, broken)
+        self._sinks.rejects.write(rejected, broken)
+        self._waiting, self._rows, self._bytes = [], 0, 0.0
 
 
 def _arranged(judged: Iterator[_Judged], parts: PartWriter | None) -> Iterator[tuple[_Judged, Arranged | None]]:
@@ -96,13 +159,13 @@ def _arranged(judged: Iterator[_Judged], parts: PartWriter | None) -> Iterator[t
 
 
 def _without_late(
-    rows: pl.DataFrame, accepted: pl.DataFrame, rejected: pl.DataFrame, is_late: pl.Expr, late: Mapping[int, str]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+    rows: pl.DataFrame, accepted: pl.DataFrame, is_late: pl.Expr, late: Mapping[int, str]
+) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     taken = accepted.filter(is_late)["row_no"]
     if taken.is_empty():
-        return accepted, rejected
-    frames = [rejected]
+        return accepted, None
+    frames = []
     for code in sorted({late[row_no] for row_no in taken}):
         of_code = [row_no for row_no in taken if late[row_no] == code]
-        frames.append(reject(rows.filter(pl.col("row_no").is_in(of_code)), code).select(rejected.columns))
-    return accepted.filter(~is_late), pl.concat(frames).sort("row_no")
+        frames.append(reject(rows.filter(pl.col("row_no").is_in(of_code)), code))
+    return accepted.filter(~is_late), _alone(pl.concat(frames))
