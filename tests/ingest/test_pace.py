@@ -1,7 +1,9 @@
-"""When to look for work: told of some, the next look is at once; untold, it is seldom."""
+"""When to look for work: told of some, the next look is at once; untold, they are less and less often."""
 
 import threading
 import time
+
+import pytest
 
 from ingestd.ingest.pace import IDLE_SECONDS, Pace
 
@@ -12,18 +14,18 @@ def waited(pace, timeout):
     return stopped, time.monotonic() - began
 
 
-def test_an_idle_thread_is_woken_by_work_and_then_looks_often():
+def test_an_idle_thread_is_woken_by_work_and_then_looks_less_and_less_often():
     pace = Pace()
     threading.Timer(0.05, pace.hurry).start()
-    stopped, seconds = waited(pace, 60)
-    assert (stopped, seconds < IDLE_SECONDS) == (False, True)
-    assert waited(pace, 0.01)[1] < IDLE_SECONDS / 2
+    stopped, seconds = waited(pace, 0.02)
+    assert (stopped, seconds < IDLE_SECONDS / 2) == (False, True)
+    assert [waited(pace, 0.02)[1] for _ in range(4)] == pytest.approx([0.02, 0.04, 0.08, 0.16], abs=0.1)
 
 
-def test_work_that_came_during_a_look_is_not_missed():
+def test_work_that_came_during_a_look_is_not_missed_and_looks_are_not_without_a_pause():
     pace = Pace()
     pace.hurry()
-    assert waited(pace, 60)[1] < IDLE_SECONDS
+    assert 0.05 <= waited(pace, 0.05)[1] < IDLE_SECONDS / 2
 
 
 def test_a_stopped_thread_waits_no_more():

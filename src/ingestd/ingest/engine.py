@@ -48,7 +48,7 @@ PARTS: Final = "parts"
 FETCHES: Final = "fetches"
 POLL_SECONDS: Final = 0.1
 PARTS_POLL_SECONDS: Final = 0.3
-"""Between two looks at a queue while there is work; `pace` has the rest. Of parts, some are always in hand."""
+"""At least between two looks at a queue; `pace` has the rest. Of parts, some are always in hand."""
 
 RELISTEN_SECONDS: Final = 1.0
 HEARTBEAT_SECONDS: Final = 5.0

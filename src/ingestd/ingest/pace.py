@@ -1,7 +1,8 @@
-"""When to look for work: at once when told that there is some, often while there is, seldom otherwise.
+"""When to look for work: at once when told that there is some, then less and less often.
 
-The job engine's threads look at their queues at fixed times, and each look is several questions to the database: often
-enough for small files it costs a tenth of a core, for nothing. So we give them an event to wait on that knows better.
+The job engine's threads look at their queues at fixed times, and a look costs up to 10 milliseconds of processor time:
+often enough for small files that is a tenth of a core for each queue, for nothing. So we give them an event to wait on
+that knows better.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Final
 IDLE_SECONDS: Final = 2.0
 """Between two looks while nobody has told us of work: a wake-up can be lost with its connection."""
 
-BUSY_SECONDS: Final = 3.0
-"""How long we look often after work came or ended: what ends may let the account's next file begin."""
+GROWTH: Final = 2.0
+"""How much longer than the last each wait is. The first look can come a moment too early: what ends says so before the
+next one of its account may begin, and another replica may hold the queue just then."""
 
 
 class Pace(threading.Event):
@@ -23,14 +25,11 @@ class Pace(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self._wake = threading.Event()
-        self._busy_until = 0.0
+        self._pause = IDLE_SECONDS
 
     def hurry(self) -> None:
-        """Look now, and often for a while."""
-        idle = time.monotonic() > self._busy_until
-        self._busy_until = time.monotonic() + BUSY_SECONDS
-        if idle:
-            self._wake.set()
+        """Look now, and again soon."""
+        self._wake.set()
 
     def set(self) -> None:
         """Stop the thread."""
@@ -38,7 +37,13 @@ class Pace(threading.Event):
         self._wake.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the time while there is work, or else until there is; whether the thread has to stop."""
-        self._wake.wait(timeout if time.monotonic() < self._busy_until else IDLE_SECONDS)
-        self._wake.clear()
+        """Wait until there may be work, and for `timeout` at least; whether the thread has to stop."""
+        shortest = IDLE_SECONDS if timeout is None else min(timeout, IDLE_SECONDS)
+        began = time.monotonic()
+        if not self.is_set() and self._wake.wait(self._pause):
+            self._wake.clear()
+            super().wait(shortest - (time.monotonic() - began))
+            self._pause = shortest
+        else:
+            self._pause = min(GROWTH * self._pause, IDLE_SECONDS)
         return self.is_set()
