@@ -41,7 +41,7 @@ CONDITION: Final[dict[str, Any]] = {
 class Filter(Measured):
     """Members found once. `seconds` pass until the segment is `active`, or until the webhook `ingestion.completed`.
 
-    The second is all of a small ingestion; `stages` says how long it was `segmenting`, to a quarter of a second.
+    The second is all of a small ingestion; `stages` says how long it was `segmenting`.
     """
 
     profiles: int

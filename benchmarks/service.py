@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,9 +46,11 @@ START_SECONDS: Final = 120
 LOOK_SECONDS: Final = 0.25
 
 _WELCOME: Final = re.compile(
-    r"HTTP on (?P<http>\S+), SFTP on (?P<host>\S+):(?P<port>\d+).*\n"
+    r"HTTP on (?P<http>\S+), SFTP on (?P<host>\S+):(?P<port>\d+), metrics on (?P<metrics>\S+)\n"
     r"(?s:.*)account +(?P<account>\S+)\n +API key +(?P<key>\S+)\n(?s:.*)/v1/ingestions"
 )
+
+_STAGE: Final = re.compile(r'^ingestd_stage_seconds_sum\{stage="(\w+)"\} (\S+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Service:
     url: str = field(repr=False)
     http: str
     sftp: tuple[str, int]
+    metrics: str
     account: str
     key: str = field(repr=False)
 
@@ -86,11 +90,12 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An SFTP session, an HTTP client and a webhook receiver of the service's account."""
+    """An SFTP session, an HTTP client and a webhook receiver of the service's account; where its `metrics` are."""
 
     http: httpx.AsyncClient
     sftp: asyncssh.SFTPClient
     receiver: Receiver
+    metrics: str
 
     async def put(self, path: Path) -> None:
         """Put a data file."""
@@ -111,26 +116,23 @@ class Client:
         return await self.follow(submit)
 
     async def follow(self, submit: Callable[[], Awaitable[str]]) -> Walk:
-        """Submit an ingestion, of which `submit` gives the id, and follow it to its end."""
+        """Submit an ingestion, of which `submit` gives the id, and wait for its end; nothing is asked meanwhile."""
+        before = await self._stage_seconds()
         began = time.perf_counter()
-        newest = await submit()
-        told = asyncio.create_task(self._told(newest))
-        stages: dict[str, float] = {}
-        last = began
-        while not told.done():
-            shown = (await self.http.get(f"/v1/ingestions/{newest}")).raise_for_status().json()
-            if shown["status"] == "failed":
-                raise RuntimeError(f"The ingestion failed: {shown['error']}")
-            now = time.perf_counter()
-            stages[shown["stage"]] = stages.get(shown["stage"], 0) + now - last
-            last = now
-            await asyncio.wait([told], timeout=LOOK_SECONDS)
-        ended, ingestion = await told
-        return Walk(ended - began, {stage: round(seconds, 2) for stage, seconds in stages.items()}, ingestion)
+        ingestion = await self.receiver.until("ingestion.completed", await submit(), "ingestion.failed")
+        seconds = time.perf_counter() - began
+        if ingestion["status"] == "failed":
+            raise RuntimeError(f"The ingestion failed: {ingestion['error']}")
+        after = await self._stage_seconds()
+        created, started = (datetime.fromisoformat(ingestion[f"{event}_at"]) for event in ("created", "started"))
+        stages = {"queued": (started - created).total_seconds()}
+        stages |= {stage: took for stage, total in after.items() if (took := total - before.get(stage, 0)) > 0}
+        return Walk(seconds, {stage: round(took, 2) for stage, took in stages.items()}, ingestion)
 
-    async def _told(self, ingestion: str) -> tuple[float, dict[str, Any]]:
-        data = await self.receiver.until("ingestion.completed", ingestion)
-        return time.perf_counter(), data
+    async def _stage_seconds(self) -> dict[str, float]:
+        """The seconds that all ingestions have spent in each stage, as the service counts them."""
+        metrics = (await self.http.get(self.metrics)).raise_for_status().text
+        return {stage: float(seconds) for stage, seconds in _STAGE.findall(metrics)}
 
 
 @contextmanager
@@ -172,6 +174,7 @@ def serving(folder: Path, *, processes: int = PROCESSES) -> Iterator[Service]:
             url=url,
             http=welcome["http"],
             sftp=(welcome["host"], int(welcome["port"])),
+            metrics=welcome["metrics"],
             account=welcome["account"],
             key=welcome["key"],
         )
@@ -206,7 +209,7 @@ async def client(service: Service) -> AsyncIterator[Client]:
     ):
         made = await http.post("/v1/webhooks", json={"name": "benchmark", "url": receiver.url})
         receiver.secret = made.raise_for_status().json()["secret"]
-        yield Client(http, sftp, receiver)
+        yield Client(http, sftp, receiver, service.metrics)
 
 
 @asynccontextmanager

@@ -36,12 +36,12 @@ class Receiver:
         self._server.close()
         await self._server.wait_closed()
 
-    async def until(self, kind: str, ingestion: str) -> dict[str, Any]:
-        """Wait until an ingestion's notice of a type has come, and give its `data`."""
+    async def until(self, kind: str, ingestion: str, *others: str) -> dict[str, Any]:
+        """Wait until an ingestion's notice of a type has come, or of one of others, and give its `data`."""
         async with self.news:
             while True:
                 for notice in self.told:
-                    if notice["type"] == kind and notice["data"]["id"] == ingestion:
+                    if notice["type"] in (kind, *others) and notice["data"]["id"] == ingestion:
                         found: dict[str, Any] = notice["data"]
                         return found
                 await self.news.wait()
