@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
-from ingestd.store import deliveries, outgoing
+from ingestd.store import outgoing
 from ingestd.store.engine import Sessions, transaction
 from ingestd.store.outgoing import Ended, Lease, Outgoing
 
@@ -152,10 +152,10 @@ class Outbox:
         self._wake.set()
 
     async def _listen(self) -> None:
-        """Wake up whenever a transaction with a new delivery commits."""
+        """Wake up whenever a transaction with something new to send commits."""
         while True:
             try:
-                async with aclosing(deliveries.listen(self.url)) as notices:
+                async with aclosing(outgoing.listen(self.url, self.channel.model)) as notices:
                     async for _ in notices:
                         self._wake.set()
             except Exception as error:  # the database will be back

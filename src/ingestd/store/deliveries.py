@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-import psycopg
 from sqlalchemy import (
     CheckConstraint,
     ColumnElement,
@@ -54,6 +52,7 @@ class Delivery(Outgoing, Base):
     )
 
     queue: ClassVar = "webhook_id"
+    channel: ClassVar = CHANNEL
 
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
@@ -172,14 +171,3 @@ def check_enabled(webhook: Webhook) -> None:
     """Raise Conflict if the webhook is disabled."""
     if not webhook.enabled:
         raise Conflict("The webhook is disabled.", code="webhook_disabled")
-
-
-async def listen(url: str) -> AsyncGenerator[None]:
-    """Tell, once at the start and then at each commit, that deliveries may have become due."""
-    connection = await psycopg.AsyncConnection.connect(url, autocommit=True, keepalives_idle=30)
-    async with connection:
-        await connection.execute(f"LISTEN {CHANNEL}")
-        yield
-        async with aclosing(connection.notifies()) as notifies:
-            async for _ in notifies:
-                yield

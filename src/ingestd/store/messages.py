@@ -34,9 +34,12 @@ from ingestd.domain.notice import MILESTONES, NoticeType
 from ingestd.domain.recipient import SILENCED
 from ingestd.store import outgoing
 from ingestd.store.base import Base
-from ingestd.store.notices import CHANNEL, Notice
+from ingestd.store.notices import Notice
 from ingestd.store.outgoing import LEASE, DeliveryState, Lease, Outgoing
 from ingestd.store.page import Cut, Sorts
+
+CHANNEL: Final = "ingestd_messages"
+"""The channel of LISTEN and NOTIFY that wakes the dispatchers of mail."""
 
 PER_ACCOUNT: Final = 4
 """Messages on their way for one account at a time, over all replicas: one account's do not hold up another's."""
@@ -59,6 +62,7 @@ class Message(Outgoing, Base):
     )
 
     queue: ClassVar = "account_id"
+    channel: ClassVar = CHANNEL
 
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     notice_id: Mapped[UUID] = mapped_column(ForeignKey("notices.id", ondelete="CASCADE"))

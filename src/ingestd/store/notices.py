@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from ingestd.store.base import Base, Key
 
 CHANNEL: Final = "ingestd_deliveries"
-"""The channel of LISTEN and NOTIFY that wakes the dispatchers, of webhooks and of mail."""
+"""The channel of LISTEN and NOTIFY that wakes the dispatchers of webhooks."""
 
 
 class Notice(Base):
@@ -74,7 +74,7 @@ def adding(notice: Notice, *, chosen: Collection[UUID] = (), only: Collection[UU
     """The statement that writes a notice and its deliveries in the caller's transaction; for either kind of connection.
 
     Told are the account's enabled webhooks that want the type, and the `chosen` ones whatever they want (S136); or
-    `only` some. The dispatchers wake at the commit.
+    `only` some. Their dispatchers wake at the commit.
     """
     return _ADD.bindparams(
         id=notice.id,

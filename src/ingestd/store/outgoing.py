@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Generic, TypeVar
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import ColumnElement, bindparam, case, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,7 +18,6 @@ from sqlalchemy.orm import Mapped, class_mapper, mapped_column
 
 from ingestd.keyring import SealedKeys
 from ingestd.store.base import Key
-from ingestd.store.notices import CHANNEL
 
 LEASE: Final = timedelta(minutes=1)
 """How long what is claimed is left to its dispatcher: well above the time an attempt may take."""
@@ -39,11 +40,12 @@ class Outgoing:
 
     `next_attempt_at` is when a pending one is due, and when a sending one counts as left behind by a dead dispatcher.
     `failures` counts the present series of attempts; `attempts` are those of every series. `queue` names the column
-    whose every value has a queue of its own.
+    whose every value has a queue of its own, `channel` the channel of LISTEN and NOTIFY that wakes the dispatchers.
     """
 
     __tablename__: str
     queue: ClassVar[str]
+    channel: ClassVar[str]
 
     id: Mapped[Key] = mapped_column(server_default=func.gen_random_uuid())
     state: Mapped[str]
@@ -148,5 +150,16 @@ async def restart(session: AsyncSession, model: type[Out], *which: ColumnElement
         .values(state=DeliveryState.PENDING, failures=0, next_attempt_at=now)
         .returning(model.id)
     )
-    await session.execute(select(func.pg_notify(CHANNEL, "")))
+    await session.execute(select(func.pg_notify(model.channel, "")))
     return len(found.all())
+
+
+async def listen(url: str, model: type[Outgoing]) -> AsyncGenerator[None]:
+    """Tell, once at the start and then at each commit, that something may have become due."""
+    connection = await psycopg.AsyncConnection.connect(url, autocommit=True, keepalives_idle=30)
+    async with connection:
+        await connection.execute(f"LISTEN {model.channel}")
+        yield
+        async with aclosing(connection.notifies()) as notifies:
+            async for _ in notifies:
+                yield
