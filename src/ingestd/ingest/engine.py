@@ -50,6 +50,9 @@ POLL_SECONDS: Final = 0.1
 PARTS_POLL_SECONDS: Final = 0.3
 """At least between two looks at a queue; `pace` has the rest. Of parts, some are always in hand."""
 
+NOTIFIER_SECONDS: Final = 0.1
+"""How often DBOS looks for messages between workflows; here are none, and by default it would every 10 milliseconds."""
+
 RELISTEN_SECONDS: Final = 1.0
 HEARTBEAT_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 4 * HEARTBEAT_SECONDS
@@ -98,7 +101,7 @@ class Engine:
             lazy=True,
         )
         self._stopped = threading.Event()
-        self._files, self._parts, self._fetches = self._paces = Pace(), Pace(), Pace()
+        self._paces = {queue: Pace() for queue in (INGESTIONS, PARTS, FETCHES)}
         self._threads: list[threading.Thread] = []
         self._heart: threading.Thread | None = None
         self._beaten_at = 0.0
@@ -155,7 +158,7 @@ class Engine:
     async def _enqueue(self, session: AsyncSession, options: EnqueueOptions, subject: UUID) -> None:
         connection = await session.connection()
         await connection.run_sync(lambda sync: self._client.enqueue_in_transaction(sync, options, str(subject)))
-        await connection.run_sync(wakeups.tell)
+        await connection.run_sync(wakeups.tell, options["queue_name"])
 
     def launch(self, work: Workflows, settings: WorkerSettings, *, alone: bool) -> None:
         """Begin to run workflows; `alone` says that no other process can be using this database."""
@@ -167,17 +170,19 @@ class Engine:
             "serializer": DBOSPortableJSONSerializer(),
             "sys_db_pool_size": 10,
             "run_migrations": False,
+            "notification_coalesce_sec": NOTIFIER_SECONDS,
             "log_level": "WARNING",
         }
         if not _ONE.acquire(blocking=False):
             raise IngestdError("Another engine runs in this process; there can be one.")
         self._beat(alone=alone)  # first: what this replica begins is found should it die at once
         dbos = DBOS(config=config)
-        DBOS.workflow(name="ingest")(_of_subject(work.walk, self._files.hurry))
-        DBOS.workflow(name="seal")(_of_subject(work.seal, self._files.hurry))
-        DBOS.workflow(name="filter")(_of_subject(work.filter, self._files.hurry))
-        DBOS.workflow(name="fetch")(_of_subject(work.fetch, self._fetches.hurry))
-        DBOS.workflow(name="apply_part")(_apply(work.apply_part, self._parts.hurry))
+        paces = self._paces
+        DBOS.workflow(name="ingest")(_of_subject(work.walk, paces[INGESTIONS].hurry))
+        DBOS.workflow(name="seal")(_of_subject(work.seal, paces[INGESTIONS].hurry))
+        DBOS.workflow(name="filter")(_of_subject(work.filter, paces[INGESTIONS].hurry))
+        DBOS.workflow(name="fetch")(_of_subject(work.fetch, paces[FETCHES].hurry))
+        DBOS.workflow(name="apply_part")(_apply(work.apply_part, paces[PARTS].hurry))
         DBOS.listen_queues([])  # its own threads look always as often as while there is work
         DBOS.launch()
         files = DBOS.register_queue(
@@ -194,9 +199,8 @@ class Engine:
             worker_concurrency=settings.concurrent_fetches,
             polling_interval_sec=POLL_SECONDS,
         )
-        self._run(queue_worker_thread, self._files, dbos, files)
-        self._run(queue_worker_thread, self._fetches, dbos, fetches)
-        self._run(queue_worker_thread, self._parts, dbos, parts)
+        for queue in (files, fetches, parts):
+            self._run(queue_worker_thread, paces[queue.name], dbos, queue)
         self._run(self._listen)
         self._heart = self._run(self._live)
 
@@ -207,20 +211,20 @@ class Engine:
 
     def fan_out(self, ingestion_id: UUID, parts: Sequence[str]) -> None:
         """Queue the parts of an ingestion for all replicas; what is queued already stays as it is."""
-        for part in parts:
-            options: EnqueueOptions = {
-                "workflow_name": "apply_part",
-                "queue_name": PARTS,
-                "workflow_id": f"{ingestion_id}:{part}",
-                "app_version": VERSION,
-            }
-            self._client.enqueue(options, str(ingestion_id), part)
         with self._sql.begin() as connection:
-            wakeups.tell(connection)
+            for part in parts:
+                options: EnqueueOptions = {
+                    "workflow_name": "apply_part",
+                    "queue_name": PARTS,
+                    "workflow_id": f"{ingestion_id}:{part}",
+                    "app_version": VERSION,
+                }
+                self._client.enqueue_in_transaction(connection, options, str(ingestion_id), part)
+            wakeups.tell(connection, PARTS)
 
     def stop(self) -> None:
         """Stop running workflows; those still open go back to their queues at once, and count no crash (P6)."""
-        for event in (self._stopped, *self._paces):
+        for event in (self._stopped, *self._paces.values()):
             event.set()
         for thread in self._threads:
             thread.join()
@@ -241,16 +245,13 @@ class Engine:
         self._threads.append(thread)
         return thread
 
-    def _hurry(self) -> None:
-        for pace in self._paces:
-            pace.hurry()
-
     def _listen(self) -> None:
         """Look for work whenever a transaction that queues some commits."""
         while not self._stopped.is_set():
             try:
-                for _ in wakeups.listen(self._url, self._stopped):
-                    self._hurry()
+                for queue in wakeups.listen(self._url, self._stopped):
+                    for pace in [self._paces[queue]] if queue else self._paces.values():
+                        pace.hurry()
             except Exception as fault:  # the database will be back; until then we look now and then
                 log.warning("engine_not_listening", exc_info=fault)
                 self._stopped.wait(RELISTEN_SECONDS)
@@ -287,7 +288,7 @@ class Engine:
                 ids = [workflow.workflow_id for workflow in left if workflow.queue_name == queue]
                 if ids:
                     self._client.resume_workflows(ids, queue_name=queue)
-            wakeups.tell(connection)
+                    wakeups.tell(connection, queue)
 
 
 def _ingestion_of(workflow_id: str) -> UUID:

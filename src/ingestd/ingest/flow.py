@@ -54,8 +54,8 @@ LONGEST_PAUSE: Final = 30.0
 
 NOBODY_LEFT: Final = "Nobody was taken out of the data source, since not every row of the file could be stored."
 
-LOOK_SECONDS: Final = 0.2
-"""Seconds between two looks at which parts other replicas have applied."""
+LOOK_SECONDS: Final = 0.5
+"""Seconds between two looks at which parts other replicas have applied; our own say so."""
 
 
 @dataclass(kw_only=True)
@@ -70,6 +70,7 @@ class Flow:
     settings: WorkerSettings
     metrics: Metrics
     _stopping: threading.Event = field(default_factory=threading.Event)
+    _settled: threading.Event = field(default_factory=threading.Event)
 
     def walk(self, ingestion_id: UUID) -> None:
         """Take one ingestion to its end; raise Stopping where the process goes down before that."""
@@ -156,6 +157,7 @@ class Flow:
             changed = ledger.settle_part(connection, ingestion_id, part)
         if changed is None:
             raise Unavailable("The database ended before a part was on its disk.")
+        self._settled.set()
         return changed
 
     def _vacuum(self, table: str, numbers: Iterable[int]) -> None:
@@ -166,6 +168,7 @@ class Flow:
     def stop(self) -> None:
         """Let no walk wait any longer: each raises Stopping."""
         self._stopping.set()
+        self._settled.set()
         self.pool.close()
 
     def _pauses(self) -> Iterator[float]:
@@ -344,8 +347,11 @@ class Flow:
                     progress = _progress(job, checked.counts, 50 + 50 * found / len(checked.parts))
                     ingestions.change(connection, job.ingestion_id, job.fence, progress=progress)
             done = found
-            if done < len(checked.parts) and self._stopping.wait(LOOK_SECONDS):
-                raise Stopping
+            if done < len(checked.parts):
+                self._settled.wait(LOOK_SECONDS)
+                self._settled.clear()
+                if self._stopping.is_set():
+                    raise Stopping
 
     def _complete(self, job: Job, checked: Checked, **more: Any) -> None:
         if outcome(checked.counts) is Status.FAILED:
