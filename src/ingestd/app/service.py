@@ -143,7 +143,8 @@ class _Starting:
         for channel in (self._posting(), self._mailing()):
             outbox = Outbox(url=ground.database_url, sessions=self.sessions, channel=channel, clock=store.utc_now)
             self._run(outbox.run)
-        self.pool = pool = Pool(settings.processes, threads=settings.processes, warm=applying.warm)
+        warm = partial(applying.warm, ground.database_url)
+        self.pool = pool = Pool(settings.processes, threads=settings.processes, warm=warm)
         flow = Flow(
             sql=self.sql,
             pool=pool,
@@ -232,7 +233,7 @@ class _Starting:
         operations = create_operations(parts, partial(exposition, self.metrics, self.sql))
         api = create_api(parts) if with_api else None
         if self.pool is not None:
-            await asyncio.to_thread(self.pool.run, applying.warm)
+            await asyncio.to_thread(self.pool.run, applying.warm, self.ground.database_url)
         operations_port = await self.stack.enter_async_context(
             serving(operations, settings.metrics.host, settings.metrics.port)
         )

@@ -13,7 +13,19 @@ from sqlalchemy import Connection
 
 from ingestd.domain.plan import Mode, Target
 from ingestd.ingest.checking import TWO_PEOPLE, report_again
-from ingestd.ingest.work import LEAVE, MERGE, REFRESH, SEGMENT, Checked, Job, Rehearsed, Scratch, engine, means
+from ingestd.ingest.work import (
+    CONNECTIONS,
+    LEAVE,
+    MERGE,
+    REFRESH,
+    SEGMENT,
+    Checked,
+    Job,
+    Rehearsed,
+    Scratch,
+    engine,
+    means,
+)
 from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import events, fold_some, in_order
@@ -38,9 +50,13 @@ TOUCHES: Final = ("create", "update", "leave")
 INTERNAL: Final = "internal"
 
 
-def warm() -> None:
-    """Have the patterns of all countries' phone numbers read: what this module imports is there by then."""
+def warm(database_url: str) -> None:
+    """Have the patterns of all countries' phone numbers read, and connections opened, if the database answers.
+
+    What this module imports is there by then.
+    """
     mobile_shape()
+    store.fill(engine(database_url), CONNECTIONS)
 
 
 def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> bool:

@@ -41,7 +41,7 @@ def check(job: Job) -> Checked:
     folder = f"parts/{job.attempt}"
     scratch, links = Scratch(blobs, keys, folder), Scratch(blobs, keys, folder, lasting=False)
     with closing(scratch), closing(links), ExitStack() as stack:
-        connections = [stack.enter_context(store.autocommitting(job.place.database_url)) for _ in range(AT_ONCE)]
+        connections = [stack.enter_context(store.asking(engine(job.place.database_url))) for _ in range(AT_ONCE)]
         known = KnownPeople(connections, job.account_id)
         with _opened(job) as (scan, layout):
             report = _Report(job, scan.header)
@@ -86,7 +86,7 @@ def _leavers(job: Job, folder: Scratch, parts: Iterable[str]) -> dict[str, Any]:
     if job.source is None or not job.replaces:
         return {}
     ids = (read(folder, name, ["id"])["id"] for name in parts)
-    with store.autocommitting(job.place.database_url) as connection:
+    with store.asking(engine(job.place.database_url)) as connection:
         found = leavers(connection, ids, source=job.source, account_id=job.account_id)
     return {"members": found.members, "leaving": found.count, "leavers": [each.hex for each in found.some]}
 

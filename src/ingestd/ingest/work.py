@@ -28,6 +28,9 @@ UNHURRIED: Final = {"synchronous_commit": "off"}
 """A part does not keep a process waiting for its log to reach the disk: a crash that takes its rows takes its ledger
 row too, and the flow, which waits for both (`_settle`), has it applied again."""
 
+CONNECTIONS: Final = 3
+"""Those of a data-plane process: two by which a check asks, and one by which it tells how far it is."""
+
 REFRESH: Final = "refresh"
 """What stands in the ledger for all parts of a segment's file, which are applied in one transaction."""
 
@@ -209,4 +212,4 @@ def _blobs(place: str) -> BlobStore:
 @cache
 def engine(url: str) -> Engine:
     """This process's own connections, kept over its tasks."""
-    return store.engine(url, pool_size=2, settings=store.BULK | FROZEN | UNHURRIED)
+    return store.engine(url, pool_size=CONNECTIONS, settings=store.BULK | FROZEN | UNHURRIED)

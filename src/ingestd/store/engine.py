@@ -6,7 +6,7 @@ The doors and the notices use the asynchronous engine, the flow of an ingestion 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -48,6 +48,20 @@ def autocommitting(url: str) -> Iterator[psycopg.Connection[Any]]:
     """A driver's connection for questions, each a transaction of its own."""
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         yield connection
+
+
+@contextmanager
+def asking(pool: Engine) -> Iterator[psycopg.Connection[Any]]:
+    """The same, of a pool."""
+    with pool.connect() as connection:
+        yield raw(connection.execution_options(isolation_level="AUTOCOMMIT"))
+
+
+def fill(pool: Engine, connections: int) -> None:
+    """Open so many connections of a pool before they are needed, if the database answers."""
+    with suppress(SQLAlchemyError), ExitStack() as stack:
+        for _ in range(connections):
+            stack.enter_context(pool.connect())
 
 
 def is_transient(error: BaseException) -> bool:
