@@ -82,8 +82,13 @@ def measure_scaling(
     out: Json = None,
     folder: Folder = None,
 ) -> None:
-    """Load first files of profiles: of several sizes; the first also with other processes, and beside other people."""
-    wanted = scaling.cases(mb=mb or [100, 1000], processes=processes or [1], people=people or [1_000_000])
+    """Load first files of profiles: of several sizes; the first also with other processes, and beside other people.
+
+    Without options: of 100 and 1,000 MB, the first also by one process, and beside a million people.
+    """
+    if not (mb or processes or people):
+        processes, people = [1], [1_000_000]
+    wanted = scaling.cases(mb=mb or [100, 1000], processes=processes or [], people=people or [])
     _judge_loads(scaling.measure(wanted, parent=folder), out)
 
 
