@@ -61,10 +61,8 @@ string_agg(uuid_send(profile_id) || int4send(pg_column_size(attributes) + pg_col
 """
 """Asked of WHOLE: the halves of an id, and the bytes of attributes and identifiers."""
 
-VALUES: Final = r"""
-string_agg(uuid_send(profile_id), ''),
-convert_to(string_agg(array_to_string(ARRAY[{values}], E'\n', ''), E'\n'), 'UTF8')
-"""
+VALUES: Final = "string_agg(uuid_send(profile_id), ''), ARRAY[{values}]"
+COLUMN: Final = r"convert_to(string_agg(coalesce({value}, ''), E'\n'), 'UTF8')"
 """In JSON that PostgreSQL writes there is no line end. Bytes: a text of Python's takes up to four times as much."""
 
 RANGE: Final = """
@@ -140,25 +138,19 @@ def values(
 
 def _with_stored(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
     (packed,) = _answer(cur, people["id"], sql.SQL(PERSONS), {}, load, longest=ANY_LENGTH)
-    return _beside(people, packed, PERSON)
+    return people.hstack(_unpacked(people["id"], packed, PERSON))
 
 
 def _with_length(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
     (packed,) = _answer(cur, people["id"], sql.SQL(LENGTHS), {}, load, longest=None)
-    return _beside(people.drop("size"), packed, LENGTH)
+    return people.drop("size").hstack(_unpacked(people["id"], packed, LENGTH))
 
 
-def _beside(people: pl.DataFrame, packed: bytes | None, fields: np.dtype[Any]) -> pl.DataFrame:
-    """People with what an answer has on them, null where it has nothing."""
+def _unpacked(ids: pl.Series, packed: bytes | None, fields: np.dtype[Any]) -> pl.DataFrame:
+    """What an answer has on people beside their ids, null where it has nothing."""
     found = np.frombuffer(packed or b"", fields)
-    stored = pl.DataFrame({name: found[name].astype(fields[name].newbyteorder("=")) for name in fields.names or ()})
-    if stored.is_empty():
-        return people.with_columns(pl.lit(None, stored[name].dtype).alias(name) for name in stored.columns[2:])
-    return (
-        people.with_columns(**_halves(people["id"]))
-        .join(stored, on=["high", "low"], how="left", maintain_order="left")
-        .drop("high", "low")
-    )
+    numbers = {name: found[name].astype(fields[name].newbyteorder("=")) for name in fields.names or ()}
+    return _in_order(ids, numbers.pop("high"), numbers.pop("low"), pl.DataFrame(numbers))
 
 
 def _values(cur: Cursors, ids: pl.Series, columns: Sequence[str], load: Load, *, longest: int | None) -> pl.DataFrame:
@@ -166,17 +158,32 @@ def _values(cur: Cursors, ids: pl.Series, columns: Sequence[str], load: Load, *,
     texts: list[sql.Composable] = []
     for n, column in enumerate(columns):
         keys[f"key{n}"] = kind_word(int(column[1:])) if column[0] == "k" else column[2:]
-        texts.append(sql.SQL(TEXT[column[0]]).format(sql.Placeholder(f"key{n}")))
+        value = sql.SQL(TEXT[column[0]]).format(sql.Placeholder(f"key{n}"))
+        texts.append(sql.SQL(COLUMN).format(value=value))
     answer = sql.SQL(VALUES).format(values=sql.SQL(", ").join(texts))
     found, lines = _answer(cur, ids, answer, keys, load, longest=longest)
-    ends = pa.py_buffer(np.array([0, len(lines)]))
-    cells = pl.Series(pa.LargeStringArray.from_buffers(1, ends, pa.py_buffer(lines))).str.split("\n").explode()
-    cells = pl.select(pl.when(cells != "").then(cells)).to_series()
-    by_column = {column: cells.gather_every(len(columns), n) for n, column in enumerate(columns)}
     high, low = np.frombuffer(found, ">u8").astype(np.uint64).reshape(-1, 2).T
-    stored = pl.DataFrame({"high": high, "low": low} | by_column)
-    halves = pl.DataFrame(_halves(ids))
-    return halves.join(stored, on=["high", "low"], how="left", maintain_order="left").select(columns)
+    cells = pl.DataFrame(dict(zip(columns, map(_text, lines), strict=True)))
+    cells = cells.select(pl.all().str.split("\n").explode()).select(pl.when(pl.all() != "").then(pl.all()))
+    return _in_order(ids, high, low, cells)
+
+
+def _text(content: bytes) -> pl.Series:
+    """One text, given as its bytes."""
+    ends = pa.py_buffer(np.array([0, len(content)]))
+    return pl.Series(pa.LargeStringArray.from_buffers(1, ends, pa.py_buffer(content)))
+
+
+def _in_order(
+    ids: pl.Series, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], found: pl.DataFrame
+) -> pl.DataFrame:
+    """What was found of people, given the halves of their ids, in the order of those asked for; null where nothing."""
+    asked = from_digits(ids).view(">u8").astype(np.uint64).T
+    if np.array_equal(asked, [high, low]):
+        return found
+    halves = pl.DataFrame({"high": asked[0], "low": asked[1]})
+    stored = found.with_columns(high=high, low=low)
+    return halves.join(stored, on=["high", "low"], how="left", maintain_order="left").select(found.columns)
 
 
 def _answer(
@@ -208,9 +215,3 @@ def _answer(
 def _ask(cur: Cursors, query: sql.Composed, parameters: dict[str, object]) -> list[tuple[Any, ...]]:
     with cur.connection.cursor(binary=True, row_factory=tuple_row) as binary:
         return binary.execute(query, parameters).fetchall()
-
-
-def _halves(ids: pl.Series) -> dict[str, npt.NDArray[np.uint64]]:
-    """The two halves of ids as numbers."""
-    high, low = from_digits(ids).view(">u8").astype(np.uint64).T
-    return {"high": high, "low": low}
