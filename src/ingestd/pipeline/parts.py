@@ -45,6 +45,9 @@ _AT_ONCE: Final = 8
 _BUFFER_BYTES: Final = 256 * 1024
 """A stream is written in thousands of small pieces, each of which would be a call of Python."""
 
+_COMPRESSED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+"""Columns of a slice are so small that handing them to threads takes half as much as compressing them."""
+
 
 class Folder(Protocol):
     """Where streams of bytes are kept under names; what was written is there once its file is closed."""
@@ -319,6 +322,5 @@ class _Buckets:
         if number not in self._streams:
             file = self._folder.create(self._name(number))
             buffered = pa.BufferedOutputStream(pa.PythonFile(file, "w"), _BUFFER_BYTES)
-            options = pa.ipc.IpcWriteOptions(compression="lz4")
-            self._streams[number] = buffered, pa.ipc.new_stream(buffered, schema, options=options)
+            self._streams[number] = buffered, pa.ipc.new_stream(buffered, schema, options=_COMPRESSED)
         return self._streams[number][1]
