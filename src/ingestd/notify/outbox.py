@@ -100,7 +100,8 @@ class Outbox:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
-                await asyncio.sleep(GATHER_SECONDS)
+                if self._sending:
+                    await asyncio.sleep(GATHER_SECONDS)
             for watch in watches:
                 watch.cancel()
         await self._last_turn()
