@@ -260,15 +260,11 @@ def _with_single_edits(values: pl.Series, edits: pl.DataFrame) -> tuple[pl.Serie
     alone = (person != person.shift()).fill_null(value=True) & (person != person.shift(-1)).fill_null(value=True)
     absent = before.is_null()
     if not are_numbers(edits["value"]):
-        is_list = before.str.starts_with("[") & (before != "[]")
-        absent |= is_list & ~before.str.contains(pl.col("value"), literal=True)
+        absent |= (before != "[]") & ~before.str.contains(pl.col("value"), literal=True)
     edits = edits.with_columns(before=values.gather(edits["number"])).with_columns(single=alone & absent)
-    added = edits.filter(pl.col("single") & ~pl.col("remove")).select(
-        "number",
-        text=pl.concat_str(
-            pl.coalesce(pl.concat_str(before.str.strip_suffix("]"), pl.lit(", ")), pl.lit("[")), "value", pl.lit("]")
-        ),
-    )
+    opened = pl.when(before.str.starts_with("[")).then(before.str.strip_suffix("]")).otherwise("[" + before)
+    list_ = pl.concat_str(pl.coalesce(opened + ", ", pl.lit("[")), "value", pl.lit("]"))
+    added = edits.filter(pl.col("single") & ~pl.col("remove")).select("number", text=list_)
     values = values.clone().scatter(added["number"], added["text"])
     return values, edits.filter(~pl.col("single")).drop("before", "single")
 
