@@ -46,7 +46,7 @@ def encode(
     They come in pieces of whole rows, of at most so many bytes each unless a single row has more.
     """
     head = struct.pack(">h", len(constants) + len(fields)) + b"".join(map(_constant, constants.values()))
-    known = [_alike(head, rows.height)]
+    known = [alike(head, rows.height)]
     pieces: list[Any] = []
     for name, field in fields.items():
         column = rows[name]
@@ -55,7 +55,7 @@ def encode(
             if version and column.null_count():  # nulls have none, so it becomes a piece of the text
                 column, version = pl.select(pl.concat_str(pl.lit(version.decode()), column)).to_series(), b""
             sizes, content = column.str.len_bytes(), column.fill_null("").to_arrow().cast(pa.large_binary())
-            before = [_sizes(sizes + len(version)), _alike(version, rows.height)]
+            before = [_sizes(sizes + len(version)), alike(version, rows.height)]
         else:
             value = _values(column.drop_nulls(), field)
             if len(value) == rows.height:
@@ -100,7 +100,7 @@ def from_digits(column: pl.Series, size: int = 16) -> Bytes:
     return np.frombuffer(unhexlify(digits), np.uint8).reshape(column.len(), size)
 
 
-def _alike(content: bytes, height: int) -> Bytes:
+def alike(content: bytes, height: int) -> Bytes:
     """The same bytes in each row of a matrix."""
     return np.broadcast_to(np.frombuffer(content, np.uint8), (height, len(content)))
 

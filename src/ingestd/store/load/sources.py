@@ -18,7 +18,7 @@ from psycopg import Connection, sql
 
 from ingestd.domain.plan import Mode
 from ingestd.store.base import SLICES
-from ingestd.store.load.binary import BEGIN, END, from_digits
+from ingestd.store.load.binary import BEGIN, END, Bytes, alike, from_digits
 from ingestd.store.load.stage import (
     Cursors,
     Identifiers,
@@ -228,16 +228,23 @@ def _tell(cur: Cursors, move: Move, ids: pl.Series, load: Load) -> None:
     if ids.is_empty():
         return
     people = from_digits(ids.sort())
-    sized = np.hstack([np.broadcast_to(np.frombuffer(struct.pack(">i", 16), np.uint8), (len(people), 4)), people])
-    owner = [load.account_id.bytes, load.ingestion_id.bytes, move.value.encode()]
-    stream = [BEGIN]
-    for at in range(0, len(people), TOLD_AT_ONCE):
-        some = sized[at : at + TOLD_AT_ONCE]
-        array = struct.pack(">5i", 1, 0, UUIDS, len(some), 1) + some.tobytes()
-        fields = [*owner, some[-1, 4:].tobytes(), array]
-        stream += [struct.pack(">h", len(fields)), *(struct.pack(">i", len(each)) + each for each in fields)]
-    with cur.copy(TELL) as rows:
-        rows.write(b"".join([*stream, END]))
+    whole = len(people) // TOLD_AT_ONCE * TOLD_AT_ONCE
+    rows = [_told(move, each, load) for each in (people[:whole].reshape(-1, TOLD_AT_ONCE, 16), people[None, whole:])]
+    with cur.copy(TELL) as stream:
+        stream.write(b"".join([BEGIN, *rows, END]))
+
+
+def _told(move: Move, people: Bytes, load: Load) -> bytes:
+    """Rows of as many people each, given by their ids, in the format of COPY."""
+    count, size, width = people.shape
+    if not count * size:
+        return b""
+    owner = load.account_id.bytes, load.ingestion_id.bytes, move.value.encode()
+    length = struct.pack(">i", width)
+    before = struct.pack(">h", len(owner) + 2) + b"".join(struct.pack(">i", len(each)) + each for each in owner)
+    array = struct.pack(">6i", 5 * 4 + size * (4 + width), 1, 0, UUIDS, size, 1)
+    sized = np.hstack([alike(length, count * size), people.reshape(-1, width)]).reshape(count, -1)
+    return np.hstack([alike(before + length, count), people[:, -1], alike(array, count), sized]).tobytes()
 
 
 def _ids(cur: Cursors) -> pl.Series:

@@ -59,7 +59,10 @@ def lock_slices(cur: Cursors, account_id: UUID, slices: list[int]) -> None:
 
 def slices(ids: pl.Series) -> list[int]:
     """The slices of the stored profiles in which some ids (or hashes) lie: their first hexadecimal digits."""
-    return [int(digit, 16) for digit in ids.str.head(1).unique().sort()]
+    digits = {str(each)[:1] for each in (ids.min(), ids.max()) if each is not None}
+    if len(digits) > 1:
+        digits = set(ids.str.head(1).unique())
+    return sorted(int(digit, 16) for digit in digits)
 
 
 def place(table: str, numbers: list[int]) -> sql.Identifier:
