@@ -31,6 +31,14 @@ def names(store, folder=""):
     return sorted(stored.name for stored in store.list(folder))
 
 
+def test_a_blob_whose_hash_nobody_will_ask_comes_back_too(store, keys):
+    with store.create("parts/a", keys, hashed=False) as blob:
+        blob.write(LARGE)
+        assert blob.commit() == BlobInfo("parts/a", len(LARGE), "")
+    with store.open("parts/a", keys) as file:
+        assert file.read() == LARGE
+
+
 @pytest.mark.parametrize("data", [b"", b"x", LARGE], ids=["empty", "small", "large"])
 def test_a_blob_comes_back_as_it_was(store, keys, data):
     stored = put(store, "files/a", keys, data)

@@ -31,7 +31,7 @@ _PIECE = 1024 * 1024  # bytes read at a time on the way to a range, or to anothe
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
-    """What was stored: the size in bytes and the hash (hexadecimal) of the plain bytes."""
+    """What was stored: the size in bytes and the hash (hexadecimal) of the plain bytes, empty where none was taken."""
 
     name: str
     size: int
@@ -49,12 +49,14 @@ class BlobStore:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def create(self, name: str, keys: AccountKeys, *, lasting: bool = True) -> BlobWriter:
+    def create(self, name: str, keys: AccountKeys, *, lasting: bool = True, hashed: bool = True) -> BlobWriter:
         """Start a new blob. A name can be used once: the second `commit` is Conflict "blob_exists".
 
-        One that is not `lasting` need not survive its process: nobody waits for the disk.
+        One that is not `lasting` need not survive its process: nobody waits for the disk. Of one that is not `hashed`
+        nobody will ask the hash.
         """
-        return BlobWriter(_checked(name), keys.sealer(name), self._backend.begin(name), lasting=lasting)
+        sealer = keys.sealer(_checked(name))
+        return BlobWriter(name, sealer, self._backend.begin(name), lasting=lasting, hashed=hashed)
 
     def open(self, name: str, keys: AccountKeys, *, start: int = 0) -> BinaryIO:
         """Return the plain bytes from `start` on, to be read once and in order (`read`, `readinto`; no `seek`).
@@ -120,12 +122,12 @@ class BlobWriter(io.RawIOBase):
     disk. One thread at a time.
     """
 
-    def __init__(self, name: str, sealer: Sealer, upload: Upload, *, lasting: bool = True) -> None:
+    def __init__(self, name: str, sealer: Sealer, upload: Upload, *, lasting: bool, hashed: bool) -> None:
         self._name = name
         self._lasting = lasting
         self._sealer = sealer
         self._upload = upload
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if hashed else None
         self._size = 0
         self._committed = False
 
@@ -139,7 +141,8 @@ class BlobWriter(io.RawIOBase):
             raise ValueError("The blob is closed.")
         size = memoryview(data).nbytes
         try:
-            self._hash.update(data)
+            if self._hash:
+                self._hash.update(data)
             self._pass_on(self._sealer.update(data))
         except BaseException:
             self.abort()
@@ -162,7 +165,7 @@ class BlobWriter(io.RawIOBase):
             raise
         self._committed = True
         self.close()
-        return BlobInfo(self._name, self._size, self._hash.hexdigest())
+        return BlobInfo(self._name, self._size, self._hash.hexdigest() if self._hash else "")
 
     def abort(self) -> None:
         """Forget the blob; no effect after `commit`."""

@@ -167,7 +167,7 @@ class Scratch:
 
     def create(self, name: str) -> BinaryIO:
         """Start a new stream; it is there once its file is closed."""
-        blob = self._blobs.create(f"{self._folder}/{name}", self._keys, lasting=self._lasting)
+        blob = self._blobs.create(f"{self._folder}/{name}", self._keys, lasting=self._lasting, hashed=False)
         self._begun.append(blob)
         return cast("BinaryIO", _CommittedAtClose(blob))
 
