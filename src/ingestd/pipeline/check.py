@@ -68,7 +68,10 @@ class Fault(NamedTuple):
 
 
 class Check:
-    """The check of one file, made once and fed its batches; `now` is the ingestion's start in epoch seconds."""
+    """The check of one file, made once and fed its batches; `now` is the ingestion's start in epoch seconds.
+
+    Several threads may feed it.
+    """
 
     def __init__(self, layout: Layout, plan: Plan, now: int) -> None:
         self._layout = layout

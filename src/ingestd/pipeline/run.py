@@ -12,7 +12,7 @@ import polars as pl
 from ingestd.domain.ingestion import Counts
 from ingestd.domain.layout import Layout
 from ingestd.domain.rejection import UNMENDED
-from ingestd.pipeline.ahead import ahead
+from ingestd.pipeline.ahead import ahead, side_by_side
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.parts import Arranged, PartWriter
 from ingestd.pipeline.report import ErrorFile, RejectLog, reject
@@ -43,7 +43,7 @@ def check_file(
     """Check every record of a file once; each is accepted, rejected or blank, and counted so (D45).
 
     `late` gives rows (`row_no`) that were rejected after the check, and the code of their reason: with them a second
-    pass writes the error file anew. Reading, checking, arranging and writing go on side by side, each by a thread.
+    pass writes the error file anew. Reading, checking (by two threads), arranging and writing go on side by side.
     """
     counts = Counts()
     report = _Report(check, sinks)
@@ -110,7 +110,7 @@ def _judged(scan: Scan, check: Check, late: Mapping[int, str]) -> Iterator[_Judg
         return _Judged(accepted, bad, batch.blank, batch.bytes_read)
 
     with closing(scan.batches()) as batches, closing(ahead(batches)) as coming:
-        yield from map(judge, coming)
+        yield from side_by_side(judge, coming)
 
 
 def _alone(rows: pl.DataFrame) -> pl.DataFrame:
