@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, configure_mappers
 from sqlalchemy.pool import ConnectionPoolEntry
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -58,7 +58,11 @@ def asking(pool: Engine) -> Iterator[psycopg.Connection[Any]]:
 
 
 def fill(pool: Engine, connections: int) -> None:
-    """Open so many connections of a pool before they are needed, if the database answers."""
+    """Make the mapping of tables, and open so many connections of a pool, before they are needed.
+
+    None is opened if the database does not answer.
+    """
+    configure_mappers()
     with suppress(SQLAlchemyError), ExitStack() as stack:
         for _ in range(connections):
             stack.enter_context(pool.connect())

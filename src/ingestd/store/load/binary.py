@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import numpy as np
+import numpy.ma  # Polars imports it for the first array that it is given: not in the first part
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
