@@ -11,7 +11,7 @@ from tests.store.load.test_profiles import COLUMNS, ROWS
 from tests.store.load.world import Memory, frame
 from tests.thorough import examples
 
-from ingestd.pipeline.fold import fold
+from ingestd.pipeline.fold import fold, in_order
 from ingestd.pipeline.parts import PartWriter, hashed
 from ingestd.pipeline.shorten import batches, people, shorten
 
@@ -27,7 +27,7 @@ def test_shortened_rows_fold_to_the_same(rows, ts, data):
     whole = whole.select(hashed(1, KEY).alias("id"), pl.all())
     cuts = sorted({0, whole.height, *data.draw(st.lists(st.integers(0, whole.height), max_size=4))})
     pieces = [whole.slice(start, end - start) for start, end in pairwise(cuts)]
-    assert_frame_equal(pl.concat(fold(rows) for rows in people(lambda: pieces, most=0)), fold(whole))
+    assert_frame_equal(pl.concat(map(_folded, people(lambda: pieces, most=0))), _folded(whole))
 
 
 @pytest.mark.threat("T84")
@@ -44,7 +44,7 @@ def test_what_is_repeated_is_dropped_piece_by_piece():
     (rows,) = people(lambda: batches(folder, name), most=5000)
     assert rows.height < 400
     assert shorten(rows).height <= 4
-    assert fold(rows)["rows"].to_list() == [3000]
+    assert _folded(rows)["rows"].to_list() == [3000]
 
 
 @pytest.mark.threat("T84")
@@ -61,4 +61,8 @@ def test_very_many_people_come_in_groups_each_with_all_its_rows():
     assert len(ids) > 4
     assert all(max(one) < min(next_) for one, next_ in pairwise(ids))
     assert sum(map(len, ids)) == 1000
-    assert all(fold(rows)["rows"].unique().to_list() == [3] for rows in groups)
+    assert all(_folded(rows)["rows"].unique().to_list() == [3] for rows in groups)
+
+
+def _folded(rows: pl.DataFrame) -> pl.DataFrame:
+    return fold(in_order(rows))

@@ -12,18 +12,16 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from ingestd.pipeline.fold import in_order
-
 MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 def digests(rows: pl.DataFrame) -> pl.DataFrame:
     """Who is in the rows of a part: "id", sorted, how many "rows" each has, and their "digest" (Int64, never 0).
 
-    `rows` are what `fold` takes. Where two digests of a person are equal, the rows have the same identifiers,
-    preferences, attributes and operations, in the same order; when they came (`ts`) and where they stood is left out.
+    `rows` are what `fold` takes, in the same order. Where two digests of a person are equal, the rows have the same
+    identifiers, preferences, attributes and operations, in the same order; when they came (`ts`) and where they stood
+    is left out.
     """
-    rows = in_order(rows)
     said = rows.select(pl.exclude("id", "row_no", "line_no", "ts", "n"))
     names = hashlib.blake2b("\0".join(said.columns).encode(), digest_size=8)
     hashes = said.hash_rows(seed=int.from_bytes(names.digest(), "big")).to_numpy()

@@ -50,7 +50,7 @@ def fold(
     sealed: Collection[int] = (),
     stored: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Fold the accepted rows of a part into one change per person, sorted by id; see CHANGE_SCHEMA.
+    """Fold the accepted rows of a part, which are `in_order`, into one change per person; see CHANGE_SCHEMA.
 
     `rows` has "id", "row_no", "ts", "k<kind>", "p:<name>" (Boolean), "a:<name>" (JSON text) and "o:<name>"
     (OPERATION_CODES). Later is what has the greater `row_no`; `ts` decides nothing (D48), and where it is missing it is
@@ -60,7 +60,6 @@ def fold(
     `stored` is what the same people, in their order, have now in the columns "k", "p:" and "a:" of `rows`: JSON text as
     PostgreSQL writes it, or null. None says that they are new.
     """
-    rows = in_order(rows)
     people = _People(rows["id"])
     before: Mapping[str, pl.Series | None] = dict.fromkeys(rows.columns) if stored is None else stored.to_dict()
     known = stored is not None
@@ -109,10 +108,12 @@ def fold_some(
 
 
 def in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows by person ("id") and then by their place in the file ("row_no")."""
-    person, place = pl.col("id"), pl.col("row_no")
-    behind = (person < person.shift()) | ((person == person.shift()) & (place < place.shift()))
-    return rows.sort("id", "row_no") if rows.select(behind.any()).item() else rows
+    """The rows by person ("id") and then by their place in the file ("row_no").
+
+    Ids are sorted as numbers, which takes half of what it takes with their digits.
+    """
+    person = pl.col("id").str.to_integer(base=16, dtype=pl.UInt128)
+    return rows.with_columns(person=person).sort("person", "row_no").drop("person")
 
 
 def _counted(people: _People, rows: pl.DataFrame) -> pl.Series:
@@ -130,7 +131,7 @@ def events(rows: pl.DataFrame, started: int) -> tuple[pl.DataFrame, pl.DataFrame
     and then of the file.
     """
     rows = in_order(rows)
-    properties = _json_object({name: rows[f"a:{name}"] for name in _names(rows, "a:")}, rows.height).fill_null("{}")
+    properties = _json_object({name: rows[f"a:{name}"] for name in _names(rows, "a:")}, rows.height)
     happened = rows.select(
         "id", "row_no", pl.col("event_name").alias("name"), pl.col("ts").fill_null(started), properties=properties
     )
@@ -180,7 +181,7 @@ class _Change:
 
     def json(self) -> pl.Series:
         """One object of all names, null for those of the stored in whom nothing differs."""
-        text = _json_object(self._values, self._height).fill_null("{}")
+        text = _json_object(self._values, self._height)
         if not self._known:
             return text
         differs = pl.any_horizontal(pl.lit(value=False), *self.differs.values())
@@ -310,27 +311,27 @@ def _names(rows: pl.DataFrame, prefix: str) -> list[str]:
 
 
 def _json_object(columns: Mapping[str, pl.Series], height: int) -> pl.Series:
-    """Join columns of JSON text to one object per row, without the nulls; null where nothing is left.
+    """Join columns of JSON text to one object per row, without the nulls.
 
-    The names stand in the order in which PostgreSQL keeps them, shorter ones first, which spares it the sorting. Commas
-    stand on the far side of a column without nulls, so that one pass over the text is enough where there is one.
+    The names stand in the order in which PostgreSQL keeps them, shorter ones first, which spares it the sorting.
     """
     present = {name: column for name, column in columns.items() if column.null_count() < height}
-    if not present:
-        return pl.repeat(None, height, dtype=pl.String, eager=True)
-    names = sorted(present, key=lambda name: (len(name.encode()), name.encode()))
-    whole = next((at for at, name in enumerate(names) if present[name].null_count() == 0), None)
-    entries: list[pl.Expr | pl.Series] = [pl.lit("{")] if whole is not None else []
-    for at, name in enumerate(names):
-        before = "," if whole is None or at > whole else ""
-        key, after = f"{before}{json.dumps(name, ensure_ascii=False)}:", "," if whole is not None and at < whole else ""
-        pieces: list[pl.Expr | pl.Series] = [pl.lit(key), present[name], pl.lit(after)]
-        entries += pieces if present[name].null_count() == 0 else [pl.concat_str(pieces)]
-    text = pl.concat_str(*entries, pl.lit("}"), ignore_nulls=True)
-    if whole is None:
-        inside = text.str.slice(1)
-        text = pl.when(inside != "").then(pl.concat_str(pl.lit("{"), inside))
-    return pl.select(text).to_series()
+    pieces: list[pl.Expr | pl.Series] = [pl.lit("{")]
+    begun: pl.Series | None = None
+    for name in sorted(present, key=lambda name: (len(name.encode()), name.encode())):
+        values, given = present[name], present[name].is_not_null()
+        key = f"{json.dumps(name, ensure_ascii=False)}:"
+        if begun is None:
+            before = pl.lit(key)
+        elif begun.all():
+            before = pl.lit(f",{key}")
+        else:
+            before = pl.when(begun).then(pl.lit(f",{key}")).otherwise(pl.lit(key))
+        pieces += [before if given.all() else pl.when(given).then(before), values]
+        begun = given if begun is None else begun | given
+    if begun is None:
+        return pl.repeat("{}", height, eager=True)
+    return pl.select(pl.concat_str(*pieces, pl.lit("}"), ignore_nulls=True)).to_series()
 
 
 def _json_names(columns: Mapping[str, pl.Series], height: int) -> pl.Series:

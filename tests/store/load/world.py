@@ -13,7 +13,7 @@ import polars as pl
 import psycopg
 
 from ingestd.pipeline.digest import digests
-from ingestd.pipeline.fold import events, fold
+from ingestd.pipeline.fold import events, fold, in_order
 from ingestd.pipeline.parts import PartWriter, identifiers, kinds_of, read, rewrite
 from ingestd.pipeline.resolve import resolve
 from ingestd.pipeline.shorten import MOST_CELLS, groups, people
@@ -95,7 +95,7 @@ class Account:
         total = Applied()
         # Every other small file goes one person after the other, as very many people do in groups.
         most = MOST_CELLS if load.seq % 2 or part.height > 100 else 0
-        for rows in people(lambda: [part], most):
+        for rows in map(in_order, people(lambda: [part], most)):
             if total != Applied():
                 clear(self.connection)
             named = partial(identifiers, rows, KEY)

@@ -55,15 +55,16 @@ def encode(
             version = _VERSION if field == "jsonb" else b""
             if version and column.null_count():  # nulls have none, so it becomes a piece of the text
                 column, version = pl.select(pl.concat_str(pl.lit(version.decode()), column)).to_series(), b""
-            sizes, content = column.str.len_bytes(), column.fill_null("").to_arrow().cast(pa.large_binary())
-            before = [_sizes(sizes + len(version)), alike(version, rows.height)]
+            content = column.fill_null("").to_arrow().cast(pa.large_binary())
+            sizes = np.diff(np.frombuffer(content.buffers()[1], np.int64, rows.height + 1)) + len(version)
+            before = [_sizes(sizes, column), alike(version, rows.height)]
         else:
             value = _values(column.drop_nulls(), field)
             if len(value) == rows.height:
-                known += [_sizes(pl.repeat(value.shape[1], rows.height, eager=True)), value]
+                known += [alike(struct.pack(">i", value.shape[1]), rows.height), value]
                 continue
-            sizes = pl.select(pl.when(column.is_not_null()).then(value.shape[1])).to_series()
-            before, content = [_sizes(sizes)], _cut(value.ravel(), sizes.fill_null(0).to_numpy())
+            sizes = column.is_not_null().to_numpy() * value.shape[1]
+            before, content = [_sizes(sizes, column)], _cut(value.ravel(), sizes)
         pieces += [_joined([*known, *before]), content]
         known = []
     if known:
@@ -106,8 +107,11 @@ def alike(content: bytes, height: int) -> Bytes:
     return np.broadcast_to(np.frombuffer(content, np.uint8), (height, len(content)))
 
 
-def _sizes(sizes: pl.Series) -> Bytes:
-    return _matrix(sizes.cast(pl.Int32).fill_null(-1), ">i4")
+def _sizes(sizes: npt.NDArray[Any], column: pl.Series) -> Bytes:
+    """The sizes of a column's values, -1 where it has none."""
+    if column.null_count():
+        sizes = np.where(column.is_null(), -1, sizes)
+    return sizes.astype(">i4").view(np.uint8).reshape(-1, 4)
 
 
 def _matrix(numbers: pl.Series, form: str) -> Bytes:
