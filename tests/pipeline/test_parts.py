@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -65,6 +67,48 @@ def test_rewritten_parts_hold_each_row_under_its_person_and_not_the_rejected():
     parts = rewrite(parts, folder, new, moved=moved, rejected=[3])
     rows = pl.concat([read(new, name) for name in parts.rows]).sort("row_no")
     assert rows.select("row_no", "id").rows() == [(1, ann), (2, ann)]
+
+
+class Slow(Memory):
+    """Parts are there once they may be, or not at all if they `fail`; the links at once."""
+
+    def __init__(self, *, fail: bool = False) -> None:
+        super().__init__()
+        self.may, self.fail = Event(), fail
+
+    def create(self, name):
+        stream = super().create(name)
+        if name.startswith("part"):
+            close = stream.close
+
+            def wait():
+                self.may.wait()
+                if self.fail:
+                    raise OSError("No space left.")
+                close()
+
+            stream.close = wait
+        return stream
+
+
+def test_links_are_read_while_the_parts_wait_for_the_disk():
+    folder = Slow()
+    writer = PartWriter(folder, folder, buckets=16, index_key=KEY)
+    writer.write(frame([{"k1": f"user {number}", "k2": f"x{number}"} for number in range(50)]))
+    with writer.closing() as parts:
+        assert sum(read(folder, name).height for name in parts.links) == 50
+        assert folder.streams.keys() == set(parts.links)
+        folder.may.set()
+        assert sum(read(folder, name).height for name in parts.rows) == 50
+
+
+def test_parts_that_cannot_be_written_are_not_passed_over():
+    folder = Slow(fail=True)
+    folder.may.set()
+    writer = PartWriter(folder, folder, buckets=16, index_key=KEY)
+    writer.write(frame([{"k1": "ann", "k2": "x"}]))
+    with pytest.raises(OSError, match="No space"), writer.closing() as parts:
+        assert parts.links
 
 
 @pytest.mark.rule("D6")

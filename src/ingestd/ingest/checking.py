@@ -54,8 +54,8 @@ def check(job: Job) -> Checked:
             )
             checker = _checker(job, layout)
             counts = check_file(scan, checker, report.sinks(writer), _Teller(job))
-            parts = writer.close()
-        resolution = resolve(parts, scratch, known if known.any else None, keys.index_key)
+        with writer.closing() as parts:
+            resolution = resolve(parts, scratch, known if known.any else None, keys.index_key)
     if resolution.rejected:
         counts, kept = report_again(job, dict.fromkeys(resolution.rejected, TWO_PEOPLE))
     else:

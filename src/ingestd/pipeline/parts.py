@@ -10,8 +10,10 @@ Beside the parts stand the *links*: which other identifiers stood in a row with 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from binascii import unhexlify
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
@@ -61,11 +63,16 @@ class Folder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What was written: the number of ranges, the rows in each part, and the names of the links."""
+    """What was written: the number of ranges, the parts, and the names of the links."""
 
     buckets: int
-    rows: dict[str, int]
+    closed: Callable[[], dict[str, int]]
     links: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """The rows in each part; waits until all parts are there."""
+        return self.closed()
 
 
 class Sorted(NamedTuple):
@@ -183,7 +190,17 @@ class PartWriter:
 
     def close(self) -> Parts:
         """Finish all streams."""
-        return Parts(self._parts.count, self._parts.close(), tuple(self._links.close()))
+        with self.closing() as parts:
+            return parts
+
+    @contextmanager
+    def closing(self) -> Iterator[Parts]:
+        """Finish the links, and in the meantime the parts, which wait for the disk: they are there in the end."""
+        links = tuple(self._links.close())
+        with ThreadPoolExecutor(1) as pool:
+            closed = pool.submit(self._parts.close)
+            yield Parts(self._parts.count, closed.result, links)
+        closed.result()
 
     def _tied(self, accepted: pl.DataFrame) -> tuple[pl.Series, list[Sorted]]:
         """The hash of each row's primary, and the links of each kind.
@@ -247,7 +264,8 @@ def rewrite(parts: Parts, old: Folder, new: Folder, *, moved: pl.DataFrame, reje
         )
         rows = rows.with_columns(id=pl.coalesce("person", "id")).drop("person")
         buckets.put(buckets.sorted(rows, _start("id")))
-    return Parts(parts.buckets, buckets.close())
+    written = buckets.close()
+    return Parts(parts.buckets, lambda: written)
 
 
 def _members(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
@@ -255,22 +273,24 @@ def _members(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
     (kind,) = kinds_of(rows.columns)
     half = rows.height // 2
     with ThreadPoolExecutor(2) as pool:
-        halves = pool.map(lambda some: _numbers(some, kind, index_key), (rows[:half], rows[half:]))
+        halves = pool.map(lambda some: _halves(some, kind, index_key), (rows[:half], rows[half:]))
     return pl.concat(halves).with_columns(rows["row_no"], rows[f"k{kind}"], rows["partition"])
 
 
-def _numbers(rows: pl.DataFrame, kind: int, index_key: str) -> pl.DataFrame:
+def _halves(rows: pl.DataFrame, kind: int, index_key: str) -> pl.DataFrame:
     """The hashes of identifiers as two numbers each."""
-    digits = rows.select(hashed(kind, index_key)).to_series()
-    return pl.select(
-        digits.str.slice(at, 16).str.to_integer(base=16, dtype=pl.UInt64).alias(name)
-        for name, at in (("high", 0), ("low", 16))
-    )
+    numbers = _numbers(rows.select(hashed(kind, index_key)).to_series(), ">u8")
+    return pl.DataFrame({"high": numbers.gather_every(2), "low": numbers.gather_every(2, 1)})
 
 
 def _start(digits: str) -> pl.Expr:
     """The first 16 bits of a hash that stands as digits."""
-    return pl.col(digits).str.head(4).str.to_integer(base=16)
+    return pl.col(digits).str.head(4).map_batches(lambda some: _numbers(some, ">u2"), return_dtype=pl.UInt64)
+
+
+def _numbers(digits: pl.Series, of: str) -> pl.Series:
+    """The numbers that stand as hexadecimal digits, all in one text, which takes half as long as one by one."""
+    return pl.Series(np.frombuffer(unhexlify(digits.to_arrow().buffers()[2] or b""), of).astype(np.uint64))
 
 
 _Stream = tuple[pa.BufferedOutputStream, pa.ipc.RecordBatchStreamWriter]
