@@ -8,8 +8,9 @@ from tests.store.load import world
 from tests.store.load.world import frame
 
 from ingestd.domain.column import OPERATION_CODES, Operation
+from ingestd.domain.errors import Unavailable
 from ingestd.pipeline.fold import fold
-from ingestd.store.load import merge, sealing, sources, stored
+from ingestd.store.load import merge, profiles, sealing, sources, stage, stored
 
 ROWS = [{"k1": f"user {number}", "k2": f"x{number}", "a:Name": f'"n{number}"'} for number in range(40)]
 NAMES = {"a:Name": pl.String}
@@ -47,9 +48,12 @@ def test_who_comes_again_is_known_by_range_or_one_by_one(account, folded, monkey
 @pytest.mark.rule("S97", "S103")
 @pytest.mark.parametrize("few", [0, 1000])
 @pytest.mark.parametrize("long", [1, 300, 10_000])
-def test_people_are_changed_a_few_at_a_time_where_they_have_much(account, monkeypatch, few, long):
+@pytest.mark.parametrize("texts", [0, 64])
+def test_people_are_changed_a_few_at_a_time_where_they_have_much(account, monkeypatch, few, long, texts):
     for name, value in {"FEW": few, "LONG": long, "MOST_BYTES": 700, "SHORT_AT_ONCE": 7}.items():
         monkeypatch.setattr(stored, name, value)
+    monkeypatch.setattr(profiles, "STATEMENT_BYTES", 100)
+    monkeypatch.setattr(stage, "FEW_TEXTS", texts)
     zips = ["z" * (1 + number % 3 * 200) for number in range(40)]
     first = [row | {"a:Zip": f'"{text}"'} for row, text in zip(ROWS, zips, strict=True)]
     account.push(frame(first, **NAMES, **{"a:Zip": pl.String}))
@@ -122,3 +126,36 @@ def test_slices_are_vacuumed_by_their_numbers(account):
 @pytest.mark.parametrize("statement", [merge.MERGE, sources.FORGET, sealing.CHANGE])
 def test_whoever_else_writes_people_takes_their_digest_away(statement):
     assert "digest = NULL" in statement
+
+
+@pytest.mark.rule("S97", "D55")
+@pytest.mark.parametrize("texts", [0, 2, 64])
+def test_preferences_and_origins_are_each_persons_own(account, monkeypatch, texts):
+    monkeypatch.setattr(stage, "FEW_TEXTS", texts)
+    types = {**NAMES, "a:City": pl.String, "p:sms": pl.Boolean, "p:push": pl.Boolean}
+    account.push(frame([row | {"p:sms": True} for row in ROWS], **types))
+    choices = [{}, {"a:Name": '"other"'}, {"a:City": '"Oslo"'}, {"p:sms": False}, {"p:push": True, "a:City": '"Rome"'}]
+    changes = [choices[number % 5] for number in range(40)]
+    rows = [{"k1": row["k1"]} | change for row, change in zip(ROWS, changes, strict=True)]
+    found = account.push(frame(rows, **types), buckets=16)
+    assert (found["updated"], found["unchanged"]) == (32, 8)
+    columns = "identifiers -> 'identity' ->> 0, preferences, origins"
+    people = account.rows(f"SELECT {columns} FROM profiles WHERE account_id = %s")
+    preferences = [{}, {}, {}, {"sms": False}, {"push": True}]
+    origins = [None, {"Name": 2}, {"City": 2}, None, {"City": 2}]
+    assert {name: rest for name, *rest in people} == {
+        f"user {number}": [{"sms": True} | preferences[number % 5], origins[number % 5]] for number in range(40)
+    }
+
+
+def test_a_row_that_is_not_where_it_was_found_stops_the_part(account, monkeypatch):
+    account.push(frame(ROWS[:1], **NAMES))
+    found = profiles.with_stored
+
+    def elsewhere(*given):
+        return found(*given).with_columns(place=pl.col("place") + 1)
+
+    monkeypatch.setattr(profiles, "with_stored", elsewhere)
+    with pytest.raises(Unavailable):
+        account.push(frame([ROWS[0] | {"a:Name": '"other"'}], **NAMES))
+    assert account.people()["user 0"] == {"Name": "n0"}

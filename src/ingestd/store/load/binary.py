@@ -21,8 +21,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Field = Literal["uuid", "smallint", "bigint", "text", "json", "jsonb"]
-"""The type of a column: "uuid" stands as 32 hexadecimal digits or as 16 bytes in the frame, JSON as its text."""
+Field = Literal["uuid", "smallint", "bigint", "tid", "text", "json", "jsonb"]
+"""The type of a column: "uuid" stands as 32 hexadecimal digits or as 16 bytes in the frame, JSON as its text; "tid" is
+the place of a row, as one number, its page before the last 16 bits.
+"""
 
 Constant = UUID | int | datetime
 """One value for all rows: a uuid, a bigint or a timestamptz."""
@@ -34,6 +36,7 @@ _VERSION: Final = b"\1"
 """What JSON text of a jsonb begins with."""
 
 _NUMBERS: Final = {"smallint": ">i2", "bigint": ">i8"}
+_TYPES: Final = {"smallint": 21, "bigint": 20, "tid": 27, "jsonb": 3802}
 _EPOCH: Final = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
 Bytes = npt.NDArray[np.uint8]
@@ -47,6 +50,25 @@ def encode(
     They come in pieces of whole rows, of at most so many bytes each unless a single row has more.
     """
     head = struct.pack(">h", len(constants) + len(fields)) + b"".join(map(_constant, constants.values()))
+    _, ends, stream = _lines(head, rows, fields).buffers()
+    places, first = np.frombuffer(ends, np.int64), 0
+    while first < rows.height:
+        after = max(first + 1, int(np.searchsorted(places, places[first] + most, side="right")) - 1)
+        yield memoryview(stream)[places[first] : places[after]]
+        first = after
+
+
+def array(column: pl.Series, field: Field) -> bytes:
+    """A column as a parameter that is an array: a row of one field is what an array has for an element."""
+    if column.is_empty():
+        return struct.pack(">iii", 0, 0, _TYPES[field])
+    head = struct.pack(">iiiii", 1, column.has_nulls(), _TYPES[field], column.len(), 1)
+    _, _, stream = _lines(b"", column.to_frame(), {column.name: field}).buffers()
+    return b"".join([head, stream])
+
+
+def _lines(head: bytes, rows: pl.DataFrame, fields: Mapping[str, Field]) -> pa.Array:
+    """The fields of each row behind the same `head`."""
     known = [alike(head, rows.height)]
     pieces: list[Any] = []
     for name, field in fields.items():
@@ -69,13 +91,9 @@ def encode(
         known = []
     if known:
         pieces.append(_joined(known))
-    lines = pc.binary_join_element_wise(*pieces, pa.scalar(b"", pa.large_binary()))
-    _, ends, stream = lines.buffers()
-    places, first = np.frombuffer(ends, np.int64), 0
-    while first < rows.height:
-        after = max(first + 1, int(np.searchsorted(places, places[first] + most, side="right")) - 1)
-        yield memoryview(stream)[places[first] : places[after]]
-        first = after
+    if len(pieces) == 1:
+        return pieces[0]
+    return pc.binary_join_element_wise(*pieces, pa.scalar(b"", pa.large_binary()))
 
 
 def _constant(value: Constant) -> bytes:
@@ -93,6 +111,8 @@ def _values(column: pl.Series, field: Field) -> Bytes:
     """Values of one size, none of which is null, as the rows of a matrix."""
     if field == "uuid":
         return from_digits(column) if column.dtype == pl.String else column.to_numpy()
+    if field == "tid":
+        return _matrix(column, ">i8")[:, 2:]
     return _matrix(column, _NUMBERS[field])
 
 

@@ -13,19 +13,20 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
 import numpy as np
 import polars as pl
 from psycopg import Connection, sql
 from psycopg.errors import UniqueViolation
 
+from ingestd.domain.errors import Unavailable
 from ingestd.store.base import SLICES
 from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.stage import (
     Cursors,
     Identifiers,
     Load,
+    by_slice,
     copy,
     cursor,
     erased,
@@ -33,6 +34,8 @@ from ingestd.store.load.stage import (
     partition,
     place,
     slices,
+    told_apart,
+    unnested,
 )
 from ingestd.store.load.stored import values, with_stored
 
@@ -44,31 +47,38 @@ FIELDS: Final[dict[str, Field]] = {
     "identifiers": "jsonb",
     "digest": "bigint",
 }
-STAGED: Final[dict[str, Field]] = {**FIELDS, "origins": "bigint"}
+UPDATED: Final[dict[str, Field]] = {
+    "place": "tid",
+    "last_ts": "bigint",
+    "attributes": "jsonb",
+    "preferences": "jsonb",
+    "identifiers": "jsonb",
+    "digest": "bigint",
+    "origins": "jsonb",
+}
+REPEATED: Final = "preferences", "origins"
+"""Of these, many people have the same."""
+
 ALIASES: Final[dict[str, Field]] = {"kind": "smallint", "hash": "uuid", "profile_id": "uuid"}
 AT_ONCE: Final = 32
 """Aliases that go to one slice before it is the next one's turn."""
 
-STAGE: Final = """
-CREATE TEMP TABLE stage (
-    profile_id uuid, last_ts bigint, attributes jsonb, preferences jsonb, identifiers jsonb, digest bigint,
-    origins bigint
-) ON COMMIT DROP
-"""
+STATEMENT_BYTES: Final = 2 * 1024 * 1024
+"""Of JSON in one statement: for larger parameters the server takes memory from the system, page by page, each time."""
 
 UPDATE: Final = """
 UPDATE {slice} t SET
     attributes = coalesce((t.attributes - %(names)s::text[]) || s.attributes, t.attributes),
     preferences = coalesce(t.preferences || s.preferences, t.preferences),
     identifiers = coalesce(t.identifiers || s.identifiers, t.identifiers),
-    origins = CASE WHEN s.origins IS NULL THEN t.origins
-        ELSE coalesce(t.origins, '{{}}') || (%(origins)s::jsonb[])[s.origins::int] END,
-    last_ts = coalesce(s.last_ts, t.last_ts), updated_at = %(now)s, digest = s.digest
-FROM stage s
-WHERE t.account_id = %(account)s AND t.profile_id = s.profile_id AND s.profile_id BETWEEN %(first)s AND %(last)s
+    origins = CASE WHEN s.origins IS NULL THEN t.origins ELSE coalesce(t.origins, '{{}}') || s.origins END,
+    last_ts = coalesce(s.last_ts, t.last_ts), updated_at = %(now)s, digest = nullif(s.digest, 0)
+FROM (SELECT {selected}) s
+WHERE t.ctid = s.place AND t.account_id = %(account)s
 """
-"""What stays as it is, is null in `stage`. To join two objects costs next to nothing where one is empty, as most of the
-stored ones are once the names of the file are taken out. `origins` are few texts: a row says which.
+"""What stays as it is, is null in `s`. To join two objects costs next to nothing where one is empty, as most of the
+stored ones are once the names of the file are taken out. Rows stay where they were found as long as their slices are
+held, for whoever writes people holds them.
 """
 
 FEW_NAMES: Final = 50
@@ -153,34 +163,32 @@ def _update(
         names = [name for name in names if f"o:{name}" in columns]
     columns = [column for column in columns if column.startswith(("k", "p:", "a:"))]
     parameters = {"names": names, "account": load.account_id, "now": load.now}
-    for some, stored in values(cur, people, columns, load):
-        changed = _with_digest(changes(some["id"], stored), some["digest"])
+    for asked, stored in values(cur, people, columns, load):
+        changed = _with_digest(changes(asked["id"], stored), asked["digest"]).with_columns(asked["place"])
         parts = "attributes", "preferences", "identifiers"
         changed = changed.filter(pl.any_horizontal(pl.col(parts).is_not_null()))
         if changed.is_empty():
             continue
-        cur.execute("DROP TABLE IF EXISTS stage")
-        cur.execute(STAGE)
-        which, origins = _origins(changed["changed"], load.seq)
-        copy(cur, sql.Identifier("stage"), changed.with_columns(which), STAGED)
+        changed = changed.with_columns(_origins(changed["changed"], load.seq), pl.col("digest").fill_null(0))
+        size = sum(int(changed[part].str.len_bytes().sum()) for part in parts)
+        at_once = max(1, changed.height * STATEMENT_BYTES // size)
+        for number, rows in by_slice(changed):
+            for some in rows.iter_slices(at_once):
+                selected, arrays = unnested(some, UPDATED, REPEATED)
+                statement = sql.SQL(UPDATE).format(slice=partition("profiles", number), selected=selected)
+                if cur.execute(statement, parameters | arrays).rowcount < some.height:
+                    raise Unavailable("People were changed by somebody who does not hold their slices.")
         ids = changed["profile_id"]
-        for number in slices(ids):
-            bounds = {"first": UUID(int=number << 124), "last": UUID(int=(number + 1 << 124) - 1), "origins": origins}
-            cur.execute(sql.SQL(UPDATE).format(slice=partition("profiles", number)), parameters | bounds)
         named.append(ids.filter(changed["identifiers"].is_not_null()))
         updated.append(ids)
     return pl.concat(named), pl.concat(updated)
 
 
-def _origins(changed: pl.Series, seq: int) -> tuple[pl.Series, list[str]]:
-    """The origins that go with lists of attributes that changed: where each stands among the different ones, and these.
-
-    The places count from 1, as in PostgreSQL.
-    """
-    different = changed.drop_nulls().unique()
-    place = changed.replace_strict(different, range(1, different.len() + 1), default=None, return_dtype=pl.Int64)
-    texts = [json.dumps(dict.fromkeys(json.loads(names), seq), ensure_ascii=False) for names in different]
-    return place.alias("origins"), texts
+def _origins(changed: pl.Series, seq: int) -> pl.Series:
+    """The origins that go with lists of attributes that changed."""
+    different, numbers = told_apart(changed)
+    origins = [json.dumps(dict.fromkeys(json.loads(names), seq), ensure_ascii=False) for names in different]
+    return pl.Series("origins", origins, dtype=pl.String).gather(numbers)
 
 
 def _rows_folded(people: pl.DataFrame) -> int:

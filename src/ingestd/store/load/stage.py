@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -10,9 +10,11 @@ from uuid import UUID
 
 import polars as pl
 from psycopg import Connection, Cursor, sql
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 from psycopg.rows import TupleRow, tuple_row
 
-from ingestd.store.load.binary import BEGIN, END, Constant, Field, encode
+from ingestd.store.load.binary import BEGIN, END, Constant, Field, array, encode
 
 Cursors = Cursor[TupleRow]
 
@@ -25,6 +27,24 @@ RING_BYTES: Final = 6 * 1024 * 1024
 One that needs more writes its pages out itself, and before that waits until their log is on the disk, page after page.
 Pages of people are filled to less than half.
 """
+
+FEW_TEXTS: Final = 64
+"""As many different texts are sent once each, and for a row the place of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A parameter in PostgreSQL's own format; of which type it is, the statement says."""
+
+    content: bytes
+
+
+class _Packed(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: Packed) -> bytes:
+        return obj.content
+
 
 NOBODY: Final = pl.DataFrame(schema={"id": pl.String})
 NO_CONSTANTS: Final[Mapping[str, Constant]] = {}
@@ -46,7 +66,9 @@ class Load:
 
 def cursor(connection: Connection[Any]) -> Cursors:
     """A cursor that gives plain tuples, whatever the connection's own rows are."""
-    return connection.cursor(row_factory=tuple_row)
+    cur = connection.cursor(row_factory=tuple_row)
+    cur.adapters.register_dumper(Packed, _Packed)
+    return cur
 
 
 def lock_slices(cur: Cursors, account_id: UUID, slices: list[int]) -> None:
@@ -65,6 +87,14 @@ def slices(ids: pl.Series) -> list[int]:
     return sorted(int(digit, 16) for digit in digits)
 
 
+def by_slice(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
+    """The rows that lie in each slice, by their "profile_id"."""
+    numbers = slices(rows["profile_id"])
+    for number in numbers:
+        alone = len(numbers) == 1
+        yield number, rows if alone else rows.filter(pl.col("profile_id").str.starts_with(f"{number:x}"))
+
+
 def place(table: str, numbers: list[int]) -> sql.Identifier:
     """The table to read and write for some slices: the slice's own partition if it is one."""
     return partition(table, numbers[0]) if len(numbers) == 1 else sql.Identifier(table)
@@ -78,7 +108,7 @@ def partition(table: str, number: int) -> sql.Identifier:
 def clear(connection: Connection[Any]) -> None:
     """Let a second part of the work be staged in the same transaction."""
     with cursor(connection) as cur:
-        cur.execute("DROP TABLE IF EXISTS stage, alias, present")
+        cur.execute("DROP TABLE IF EXISTS alias, present")
 
 
 def probe_only(cur: Cursors) -> None:
@@ -119,6 +149,36 @@ def send(cur: Cursors, table: sql.Identifier, columns: Iterable[str], pieces: It
             stream.write(BEGIN)
             stream.write(piece)
             stream.write(END)
+
+
+def unnested(
+    rows: pl.DataFrame, fields: Mapping[str, Field], repeated: Collection[str]
+) -> tuple[sql.Composed, dict[str, object]]:
+    """What a statement selects, and its parameters, to have a frame as rows without a table to stage them in.
+
+    Columns are arrays. Where one that may be `repeated` has few different texts, the server reads each once: a row says
+    which. It finds them by counting from the first, so they must be few.
+    """
+    selected, parameters = [], dict[str, object]()
+    for name, field in fields.items():
+        different, places = told_apart(rows[name] if name in repeated else rows[name].clear())
+        if name in repeated and different.len() <= FEW_TEXTS:
+            parameters[f"different {name}"] = different.to_list()
+            parameters[name] = Packed(array((places + 1).fill_null(0), "smallint"))
+            column = "({different}::{type}[])[unnest({each}::smallint[])] AS {name}"
+        else:
+            parameters[name] = Packed(array(rows[name], field))
+            column = "unnest({each}::{type}[]) AS {name}"
+        each, texts = sql.Placeholder(name), sql.Placeholder(f"different {name}")
+        words = {"each": each, "different": texts, "type": sql.SQL(field), "name": sql.Identifier(name)}
+        selected.append(sql.SQL(column).format(**words))
+    return sql.SQL(", ").join(selected), parameters
+
+
+def told_apart(texts: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The different ones of some texts, and for each its place among them, or null."""
+    encoded = texts.to_arrow().dictionary_encode()
+    return pl.Series(encoded.dictionary), pl.Series(encoded.indices)
 
 
 def erased(cur: Cursors, identifiers: Identifiers, load: Load) -> pl.DataFrame:

@@ -49,10 +49,14 @@ CASE WHEN coalesce(pg_column_compression(attributes), pg_column_compression(iden
 
 HALVES: Final = [("high", ">u8"), ("low", ">u8")]
 
-PERSON: Final = np.dtype([*HALVES, ("stored", ">i8"), ("size", ">u4")])
-"""The halves of an id, the digest, and SIZE."""
+PERSON: Final = np.dtype([*HALVES, ("stored", ">i8"), ("place", ">i8"), ("size", ">u4")])
+"""The halves of an id, the digest, the place of the row, and SIZE."""
 
-PERSONS: Final = f"string_agg(uuid_send(profile_id) || int8send(coalesce(digest, 0)) || int4send({SIZE}), '')"
+PERSONS: Final = rf"""
+string_agg(
+    uuid_send(profile_id) || int8send(coalesce(digest, 0)) || '\x0000' || tidsend(found.ctid) || int4send({SIZE}), ''
+)
+"""
 
 LENGTH: Final = np.dtype([*HALVES, ("size", ">u4")])
 
@@ -67,7 +71,7 @@ COLUMN: Final = r"convert_to(string_agg(coalesce({value}, ''), E'\n'), 'UTF8')"
 
 RANGE: Final = """
 SELECT {answer} FROM (
-    SELECT * FROM {table} WHERE account_id = %(account)s AND profile_id BETWEEN %(first)s AND %(last)s
+    SELECT ctid, * FROM {table} WHERE account_id = %(account)s AND profile_id BETWEEN %(first)s AND %(last)s
         AND {size} <= %(longest)s
     LIMIT %(most)s
 ) AS found
@@ -75,7 +79,7 @@ SELECT {answer} FROM (
 
 EACH: Final = """
 SELECT {answer} FROM unnest(%(ids)s::uuid[]) AS asked (id)
-JOIN {table} ON account_id = %(account)s AND profile_id = asked.id
+JOIN {table} AS found ON account_id = %(account)s AND profile_id = asked.id
 """
 """Both give one row, which costs a fraction of as many rows."""
 
@@ -109,8 +113,8 @@ def vacuum(connection: Connection[Any], table: str, numbers: Iterable[int]) -> N
 def with_stored(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
     """Some people, sorted by "id", with "stored": null who is not stored, else the digest that is, 0 for none.
 
-    Also with "size" (see SIZE). Whoever asks holds their slices. Plans are made of index probes alone from then on
-    (`probe_only`).
+    Also with "place", where their row is as long as the slice is held, and "size" (see SIZE). Whoever asks holds their
+    slices. Plans are made of index probes alone from then on (`probe_only`).
     """
     probe_only(cur)
     return pl.concat(_with_stored(cur, some, load) for some in people.iter_slices(AT_ONCE))
@@ -179,6 +183,8 @@ def _in_order(
 ) -> pl.DataFrame:
     """What was found of people, given the halves of their ids, in the order of those asked for; null where nothing."""
     asked = from_digits(ids).view(">u8").astype(np.uint64).T
+    if np.array_equal(asked, [high, low]):  # a range is read in its order
+        return found
     halves = pl.DataFrame({"high": asked[0], "low": asked[1]})
     stored = found.with_columns(high=high, low=low)
     return halves.join(stored, on=["high", "low"], how="left", maintain_order="left").select(found.columns)
