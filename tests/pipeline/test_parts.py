@@ -32,7 +32,8 @@ def test_the_hash_of_a_column_is_that_of_plain_python(value, kind):
 
 
 @pytest.mark.parametrize(
-    ("size", "count"), [(0, 1), (16 * MIB - 1, 1), (16 * MIB, 16), (1025 * MIB, 32), (5120 * MIB, 48)]
+    ("size", "count"),
+    [(0, 1), (16 * MIB - 1, 1), (16 * MIB, 16), (1025 * MIB, 32), (5120 * MIB, 80), (99 * 1024 * MIB, 256)],
 )
 def test_a_file_is_cut_into_one_part_or_a_multiple_of_the_slices(size, count):
     assert bucket_count(size, 64 * MIB) == count
@@ -63,9 +64,8 @@ def test_rewritten_parts_hold_each_row_under_its_person_and_not_the_rejected():
     folder, parts = write(frame([{"k1": "A"}, {"k2": "u"}, {"k1": "B"}]))
     ann, u = (identifier_hash(KEY, kind, value).hex for kind, value in ((1, "A"), (2, "u")))
     moved = pl.DataFrame({"hash": [u], "id": [ann]})
-    new = Memory()
-    parts = rewrite(parts, folder, new, moved=moved, rejected=[3])
-    rows = pl.concat([read(new, name) for name in parts.rows]).sort("row_no")
+    parts = rewrite(parts, folder, moved=moved, rejected=[3])
+    rows = pl.concat([read(folder, name) for name in parts.rows]).sort("row_no")
     assert rows.select("row_no", "id").rows() == [(1, ann), (2, ann)]
 
 

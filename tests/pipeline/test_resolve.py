@@ -1,11 +1,10 @@
 """Which rows are one person: however many identifiers are tied, in memory that is bounded (D54)."""
 
-import polars as pl
 import pytest
 from tests.store.load.world import KEY, Memory, frame
 
 from ingestd.domain.errors import FileRefused
-from ingestd.pipeline import parts
+from ingestd.pipeline import links
 from ingestd.pipeline import resolve as subject
 from ingestd.pipeline.parts import PartWriter
 from ingestd.pipeline.resolve import resolve
@@ -14,40 +13,19 @@ TIED = [{"k1": f"user {n}", "k2": f"{n % 50}@example.org"} for n in range(100)]
 ALONE = [{"k1": f"other {n}", "k2": f"other {n}@example.org"} for n in range(100)]
 
 
-def resolved(rows, looked_up=None):
+def resolved(rows):
     folder = Memory()
-    writer = PartWriter(folder, folder, buckets=16, index_key=KEY, looked_up=looked_up)
+    writer = PartWriter(folder, folder, buckets=16, index_key=KEY)
     for start in range(0, len(rows), 20):
         writer.write(frame([{"row_no": start + n} | row for n, row in enumerate(rows[start : start + 20])]))
     return resolve(writer.close(), folder, None, KEY)
 
 
 @pytest.mark.rule("D54")
-@pytest.mark.parametrize(
-    "rows", [TIED + ALONE, [{"k2": "a"}, {"k1": "x", "k2": "a"}, {"k3": "b"}, {"k2": "c", "k3": "b"}]]
-)
-def test_links_by_number_come_to_the_same_as_by_hash(rows):
-    by_number, by_hash = resolved(rows), resolved(rows, looked_up=())
-    assert by_number.rejected == by_hash.rejected
-    assert by_number.rejected or not by_number.moved.is_empty()
-    assert by_number.moved.sort("hash").equals(by_hash.moved.sort("hash"))
-
-
-@pytest.mark.rule("D54")
-def test_two_identifiers_of_one_number_are_two_nonetheless(monkeypatch):
-    by_hash = resolved(TIED + ALONE, looked_up=())
-    for module in (parts, subject):
-        monkeypatch.setattr(module, "numbered", lambda kind: pl.col(f"k{kind}").str.len_bytes().cast(pl.UInt64))
-    by_number = resolved(TIED + ALONE)
-    assert by_number.rejected == by_hash.rejected
-    assert by_number.moved.sort("hash").equals(by_hash.moved.sort("hash"))
-
-
-@pytest.mark.rule("D54")
 @pytest.mark.threat("T84")
 def test_very_many_links_are_looked_at_in_ranges_and_come_to_the_same(monkeypatch):
     whole = resolved(TIED + ALONE)
-    monkeypatch.setattr(subject, "MOST_CELLS", 0)
+    monkeypatch.setattr(links, "MOST_CELLS", 0)
     assert resolved(TIED + ALONE).rejected == whole.rejected == tuple(range(50, 100))
 
 

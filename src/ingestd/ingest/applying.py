@@ -29,13 +29,15 @@ from ingestd.ingest.work import (
 from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import events, fold_some, in_order
-from ingestd.pipeline.parts import identifiers, members, read, read_all
+from ingestd.pipeline.links import read_links
+from ingestd.pipeline.parts import identifiers, members, naming, read, read_all
 from ingestd.pipeline.phones import mobile_shape
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.seal import seal
 from ingestd.pipeline.shorten import batches, groups, people
 from ingestd.store import attributes, dump, ingestions, ledger
 from ingestd.store import engine as store
+from ingestd.store.load.aliases import apply_aliases, apply_kinds
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
 from ingestd.store.load.present import beside
@@ -121,9 +123,9 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
     blobs, keys = means(job)
     raw = store.raw(connection)
     load = _load(job)
+    folder = Scratch(blobs, keys, checked.folder)
     if part == LEAVE:
         assert job.source is not None
-        folder = Scratch(blobs, keys, checked.folder)
         ids = (read(folder, name, ["id"])["id"] for name in checked.parts)
         return {"removed": leave(raw, ids, source=job.source, load=load)}
     if part == REFRESH:
@@ -131,21 +133,33 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
     if part == SEGMENT:
         personal = attributes.personal(connection, job.account_id)
         return _put_into_segment(job, checked, raw, load, masked={kind for kind in personal.values() if kind})
-    folder = Scratch(blobs, keys, checked.folder)
     if part == MERGE:
         return {"merged": apply_merges(raw, read(folder, part), load=load)}
+    if part in checked.aliases:
+        apply_aliases(raw, read_links(folder, part), load=load)
+        return {}
+    return _apply_rows(job, checked, part, connection)
+
+
+def _apply_rows(job: Job, checked: Checked, part: str, connection: Connection) -> dict[str, int]:
+    """Apply the rows of a part: as one group or, of very many, as several."""
+    blobs, keys = means(job)
+    raw = store.raw(connection)
+    load = _load(job)
     figures = Counter[str]()
+    pieces = partial(batches, Scratch(blobs, keys, checked.folder), part)
     if job.plan.target is Target.EVENTS:
-        for rows in groups(batches(folder, part)):
+        for rows in groups(pieces()):
             if figures:
                 clear(raw)
             happened, bare = events(rows, int(job.started_at.timestamp()))
             named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
             applied = apply_events(raw, happened, partial(fold_some, bare), named, columns=bare.columns, load=load)
+            apply_kinds(raw, naming(bare), load=load)
             figures.update(_figures(applied))
         return dict(figures)
     personal = attributes.personal(connection, job.account_id)
-    for rows in people(partial(batches, folder, part)):
+    for rows in people(pieces):
         if figures:
             clear(raw)
         figures.update(_figures(_apply_people(job, checked, rows, raw, load=load, personal=personal)))
@@ -163,6 +177,7 @@ def _apply_people(
     changes = partial(fold_some, sealed, started=int(job.started_at.timestamp()), sealed=kinds)
     everybody = digests(sealed)
     applied, touched_ones = apply_profiles(raw, everybody, changes, named, columns=rows.columns, load=load)
+    apply_kinds(raw, naming(rows), load=load)
     if job.source is not None:
         more = enter(
             raw, everybody["id"], touched_ones, named, kept=_named(rows.columns, "a:"), source=job.source, load=load

@@ -61,9 +61,7 @@ def check(job: Job) -> Checked:
     else:
         kept = report.keep()
     if not resolution.parts_stand:
-        folder = f"parts/{job.attempt}/resolved"
-        resolved = Scratch(blobs, keys, folder)
-        parts = rewrite(parts, scratch, resolved, moved=resolution.moved, rejected=resolution.rejected)
+        parts = rewrite(parts, scratch, moved=resolution.moved, rejected=resolution.rejected)
     return Checked(
         **_leavers(job, Scratch(blobs, keys, folder), parts.rows),
         header=_header_name(scan.header),
@@ -74,6 +72,7 @@ def check(job: Job) -> Checked:
         parts=parts.rows,
         buckets=parts.buckets,
         whole=job.plan.target is Target.SEGMENT,
+        aliases=list(resolution.aliases),
         merges=_keep_merges(Scratch(blobs, keys, folder), resolution),
         counts=counts,
         warnings=warnings(layout, checker, counts),
@@ -91,10 +90,10 @@ def _leavers(job: Job, folder: Scratch, parts: Iterable[str]) -> dict[str, Any]:
     return {"members": found.members, "leaving": found.count, "leavers": [each.hex for each in found.some]}
 
 
-def _looked_up(job: Job, layout: Layout, known: KnownPeople) -> set[int] | None:
+def _looked_up(job: Job, layout: Layout, known: KnownPeople) -> set[int]:
     """The kinds of which an identifier may be somebody else's than its hash says; a member is only its hash (D40)."""
     if not known.any or job.plan.target is Target.SEGMENT:
-        return None
+        return set()
     return known.kinds(column.kind for column in layout.of(Role.IDENTIFIER) if column.kind)
 
 

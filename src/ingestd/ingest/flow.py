@@ -54,6 +54,8 @@ LONGEST_PAUSE: Final = 30.0
 
 NOBODY_LEFT: Final = "Nobody was taken out of the data source, since not every row of the file could be stored."
 
+UNNAMED: Final = "Some people are not found by all their identifiers, which could not be stored: send the file again."
+
 LOOK_SECONDS: Final = 0.5
 """Seconds between two looks at which parts other replicas have applied; our own say so."""
 
@@ -276,18 +278,20 @@ class Flow:
         return checked
 
     def _apply(self, job: Job, checked: Checked, *, attempts: int) -> Checked | None:
-        """Apply every part, or give None where the ingestion is held.
+        """Apply every unit, or give None where the ingestion is held.
 
         The rows of those given up become rejected rows of the error file (P6).
         """
         units = checked.units()
-        self._apply_units(job, checked, list(units))
+        self._apply_units(job, checked, [*checked.aliases, *units])
         if checked.merges is not None:
             self.apply_part(job.ingestion_id, checked.merges)
         with self.sql.begin() as connection:
             applied = ledger.applied(connection, job.ingestion_id)
-            if not units.keys() <= applied.keys():
+            if not {*checked.aliases, *units} <= applied.keys():
                 return None
+        if any("lost" in applied[name] for name in checked.aliases):
+            checked = checked.model_copy(update={"warnings": [*checked.warnings, UNNAMED]})
         lost = [part for unit, parts in units.items() if "lost" in applied[unit] for part in parts]
         if job.replaces and not checked.returned and checked.leaving:
             if lost:
@@ -309,13 +313,13 @@ class Flow:
     def _apply_units(self, job: Job, checked: Checked, units: list[str]) -> None:
         if len(units) > 1 and job.file_bytes >= 2 * self.place.part_bytes:
             self.jobs.fan_out(job.ingestion_id, units)
-            self._await_parts(job, checked)
+            self._await_units(job, checked, units)
         else:  # to queue the parts of a file this small takes longer than other replicas would save
             with ThreadPoolExecutor(2 * self.settings.processes, "apply") as hands:  # while some settle, others begin
                 parts = [hands.submit(copy_context().run, self.apply_part, job.ingestion_id, unit) for unit in units]
             for part in parts:
                 part.result()
-        if checked.buckets > 1 and job.plan.target is Target.PROFILES:
+        if checked.aliases and checked.buckets > 1 and job.plan.target is Target.PROFILES:
             self._vacuum("profile_aliases", range(SLICES))
 
     def _put_into_segment(self, job: Job) -> None:
@@ -337,17 +341,17 @@ class Flow:
         rehearsal = {"people": samples, "removed": checked.leavers}
         self._complete(job, checked, rehearsal=rehearsal)
 
-    def _await_parts(self, job: Job, checked: Checked) -> None:
-        """Wait until every part is in the ledger, whoever applies it."""
+    def _await_units(self, job: Job, checked: Checked, units: list[str]) -> None:
+        """Wait until all of them are in the ledger, whoever applies them."""
         done = 0
-        while done < len(checked.parts):
+        while done < len(units):
             with self.sql.begin() as connection:
-                found = len(ledger.applied(connection, job.ingestion_id).keys() & checked.parts.keys())
+                found = len(ledger.applied(connection, job.ingestion_id).keys() & set(units))
                 if found > done:
-                    progress = _progress(job, checked.counts, 50 + 50 * found / len(checked.parts))
+                    progress = _progress(job, checked.counts, 50 + 50 * found / len(units))
                     ingestions.change(connection, job.ingestion_id, job.fence, progress=progress)
             done = found
-            if done < len(checked.parts):
+            if done < len(units):
                 self._settled.wait(LOOK_SECONDS)
                 self._settled.clear()
                 if self._stopping.is_set():

@@ -99,7 +99,8 @@ class Checked(BaseModel):
     `header` names the columns (`_header_name`), and of an error file that has `returned` those of the file it stems
     from. `folder` holds the parts, `parts` gives their names and rows, those of `buckets` ranges that are not empty;
     where the file is applied as a `whole` that is one unit. Rows were `moved` where the id of some is not the hash
-    of their best identifier. `merges` is the name of the part that says which stored people become one. `reasons`
+    of their best identifier. `aliases` are the streams of identifiers that are to be stored for people of another id,
+    `merges` is the name of the part that says which stored people become one. `reasons`
     counts the rejected rows by code. `names` are the attributes and identifiers that the file has columns for.
     """
 
@@ -111,6 +112,7 @@ class Checked(BaseModel):
     parts: dict[str, int]
     buckets: int = 1
     whole: bool = False
+    aliases: list[str] = []
     merges: str | None
     counts: Counts
     warnings: list[str]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 import tink
 from tink import aead, daead, secret_key_access, streaming_aead
-from tink.proto import aes_siv_pb2, tink_pb2
+from tink.proto import aes_gcm_hkdf_streaming_pb2, aes_siv_pb2, tink_pb2
 
 from ingestd.keyring.siv import Bytes, Siv
 from ingestd.keyring.stream import SealBroken, Sealer, open_stream
@@ -25,9 +25,22 @@ aead.register()
 daead.register()
 
 INDEX_BYTES = 32
+_SEGMENT_BYTES = 128 * 1024  # Tink keeps some for each open stream, of which a check has hundreds; a megabyte is slower
+
+
+def _stream_template() -> KeyTemplate:
+    """Tink's template for streams with smaller segments, whose size stands in each key that is made of it."""
+    template = tink_pb2.KeyTemplate()
+    template.CopyFrom(streaming_aead.streaming_aead_key_templates.AES256_GCM_HKDF_1MB)
+    form = aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingKeyFormat.FromString(template.value)
+    form.params.ciphertext_segment_size = _SEGMENT_BYTES
+    template.value = form.SerializeToString()
+    return template
+
+
 _TEMPLATES = {
     "values": daead.deterministic_aead_key_templates.AES256_SIV,
-    "blobs": streaming_aead.streaming_aead_key_templates.AES256_GCM_HKDF_1MB,
+    "blobs": _stream_template(),
     "secrets": aead.aead_key_templates.AES256_GCM,
 }
 

@@ -30,16 +30,13 @@ SLICES: Final = 16
 SMALL_FILE: Final = 16 * 1024 * 1024
 """A file of fewer bytes is one part: sixteen small transactions take longer than one."""
 
-MOST_PARTS: Final = 3 * SLICES
-"""They are written side by side, and a stream that is sealed takes 3 MB."""
-
-LINK_SCHEMA: Final = {"id": pl.String, "kind": pl.Int16, "hash": pl.String}
-"""One link: the primary's hash, and the kind and hash of an identifier that stood in a row with it (or is it)."""
-
-NUMBERED_SCHEMA: Final = {"id": pl.UInt64, "hash": pl.UInt64}
-"""The same where nobody is stored: by `numbered`, for links are compared only with one another."""
+MOST_PARTS: Final = 16 * SLICES
+"""They are written side by side, and a stream that is sealed takes half a megabyte."""
 
 _RANGE: Final = 16**4
+
+_FEW_ROWS: Final = 1000
+"""Fewer than that in each stream wait for more: to read many small pieces takes several times as long."""
 
 _AT_ONCE: Final = 8
 """Streams closed side by side: each waits for the disk."""
@@ -101,17 +98,23 @@ def kinds_of(columns: Iterable[str]) -> list[int]:
     return sorted(int(column[1:]) for column in columns if column.startswith("k") and column[1:].isdecimal())
 
 
+def naming(rows: pl.DataFrame) -> list[int]:
+    """The kinds of which an identifier is the best of some row: its hash may be the id of the row's person."""
+    named, kinds = pl.repeat(False, rows.height, eager=True), []
+    for kind in kinds_of(rows.columns):
+        given = rows[f"k{kind}"].is_not_null()
+        if (given & ~named).any():
+            kinds.append(kind)
+        named |= given
+    return kinds
+
+
 def hashed(kind: int, index_key: str) -> pl.Expr:
     """The hash of the column `k<kind>`: HMAC-SHA-256 of kind, NUL and value, the first 128 bits, as hexadecimal text.
 
     The same as `store.profiles.identifier_hash`. `index_key` is the account's, never rotated.
     """
     return plh.concat_str(pl.lit(f"{kind}\0"), f"k{kind}").chash.hmac_sha256(key=index_key).str.head(32)
-
-
-def numbered(kind: int) -> pl.Expr:
-    """A number for the column `k<kind>`, a tenth of the work of its hash: two identifiers may have the same."""
-    return plh.col(f"k{kind}").nchash.xxh3_64(seed=kind)
 
 
 def identifiers(rows: pl.DataFrame, index_key: str, *, moved: bool = True) -> pl.DataFrame:
@@ -159,11 +162,11 @@ class PartWriter:
     `arrange` and `put`, which take about as long, may be called by two threads, for one batch after another.
 
     `looked_up` are the kinds of which an identifier may be known to belong to somebody else than its own hash says
-    (`store.load.people.KnownPeople.kinds`), None where nobody is stored.
+    (`store.load.people.KnownPeople.kinds`).
     """
 
     def __init__(
-        self, folder: Folder, links: Folder, *, buckets: int, index_key: str, looked_up: Collection[int] | None = None
+        self, folder: Folder, links: Folder, *, buckets: int, index_key: str, looked_up: Collection[int] = ()
     ) -> None:
         self._parts = _Buckets(folder, "part", buckets)
         self._links = _Buckets(links, "links", max(1, min(buckets // 2, SLICES)))
@@ -208,31 +211,21 @@ class PartWriter:
         A primary is linked to itself where it may be met as another's, or be known as such.
         """
         kinds = kinds_of(accepted.columns)
-        if self._looked_up is None:
-            numbers = accepted.select(numbered(kind).alias(str(kind)) for kind in kinds)
-            primary = numbers.select(id=pl.coalesce(pl.all())).to_series()
-            links = [numbers.select(primary, hash=str(kind)) for kind in kinds[1:]]
-            ids = _hashes_of_primaries(accepted, kinds, self._index_key)
-            return ids, self._sorted_links(links, pl.col("hash") // 2**48)
         hashes = accepted.select(hashed(kind, self._index_key).alias(str(kind)) for kind in kinds)
         ids = hashes.select(id=pl.coalesce(pl.all())).to_series()
         linked = [kind for kind in kinds if kind != kinds[0] or kind in self._looked_up]
-        links = [hashes.select(ids, kind=pl.lit(kind, pl.Int16), hash=str(kind)) for kind in linked]
-        return ids, self._sorted_links(links, _start("hash"))
+        if not linked:
+            return ids, []
+        links = [_links(hashes.select(ids, hash=str(kind)).drop_nulls(), kind) for kind in linked]
+        return ids, [self._links.sorted(of_kind, pl.col("hash_high") // 2**48) for of_kind in links]
 
-    def _sorted_links(self, links: list[pl.DataFrame], start: pl.Expr) -> list[Sorted]:
-        return [self._links.sorted(of_kind.drop_nulls().unique(), start) for of_kind in links]
 
-
-def _hashes_of_primaries(rows: pl.DataFrame, kinds: list[int], index_key: str) -> pl.Series:
-    """The hash of the best identifier of each row, and of no other."""
-    best, *others = kinds
-    hashes = rows.select(hashed(best, index_key)).to_series()
-    for kind in others:
-        where = hashes.is_null().arg_true()
-        if len(where):
-            hashes = hashes.scatter(where, rows.select(f"k{kind}")[where].select(hashed(kind, index_key)).to_series())
-    return hashes
+def _links(tied: pl.DataFrame, kind: int) -> pl.DataFrame:
+    """Links as `pipeline.links` reads them, of primaries ("id") and identifiers of one kind ("hash")."""
+    id_high, id_low = _halves(tied["id"])
+    high, low = _halves(tied["hash"])
+    links = {"id_high": id_high, "id_low": id_low, "hash_high": high, "hash_low": low}
+    return pl.DataFrame(links).with_columns(pl.lit(kind, pl.Int16).alias("kind"))
 
 
 def read(folder: Folder, name: str, columns: list[str] | None = None) -> pl.DataFrame:
@@ -248,17 +241,17 @@ def read_all(folder: Folder, names: Iterable[str], buckets: int) -> Iterator[pl.
         yield read(folder, by_number[number]) if number in by_number else pl.DataFrame()
 
 
-def rewrite(parts: Parts, old: Folder, new: Folder, *, moved: pl.DataFrame, rejected: Iterable[int]) -> Parts:
-    """Write all parts anew, each row under its person, without the rows (`row_no`) rejected since.
+def rewrite(parts: Parts, folder: Folder, *, moved: pl.DataFrame, rejected: Iterable[int]) -> Parts:
+    """Write all parts anew, beside the old ones, each row under its person, without the rows (`row_no`) rejected since.
 
     `moved` gives the person, "id", of the primaries ("hash") that do not name theirs. It costs about as much as writing
     the parts did.
     """
-    buckets = _Buckets(new, "part", parts.buckets)
+    buckets = _Buckets(folder, "moved", parts.buckets)
     gone = pl.Series(list(rejected), dtype=pl.Int64)
     people = moved.select(pl.col("hash").alias("id"), pl.col("id").alias("person"))
     for name in parts.rows:
-        rows = read(old, name)
+        rows = read(folder, name)
         rows = rows.filter(~pl.col("row_no").is_in(gone.implode())).join(
             people, on="id", how="left", maintain_order="left"
         )
@@ -273,14 +266,20 @@ def _members(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
     (kind,) = kinds_of(rows.columns)
     half = rows.height // 2
     with ThreadPoolExecutor(2) as pool:
-        halves = pool.map(lambda some: _halves(some, kind, index_key), (rows[:half], rows[half:]))
+        halves = pool.map(lambda some: _hashed_halves(some, kind, index_key), (rows[:half], rows[half:]))
     return pl.concat(halves).with_columns(rows["row_no"], rows[f"k{kind}"], rows["partition"])
 
 
-def _halves(rows: pl.DataFrame, kind: int, index_key: str) -> pl.DataFrame:
+def _hashed_halves(rows: pl.DataFrame, kind: int, index_key: str) -> pl.DataFrame:
     """The hashes of identifiers as two numbers each."""
-    numbers = _numbers(rows.select(hashed(kind, index_key)).to_series(), ">u8")
-    return pl.DataFrame({"high": numbers.gather_every(2), "low": numbers.gather_every(2, 1)})
+    high, low = _halves(rows.select(hashed(kind, index_key)).to_series())
+    return pl.DataFrame({"high": high, "low": low})
+
+
+def _halves(digits: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The two numbers that the halves of hashes are."""
+    numbers = _numbers(digits, ">u8")
+    return numbers.gather_every(2), numbers.gather_every(2, 1)
 
 
 def _start(digits: str) -> pl.Expr:
@@ -293,10 +292,17 @@ def _numbers(digits: pl.Series, of: str) -> pl.Series:
     return pl.Series(np.frombuffer(unhexlify(digits.to_arrow().buffers()[2] or b""), of).astype(np.uint64))
 
 
-_Stream = tuple[pa.BufferedOutputStream, pa.ipc.RecordBatchStreamWriter]
+Stream = tuple[pa.BufferedOutputStream, pa.ipc.RecordBatchStreamWriter]
 
 
-def _close(stream: _Stream) -> None:
+def open_stream(folder: Folder, name: str, schema: pa.Schema) -> Stream:
+    """Start an Arrow stream, whose tables are compressed."""
+    buffered = pa.BufferedOutputStream(pa.PythonFile(folder.create(name), "w"), _BUFFER_BYTES)
+    return buffered, pa.ipc.new_stream(buffered, schema, options=_COMPRESSED)
+
+
+def close_stream(stream: Stream) -> None:
+    """Finish it: only then it is there."""
     buffered, writer = stream
     writer.close()
     buffered.close()
@@ -309,8 +315,9 @@ class _Buckets:
         self.count = count
         self._folder = folder
         self._word = word
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._rows: dict[int, int] = {}
+        self._waiting: list[Sorted] = []
 
     def sorted(self, frame: pl.DataFrame, start: pl.Expr) -> Sorted:
         """Sort rows by the range in which `start` lies, the first 16 bits of their hash, and else as they stood."""
@@ -322,25 +329,35 @@ class _Buckets:
         return Sorted(frame.to_arrow(), sizes)
 
     def put(self, rows: Sorted) -> None:
-        """Write sorted rows, each into the stream of its range."""
-        at = 0
-        for number, size in enumerate(rows.sizes):
-            if size:
-                self._stream(number, rows.table.schema).write_table(rows.table.slice(at, size))
-                self._rows[number] = self._rows.get(number, 0) + size
-                at += size
+        """Write sorted rows, each into the stream of its range, once there are enough for as many ranges."""
+        self._waiting.append(rows)
+        if sum(each.table.num_rows for each in self._waiting) >= _FEW_ROWS * self.count:
+            self._write()
 
     def close(self) -> dict[str, int]:
+        self._write()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(_close, self._streams.values()))
+            list(pool.map(close_stream, self._streams.values()))
         return {self._name(number): rows for number, rows in sorted(self._rows.items())}
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        places = [0] * len(waiting)
+        for number in range(self.count):
+            pieces = []
+            for which, (table, sizes) in enumerate(waiting):
+                if number < len(sizes) and sizes[number]:
+                    pieces.append(table.slice(places[which], sizes[number]))
+                    places[which] += sizes[number]
+            if pieces:
+                rows = pieces[0] if len(pieces) == 1 else pa.concat_tables(pieces).combine_chunks()
+                self._stream(number, rows.schema).write_table(rows)
+                self._rows[number] = self._rows.get(number, 0) + rows.num_rows
 
     def _name(self, number: int) -> str:
         return f"{self._word}-{number:04d}"
 
     def _stream(self, number: int, schema: pa.Schema) -> pa.ipc.RecordBatchStreamWriter:
         if number not in self._streams:
-            file = self._folder.create(self._name(number))
-            buffered = pa.BufferedOutputStream(pa.PythonFile(file, "w"), _BUFFER_BYTES)
-            self._streams[number] = buffered, pa.ipc.new_stream(buffered, schema, options=_COMPRESSED)
+            self._streams[number] = open_stream(self._folder, self._name(number), schema)
         return self._streams[number][1]

@@ -68,8 +68,8 @@ def ranges(part: Part, key: str, shorter: Shorter, most: int) -> Iterator[pl.Dat
 
 
 def _gathered(
-    pieces: Iterable[pl.DataFrame], key: str, shorter: Shorter, first: str | int | None, most: int
-) -> tuple[pl.DataFrame, str | int | None]:
+    pieces: Iterable[pl.DataFrame], key: str, shorter: Shorter, first: pl.Series | None, most: int
+) -> tuple[pl.DataFrame, pl.Series | None]:
     """The rows from the key `first` on, as many as may be held; and the first key left for another time."""
     kept: list[pl.DataFrame] = []
     beyond = None
@@ -84,7 +84,7 @@ def _gathered(
             rows = shorter(pl.concat(kept, how="diagonal"))
             keys = rows[key].unique().sort()
             if rows.height * rows.width > most // 2 and keys.len() > 1:
-                beyond = keys[keys.len() // 2]
+                beyond = keys.slice(keys.len() // 2, 1)
                 rows = rows.filter(pl.col(key) < beyond)
             kept, cells = [rows], rows.height * rows.width
             limit = max(most, 2 * cells)  # what cannot be shortened is not looked at piece by piece

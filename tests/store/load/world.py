@@ -14,10 +14,12 @@ import psycopg
 
 from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import events, fold, in_order
-from ingestd.pipeline.parts import PartWriter, identifiers, kinds_of, read, rewrite
+from ingestd.pipeline.links import read_links
+from ingestd.pipeline.parts import PartWriter, identifiers, kinds_of, naming, read, rewrite
 from ingestd.pipeline.resolve import resolve
 from ingestd.pipeline.shorten import MOST_CELLS, groups, people
 from ingestd.store import profiles
+from ingestd.store.load.aliases import apply_aliases, apply_kinds
 from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
 from ingestd.store.load.people import KnownPeople
@@ -68,7 +70,7 @@ class Account:
         self.seq += 1
         known = KnownPeople([self.connection], self.id)
         folder, kinds = Memory(), kinds_of(rows.columns)
-        looked_up = known.kinds(kinds) if known.any else None
+        looked_up = known.kinds(kinds) if known.any else ()
         writer = PartWriter(folder, folder, buckets=buckets, index_key=KEY, looked_up=looked_up)
         batch = max(3, rows.height // 4)
         for start in range(0, rows.height, batch):
@@ -76,13 +78,16 @@ class Account:
         parts = writer.close()
         found = resolve(parts, folder, known if known.any else None, KEY)
         if not found.parts_stand:
-            old, folder = folder, Memory()
-            parts = rewrite(parts, old, folder, moved=found.moved, rejected=found.rejected)
+            parts = rewrite(parts, folder, moved=found.moved, rejected=found.rejected)
         load = Load(account_id=self.id, ingestion_id=uuid4(), seq=self.seq, received_at=received_at, now=NOW)
+        with self.connection.transaction():
+            for name in found.aliases:
+                apply_aliases(self.connection, read_links(folder, name), load=load)
         total: dict[str, Any] = {}
         for name in parts.rows:
             part = read(folder, name)
             with self.connection.transaction():
+                apply_kinds(self.connection, naming(part), load=load)
                 for word, count in asdict(self._apply(part, load)).items():
                     total[word] = total.get(word, 0) + count
         with self.connection.transaction():
@@ -100,7 +105,12 @@ class Account:
                 clear(self.connection)
             named = partial(identifiers, rows, KEY)
             applied, _ = apply_profiles(
-                self.connection, digests(rows), partial(_fold, rows), named, columns=part.columns, load=load
+                self.connection,
+                digests(rows),
+                partial(_fold, rows),
+                named,
+                columns=part.columns,
+                load=load,
             )
             total = Applied(*map(sum, zip(astuple(total), astuple(applied), strict=True)))
         return total

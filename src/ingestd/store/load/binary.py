@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Field = Literal["uuid", "smallint", "bigint", "tid", "text", "json", "jsonb"]
-"""The type of a column: "uuid" stands as 32 hexadecimal digits or as 16 bytes in the frame, JSON as its text; "tid" is
+"""The type of a column. In the frame "uuid" is 32 hexadecimal digits, 16 bytes, or a number; JSON is its text; "tid" is
 the place of a row, as one number, its page before the last 16 bits.
 """
 
@@ -110,6 +110,10 @@ def _constant(value: Constant) -> bytes:
 def _values(column: pl.Series, field: Field) -> Bytes:
     """Values of one size, none of which is null, as the rows of a matrix."""
     if field == "uuid":
+        if column.dtype == pl.UInt128:
+            half = pl.lit(2**64, dtype=pl.UInt128)
+            halves = pl.select(high=column // half, low=column % half).cast(pl.UInt64).to_numpy()
+            return np.ascontiguousarray(halves, ">u8").view(np.uint8)
         return from_digits(column) if column.dtype == pl.String else column.to_numpy()
     if field == "tid":
         return _matrix(column, ">i8")[:, 2:]

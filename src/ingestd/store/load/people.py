@@ -13,38 +13,38 @@ import polars as pl
 from psycopg import Connection, sql
 from psycopg.rows import tuple_row
 
-from ingestd.store.load.binary import from_digits
 from ingestd.store.load.stage import Cursors, copy, cursor, place, probe_only, slices
 from ingestd.store.load.stored import AT_ONCE, CROWD, FEW
+
+PAIRS: Final = "SELECT string_agg(uuid_send(hash) || uuid_send(id), '') FROM ({}) AS found (hash, id)"
+"""Hashes and ids in one value, which costs a fraction of as many rows."""
 
 MOVED: Final = """
 SELECT a.hash, t.profile_id FROM asked a
 JOIN {} t ON t.account_id = %(account)s AND t.kind = a.kind AND t.hash = a.hash
-WHERE t.profile_id <> a.id
 """
 
 REDIRECTED: Final = """
-SELECT a.hash, coalesce(r.survivor_id, t.profile_id, a.hash) FROM asked a
+SELECT a.hash, coalesce(r.survivor_id, t.profile_id) FROM asked a
 LEFT JOIN {} t ON t.account_id = %(account)s AND t.kind = a.kind AND t.hash = a.hash
 LEFT JOIN profile_redirects r ON r.account_id = %(account)s AND r.profile_id = coalesce(t.profile_id, a.hash)
-WHERE coalesce(r.survivor_id, t.profile_id) <> a.id
+WHERE coalesce(r.survivor_id, t.profile_id) IS NOT NULL
 """
 """The same for an account in which people were merged."""
 
-RANGE: Final = """
-SELECT string_agg(uuid_send(hash) || uuid_send(profile_id), '') FROM (
-    SELECT hash, profile_id FROM {}
-    WHERE account_id = %(account)s AND kind = %(kind)s AND hash BETWEEN %(first)s AND %(last)s LIMIT %(most)s
-) AS found
+FOUNDERS: Final = """
+SELECT a.hash, t.profile_id FROM asked a JOIN {} t ON t.account_id = %(account)s AND t.profile_id = a.hash
 """
-"""All identifiers of a kind in a range, in one value: a fraction of what it costs to look each of them up."""
 
-HALVES: Final = ("high", "low", "first", "second")
-"""What it is made of: the halves of a hash, and of an id."""
+RANGE: Final = """
+SELECT hash, profile_id FROM {}
+WHERE account_id = %(account)s AND kind = %(kind)s AND hash BETWEEN %(first)s AND %(last)s LIMIT %(most)s
+"""
+"""All identifiers of a kind in a range: a fraction of what it costs to look each of them up."""
 
-ROW: Final = np.dtype([(half, ">u8") for half in HALVES])
+HALVES: Final = np.dtype([("hash_high", ">u8"), ("hash_low", ">u8"), ("id_high", ">u8"), ("id_low", ">u8")])
 
-_NONE = pl.DataFrame(schema={"hash": pl.String, "id": pl.String})
+_NONE = pl.DataFrame(schema={"hash": pl.UInt128, "id": pl.UInt128})
 
 
 class KnownPeople:
@@ -64,7 +64,7 @@ class KnownPeople:
         return {kind for kind in kinds if self._redirects or self._exists("profile_aliases", kind)}
 
     def moved(self, asked: pl.DataFrame) -> pl.DataFrame:
-        """Of the identifiers asked ("kind", "hash", "id"), those stored for another person than "id": "hash", "id"."""
+        """Of the identifiers asked ("kind", "hash"), those stored for a person of another id: "hash", "id"."""
         asked = asked.filter(pl.col("kind").is_in(self.kinds(asked["kind"].unique())))
         if self._redirects:
             return self._answer(asked, "profile_aliases", REDIRECTED)
@@ -79,63 +79,48 @@ class KnownPeople:
         stored = self._in_range(asked) if asked.height > FEW else None
         if stored is None:
             return self._answer(asked, "profile_aliases", MOVED)
-        halves = np.hstack([from_digits(asked[name]).view(">u8") for name in ("hash", "id")]).astype(np.uint64).T
-        found = asked.select("hash", **dict(zip(HALVES, halves, strict=True))).join(
-            stored, on=["high", "low"], suffix="_is"
-        )
-        found = found.filter((pl.col("first") != pl.col("first_is")) | (pl.col("second") != pl.col("second_is")))
-        persons = found.select("first_is", "second_is").to_numpy().astype(">u8").tobytes().hex()
-        ids = [persons[at : at + 32] for at in range(0, len(persons), 32)]
-        return pl.DataFrame({"hash": found["hash"], "id": ids}, schema=_NONE.schema)
+        return stored.join(asked, on="hash", how="semi")
 
     def _in_range(self, asked: pl.DataFrame) -> pl.DataFrame | None:
-        """What is stored in the range of some identifiers, by halves of hash and id; None where that is far more."""
-        most = CROWD * asked.height
+        """What is stored in the range of some identifiers; None where that is far more."""
+        first, last, most = asked["hash"].min(), asked["hash"].max(), CROWD * asked.height
+        assert isinstance(first, int)
+        assert isinstance(last, int)
         names = {"account": self._account, "kind": asked["kind"][0], "most": most}
-        names |= {"first": asked["hash"].min(), "last": asked["hash"].max()}
+        names |= {"first": UUID(int=first), "last": UUID(int=last)}
         with self._cursor() as cur, cur.connection.transaction():
             probe_only(cur)
-            query = sql.SQL(RANGE).format(place("profile_aliases", slices(asked["hash"])))
-            with cur.connection.cursor(binary=True, row_factory=tuple_row) as binary:
-                ((packed,),) = binary.execute(query, names).fetchall()
-        rows = np.frombuffer(packed or b"", ROW)
-        return pl.DataFrame({half: rows[half].astype(np.uint64) for half in HALVES}) if len(rows) < most else None
+            stored = _pairs(cur, sql.SQL(RANGE).format(place("profile_aliases", slices(asked["hash"]))), names)
+        return stored if stored.height < most else None
 
     def founders(self, asked: pl.DataFrame) -> pl.DataFrame:
-        """Of the identifiers asked ("kind", "hash", "id"), those whose hash is the id of a stored person: "hash"."""
+        """Of the identifiers asked ("kind", "hash"), those whose hash is the id of a stored person: "hash"."""
         kinds = [kind for kind in asked["kind"].unique() if kind == 1 or self._exists("profile_kinds", kind)]
-        return self._answer(
-            asked.filter(pl.col("kind").is_in(kinds)),
-            "profiles",
-            """
-            SELECT a.hash, t.profile_id FROM asked a
-            JOIN {} t ON t.account_id = %(account)s AND t.profile_id = a.hash
-            """,
-        ).select("hash")
+        return self._answer(asked.filter(pl.col("kind").is_in(kinds)), "profiles", FOUNDERS).select("hash")
 
     def people(self, ids: pl.Series) -> pl.DataFrame:
         """The stored people of these ids: "id", their "identity" or null, and "origin", less for the older."""
         with self._cursor() as cur:
             cur.execute(
                 """
-                SELECT replace(profile_id::text, '-', ''), identifiers -> 'identity' ->> 0, origin FROM profiles
+                SELECT profile_id, identifiers -> 'identity' ->> 0, origin FROM profiles
                 WHERE account_id = %s AND profile_id = ANY (%s::uuid[])
                 """,
-                (self._account, ids.to_list()),
+                (self._account, [UUID(int=each) for each in ids]),
             )
-            schema = {"id": pl.String, "identity": pl.String, "origin": pl.Int64}
-            return pl.DataFrame(cur.fetchall(), schema=schema, orient="row")
+            found = [(person.int, identity, origin) for person, identity, origin in cur.fetchall()]
+        schema = {"id": pl.UInt128, "identity": pl.String, "origin": pl.Int64}
+        return pl.DataFrame(found, schema=schema, orient="row")
 
     def _answer(self, asked: pl.DataFrame, table: str, question: LiteralString) -> pl.DataFrame:
         if asked.is_empty():
             return _NONE
         with self._cursor() as cur, cur.connection.transaction():
             probe_only(cur)
-            cur.execute("CREATE TEMP TABLE asked (kind smallint, hash uuid, id uuid) ON COMMIT DROP")
-            copy(cur, sql.Identifier("asked"), asked.sort("hash"), {"kind": "smallint", "hash": "uuid", "id": "uuid"})
+            cur.execute("CREATE TEMP TABLE asked (kind smallint, hash uuid) ON COMMIT DROP")
+            copy(cur, sql.Identifier("asked"), asked.sort("hash"), {"kind": "smallint", "hash": "uuid"})
             query = sql.SQL(question).format(place(table, slices(asked["hash"])))
-            found = cur.execute(query, {"account": self._account}).fetchall()
-        return pl.DataFrame({"hash": [h.hex for h, _ in found], "id": [p.hex for _, p in found]}, schema=_NONE.schema)
+            return _pairs(cur, query, {"account": self._account})
 
     def _exists(self, table: str, kind: int | None = None) -> bool:
         of_kind = sql.SQL("" if kind is None else " AND kind = %(kind)s")
@@ -152,3 +137,17 @@ class KnownPeople:
                 yield cur
         finally:
             self._free.put(connection)
+
+
+def _pairs(cur: Cursors, query: sql.Composable, parameters: dict[str, Any]) -> pl.DataFrame:
+    """What a query finds: "hash" and "id"."""
+    with cur.connection.cursor(binary=True, row_factory=tuple_row) as binary:
+        ((packed,),) = binary.execute(sql.SQL(PAIRS).format(query), parameters).fetchall()
+    halves = np.frombuffer(packed or b"", HALVES)
+    numbers = pl.DataFrame({name: halves[name].astype(np.uint64) for name in HALVES.names or ()})
+    return numbers.select(_whole("hash"), _whole("id"))
+
+
+def _whole(name: str) -> pl.Expr:
+    high, low = (pl.col(f"{name}_{half}").cast(pl.UInt128) for half in ("high", "low"))
+    return (high * pl.lit(2**64, dtype=pl.UInt128) + low).alias(name)

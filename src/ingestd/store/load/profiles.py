@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 from psycopg import Connection, sql
-from psycopg.errors import UniqueViolation
 
 from ingestd.domain.errors import Unavailable
-from ingestd.store.base import SLICES
 from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.stage import (
     Cursors,
@@ -58,10 +54,6 @@ UPDATED: Final[dict[str, Field]] = {
 }
 REPEATED: Final = "preferences", "origins"
 """Of these, many people have the same."""
-
-ALIASES: Final[dict[str, Field]] = {"kind": "smallint", "hash": "uuid", "profile_id": "uuid"}
-AT_ONCE: Final = 32
-"""Aliases that go to one slice before it is the next one's turn."""
 
 STATEMENT_BYTES: Final = 2 * 1024 * 1024
 """Of JSON in one statement: for larger parameters the server takes memory from the system, page by page, each time."""
@@ -115,7 +107,7 @@ def apply_profiles(
     with cursor(connection) as cur:
         numbers = slices(people["id"])
         lock_slices(cur, load.account_id, numbers)
-        read, count = _rows_folded(people), people.height
+        read = _rows_folded(people)
         people = people.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")
         skipped = read - _rows_folded(people)
         if people.is_empty():
@@ -125,7 +117,7 @@ def apply_profiles(
         if rest.is_empty():
             return Applied(unchanged=people.height, erased=skipped), rest["id"]
         is_new = rest["stored"].is_null()
-        named, updated = _update(cur, rest.filter(~is_new), changes, columns, load)
+        updated = _update(cur, rest.filter(~is_new), changes, columns, load)
         added = rest.filter(is_new)
         new = added["id"]
         if new.len():
@@ -137,11 +129,6 @@ def apply_profiles(
             }
             rows = _with_digest(changes(new, None), added["digest"])
             copy(cur, place("profiles", numbers), rows, FIELDS, constants)
-        if new.len() or named.len():
-            found = identifiers()
-            if new.len() < count:
-                found = found.filter(pl.col("id").is_in(pl.concat([new, named]).implode()))
-            _add_names(cur, found, fresh=named.is_empty(), load=load)
     applied = Applied(new.len(), updated.len(), people.height - new.len() - updated.len(), skipped)
     return applied, pl.concat([new, updated])
 
@@ -153,11 +140,9 @@ def _with_digest(changes: pl.DataFrame, digest: pl.Series) -> pl.DataFrame:
     )
 
 
-def _update(
-    cur: Cursors, people: pl.DataFrame, changes: Changes, columns: Sequence[str], load: Load
-) -> tuple[pl.Series, pl.Series]:
-    """Update those who are stored. Gives the ids of those who got an identifier, and of those who were written."""
-    named, updated = [people["id"].clear()], [people["id"].clear()]
+def _update(cur: Cursors, people: pl.DataFrame, changes: Changes, columns: Sequence[str], load: Load) -> pl.Series:
+    """Update those who are stored; gives the ids of those who were written."""
+    updated = [people["id"].clear()]
     names = [column[2:] for column in columns if column.startswith("a:")]
     if len(names) > FEW_NAMES:
         names = [name for name in names if f"o:{name}" in columns]
@@ -179,9 +164,8 @@ def _update(
                 if cur.execute(statement, parameters | arrays).rowcount < some.height:
                     raise Unavailable("People were changed by somebody who does not hold their slices.")
         ids = changed["profile_id"]
-        named.append(ids.filter(changed["identifiers"].is_not_null()))
         updated.append(ids)
-    return pl.concat(named), pl.concat(updated)
+    return pl.concat(updated)
 
 
 def _origins(changed: pl.Series, seq: int) -> pl.Series:
@@ -193,40 +177,3 @@ def _origins(changed: pl.Series, seq: int) -> pl.Series:
 
 def _rows_folded(people: pl.DataFrame) -> int:
     return int(people["rows"].sum())
-
-
-def _add_names(cur: Cursors, identifiers: pl.DataFrame, *, fresh: bool, load: Load) -> None:
-    """Add the aliases of people who are new (all if `fresh`) or got an identifier, and the kinds that made one."""
-    itself = pl.col("hash") == pl.col("id")
-    aliases = identifiers.filter(~itself).sort("hash", "kind")
-    repeated = (pl.col("hash") == pl.col("hash").shift()) & (pl.col("kind") == pl.col("kind").shift())
-    aliases = aliases.filter(~repeated.fill_null(value=False)).rename({"id": "profile_id"})
-    if not aliases.is_empty():
-        _add_aliases(cur, aliases, load, fresh=fresh)
-    kinds = identifiers.filter(itself & (pl.col("kind") > 1))["kind"].unique()
-    cur.execute(
-        "INSERT INTO profile_kinds SELECT %s, unnest(%s::smallint[]) ON CONFLICT DO NOTHING",
-        (load.account_id, kinds.to_list()),
-    )
-
-
-def _add_aliases(cur: Cursors, aliases: pl.DataFrame, load: Load, *, fresh: bool) -> None:
-    """Add those aliases that are not there. Of people who are all new none is, so they go straight in by COPY."""
-    account = {"account_id": load.account_id}
-    if fresh:
-        with suppress(UniqueViolation), cur.connection.transaction():
-            copy(cur, sql.Identifier("profile_aliases"), _spread(aliases), ALIASES, account)
-            return
-    cur.execute("CREATE TEMP TABLE alias (LIKE profile_aliases) ON COMMIT DROP")
-    copy(cur, sql.Identifier("alias"), aliases, ALIASES, account)
-    cur.execute("INSERT INTO profile_aliases SELECT * FROM alias ON CONFLICT DO NOTHING")
-
-
-def _spread(sorted_rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows sorted by hash, some of each slice in turn, for a COPY into all of them.
-
-    COPY holds a thousand rows back, each in a slot of its partition, and a slot costs more the more slots there are.
-    """
-    turns = -(-sorted_rows.height // (SLICES * AT_ONCE))
-    places = np.arange(SLICES * turns * AT_ONCE).reshape(SLICES, turns, AT_ONCE).swapaxes(0, 1).ravel()
-    return sorted_rows[places[places < sorted_rows.height]]

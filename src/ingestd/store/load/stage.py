@@ -71,16 +71,20 @@ def cursor(connection: Connection[Any]) -> Cursors:
     return cur
 
 
-def lock_slices(cur: Cursors, account_id: UUID, slices: list[int]) -> None:
-    """Hold slices of the account's profiles until the transaction ends, in one order for everybody."""
-    cur.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended(%s::text, slice)) FROM unnest(%s::int[]) AS slice",
-        (account_id, sorted(slices)),
-    )
+def lock_slices(cur: Cursors, account_id: UUID, slices: Iterable[int], *, shared: bool = False) -> None:
+    """Hold slices of the account's profiles until the transaction ends, in one order for everybody.
+
+    `shared` with others who only name profiles, and do not write them.
+    """
+    lock = sql.Identifier("pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock")
+    query = sql.SQL("SELECT {}(hashtextextended(%s::text, slice)) FROM unnest(%s::int[]) AS slice")
+    cur.execute(query.format(lock), (account_id, sorted(slices)))
 
 
 def slices(ids: pl.Series) -> list[int]:
     """The slices of the stored profiles in which some ids (or hashes) lie: their first hexadecimal digits."""
+    if ids.dtype == pl.UInt128:
+        return [int(each) for each in (ids // 2**124).unique().sort()]
     digits = {str(each)[:1] for each in (ids.min(), ids.max()) if each is not None}
     if len(digits) > 1:
         digits = set(ids.str.head(1).unique())
@@ -183,14 +187,17 @@ def told_apart(texts: pl.Series) -> tuple[pl.Series, pl.Series]:
 
 def erased(cur: Cursors, identifiers: Identifiers, load: Load) -> pl.DataFrame:
     """The people ("id") in a part who were erased after its file was received (T115)."""
+    stones = tombstones(cur, load)
+    return NOBODY if stones.is_empty() else identifiers().join(stones, on="hash", how="semi").select("id").unique()
+
+
+def tombstones(cur: Cursors, load: Load) -> pl.DataFrame:
+    """The identifiers ("hash") that were erased after a file was received."""
     cur.execute(
         "SELECT replace(hash::text, '-', '') FROM tombstones WHERE account_id = %s AND erased_at > %s",
         (load.account_id, load.received_at),
     )
-    stones = pl.DataFrame(cur.fetchall(), schema={"hash": pl.String}, orient="row")
-    if stones.is_empty():
-        return NOBODY
-    return identifiers().join(stones, on="hash", how="semi").select("id").unique()
+    return pl.DataFrame(cur.fetchall(), schema={"hash": pl.String}, orient="row")
 
 
 def cut(digits: str | None) -> list[str]:

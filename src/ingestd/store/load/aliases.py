@@ -1,0 +1,69 @@
+"""Aliases go into `profile_aliases`, a range of their hash in one transaction, beside the people whom they name (D54).
+
+Each slice of the table takes them in the order of its key, so its tree is written from left to right once for a file. A
+part of people has identifiers everywhere: it would walk through the whole tree, and so would each of its followers.
+
+Where the rows of a person could not be applied, the aliases are there without: whoever comes with such an identifier
+becomes the person whom it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import Any, Final
+
+import polars as pl
+from psycopg import Connection, sql
+from psycopg.errors import UniqueViolation
+
+from ingestd.domain.identity import IdentifierKind
+from ingestd.store.base import SLICES
+from ingestd.store.load.binary import Field
+from ingestd.store.load.stage import Cursors, Load, copy, cursor, lock_slices, partition, slices, tombstones
+
+FIELDS: Final[dict[str, Field]] = {"kind": "smallint", "hash": "uuid", "profile_id": "uuid"}
+
+FEW: Final = 1000
+"""So many go into all slices at once: a COPY for each would take longer."""
+
+
+def apply_aliases(connection: Connection[Any], aliases: Iterable[pl.DataFrame], *, load: Load) -> None:
+    """Add the aliases in some frames: "id" of the person, "kind" and "hash", in the order of the hashes.
+
+    Whoever was erased after the file was received gets none (T115).
+    """
+    with cursor(connection) as cur:
+        lock_slices(cur, load.account_id, range(SLICES), shared=True)
+        stones = tombstones(cur, load)["hash"].str.to_integer(base=16, dtype=pl.UInt128)
+        for some in aliases:
+            rows = some.rename({"id": "profile_id"})
+            if stones.len():
+                rows = rows.filter(~pl.any_horizontal(pl.col("hash", "profile_id").is_in(stones.implode())))
+            if rows.height > FEW:
+                for number in slices(rows["hash"]):
+                    _add(
+                        cur, partition("profile_aliases", number), rows.filter(pl.col("hash") // 2**124 == number), load
+                    )
+            else:
+                _add(cur, sql.Identifier("profile_aliases"), rows, load)
+
+
+def apply_kinds(connection: Connection[Any], kinds: Collection[int], *, load: Load) -> None:
+    """Note of which kinds an identifier names people (`pipeline.parts.naming`): its hash may be a profile's id."""
+    others = [kind for kind in kinds if kind != IdentifierKind.IDENTITY]
+    if others:
+        query = "INSERT INTO profile_kinds SELECT %s, unnest(%s::smallint[]) ON CONFLICT DO NOTHING"
+        connection.execute(query, (load.account_id, others))
+
+
+def _add(cur: Cursors, table: sql.Identifier, aliases: pl.DataFrame, load: Load) -> None:
+    """Add aliases that nobody stored when the file was resolved; those that are there meanwhile stay as they are."""
+    account = {"account_id": load.account_id}
+    with suppress(UniqueViolation), cur.connection.transaction():
+        copy(cur, table, aliases, FIELDS, account)
+        return
+    cur.execute("DROP TABLE IF EXISTS alias")
+    cur.execute("CREATE TEMP TABLE alias (LIKE profile_aliases) ON COMMIT DROP")
+    copy(cur, sql.Identifier("alias"), aliases, FIELDS, account)
+    cur.execute(sql.SQL("INSERT INTO {} SELECT * FROM alias ON CONFLICT DO NOTHING").format(table))
