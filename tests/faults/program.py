@@ -311,10 +311,10 @@ class Client:
             answer = await http.get(f"/v1/ingestions/{ingestion['id']}/error-file")
             return answer.raise_for_status().text.splitlines()
 
-    async def playlist(self, identity):
+    async def playlist(self, identifier, kind="identity"):
         """The attribute `Playlist` of a person, or None where there is no such person."""
         async with self.http() as http:
-            body = {"identifiers": [{"kind": "identity", "value": identity}]}
+            body = {"identifiers": [{"kind": kind, "value": identifier}]}
             answer = (await http.post("/v1/profiles/lookup", json=body)).raise_for_status().json()
             profile = answer["data"][0]["profile"]
             return profile and profile["attributes"].get("Playlist")

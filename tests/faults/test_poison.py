@@ -4,8 +4,9 @@ import csv
 
 import pytest
 from tests.faults.program import ATTEMPTS, NEW_ERROR_FILE, until
-from tests.faults.world import PARTS, PEOPLE, adding
+from tests.faults.world import PARTS, PEOPLE, adding, other
 
+from ingestd.ingest.flow import UNNAMED
 from ingestd.ingest.work import UNREPORTED
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
@@ -57,11 +58,27 @@ async def test_an_error_file_that_cannot_be_written_does_not_keep_an_ingestion_o
     assert poison["warnings"] == [UNREPORTED]
 
 
+@pytest.mark.rule("D54")
+async def test_identifiers_that_kill_every_worker_are_told_of_and_found_once_the_file_comes_again(program, client):
+    program.arm("in a part, nothing written", act="die", always=True, only="new-0003")
+    await client.push("first", adding("Rock"))
+    (poison,) = await client.ended()
+    assert (poison["status"], poison["counts"]["created"], poison["warnings"]) == ("completed", PEOPLE, [UNNAMED])
+    found = [await client.playlist(other(n), kind="objectId") for n in range(PEOPLE)]
+    assert found.count(None) == PEOPLE - found.count(["Rock"]) > 0
+    program.release()
+    await client.push("second", adding("Rock"))
+    assert (await client.ended())[1]["warnings"] == []
+    assert [await client.playlist(other(n), kind="objectId") for n in range(PEOPLE)] == [["Rock"]] * PEOPLE
+
+
 def applied(program):
-    """How many parts of the newest ingestion are in the ledger."""
+    """How many parts of people of the newest ingestion are in the ledger."""
     newest = "SELECT id FROM ingestions ORDER BY id DESC LIMIT 1"
     with program.sql() as sql:
-        return sql.execute(f"SELECT count(*) FROM ledger WHERE ingestion_id = ({newest})").fetchone()[0]
+        return sql.execute(
+            f"SELECT count(*) FROM ledger WHERE ingestion_id = ({newest}) AND part LIKE 'part-%'"
+        ).fetchone()[0]
 
 
 async def all_but_a_part(client):

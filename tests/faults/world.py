@@ -5,9 +5,14 @@ PARTS = 16
 
 
 def adding(song, people=PEOPLE):
-    """A file in which everyone adds a song, in two rows each."""
-    rows = "".join(f"person-{n},{song},$add\n" * 2 for n in range(people))
-    return ("identity,Playlist,Playlist.operation\n" + rows).encode()
+    """A file in which everyone, who has two identifiers, adds a song, in two rows each."""
+    rows = "".join(f"person-{n},{other(n)},{song},$add\n" * 2 for n in range(people))
+    return ("identity,objectId,Playlist,Playlist.operation\n" + rows).encode()
+
+
+def other(number):
+    """The other identifier of a person."""
+    return f"object-{number}"
 
 
 async def exact(client, songs):
@@ -18,7 +23,7 @@ async def exact(client, songs):
         assert (each["counts"]["accepted"], each["counts"]["rejected"]) == (2 * PEOPLE, 0)
         assert (each["counts"]["created"], each["counts"]["updated"]) == ((0, PEOPLE) if n else (PEOPLE, 0))
     for n in (0, PEOPLE // 2, PEOPLE - 1):
-        assert await client.playlist(f"person-{n}") == songs
+        assert await client.playlist(f"person-{n}") == await client.playlist(other(n), kind="objectId") == songs
     return ended
 
 
