@@ -136,7 +136,7 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
     if part == MERGE:
         return {"merged": apply_merges(raw, read(folder, part), load=load)}
     if part in checked.aliases:
-        apply_aliases(raw, read_links(folder, part), load=load)
+        apply_aliases(raw, read_links(folder, part), load=load, shared=True)
         return {}
     return _apply_rows(job, checked, part, connection)
 
@@ -146,8 +146,12 @@ def _apply_rows(job: Job, checked: Checked, part: str, connection: Connection) -
     blobs, keys = means(job)
     raw = store.raw(connection)
     load = _load(job)
+    folder = Scratch(blobs, keys, checked.folder)
+    if not checked.apart():
+        for name in checked.aliases:
+            apply_aliases(raw, read_links(folder, name), load=load)
     figures = Counter[str]()
-    pieces = partial(batches, Scratch(blobs, keys, checked.folder), part)
+    pieces = partial(batches, folder, part)
     if job.plan.target is Target.EVENTS:
         for rows in groups(pieces()):
             if figures:

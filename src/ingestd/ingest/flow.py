@@ -283,14 +283,14 @@ class Flow:
         The rows of those given up become rejected rows of the error file (P6).
         """
         units = checked.units()
-        self._apply_units(job, checked, [*checked.aliases, *units])
+        self._apply_units(job, checked, [*checked.apart(), *units])
         if checked.merges is not None:
             self.apply_part(job.ingestion_id, checked.merges)
         with self.sql.begin() as connection:
             applied = ledger.applied(connection, job.ingestion_id)
-            if not {*checked.aliases, *units} <= applied.keys():
+            if not {*checked.apart(), *units} <= applied.keys():
                 return None
-        if any("lost" in applied[name] for name in checked.aliases):
+        if any("lost" in applied[name] for name in checked.apart()):
             checked = checked.model_copy(update={"warnings": [*checked.warnings, UNNAMED]})
         lost = [part for unit, parts in units.items() if "lost" in applied[unit] for part in parts]
         if job.replaces and not checked.returned and checked.leaving:
@@ -319,7 +319,7 @@ class Flow:
                 parts = [hands.submit(copy_context().run, self.apply_part, job.ingestion_id, unit) for unit in units]
             for part in parts:
                 part.result()
-        if checked.aliases and checked.buckets > 1 and job.plan.target is Target.PROFILES:
+        if checked.apart() and job.plan.target is Target.PROFILES:
             self._vacuum("profile_aliases", range(SLICES))
 
     def _put_into_segment(self, job: Job) -> None:

@@ -128,6 +128,10 @@ class Checked(BaseModel):
         """What is applied in one transaction each, by its name in the ledger: the parts that it holds."""
         return {REFRESH: list(self.parts)} if self.whole else {part: [part] for part in self.parts}
 
+    def apart(self) -> list[str]:
+        """The aliases that are units of their own: those of a file in one part are applied with it."""
+        return self.aliases if self.buckets > 1 else []
+
     def slice_of(self, part: str) -> int:
         """The slice of the stored profiles in which a part of a large file lies."""
         return int(part.rpartition("-")[2]) * SLICES // self.buckets

@@ -28,13 +28,16 @@ FEW: Final = 1000
 """So many go into all slices at once: a COPY for each would take longer."""
 
 
-def apply_aliases(connection: Connection[Any], aliases: Iterable[pl.DataFrame], *, load: Load) -> None:
+def apply_aliases(
+    connection: Connection[Any], aliases: Iterable[pl.DataFrame], *, load: Load, shared: bool = False
+) -> None:
     """Add the aliases in some frames: "id" of the person, "kind" and "hash", in the order of the hashes.
 
-    Whoever was erased after the file was received gets none (T115).
+    Whoever was erased after the file was received gets none (T115). `shared`: others may add aliases at the same time,
+    and nobody people until the transaction ends; else it holds all slices, and may write people afterwards.
     """
     with cursor(connection) as cur:
-        lock_slices(cur, load.account_id, range(SLICES), shared=True)
+        lock_slices(cur, load.account_id, range(SLICES), shared=shared)
         stones = tombstones(cur, load)["hash"].str.to_integer(base=16, dtype=pl.UInt128)
         for some in aliases:
             rows = some.rename({"id": "profile_id"})
@@ -42,9 +45,8 @@ def apply_aliases(connection: Connection[Any], aliases: Iterable[pl.DataFrame], 
                 rows = rows.filter(~pl.any_horizontal(pl.col("hash", "profile_id").is_in(stones.implode())))
             if rows.height > FEW:
                 for number in slices(rows["hash"]):
-                    _add(
-                        cur, partition("profile_aliases", number), rows.filter(pl.col("hash") // 2**124 == number), load
-                    )
+                    of_slice = rows.filter(pl.col("hash") // 2**124 == number)
+                    _add(cur, partition("profile_aliases", number), of_slice, load)
             else:
                 _add(cur, sql.Identifier("profile_aliases"), rows, load)
 
