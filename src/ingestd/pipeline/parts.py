@@ -33,6 +33,9 @@ SMALL_FILE: Final = 16 * 1024 * 1024
 MOST_PARTS: Final = 16 * SLICES
 """They are written side by side, and a stream that is sealed takes half a megabyte."""
 
+MOST_LINKS: Final = 4 * SLICES
+"""Ranges of links: one of 5 GB of profiles has half a million, of which resolving holds two at a time."""
+
 _RANGE: Final = 16**4
 
 _FEW_ROWS: Final = 1000
@@ -169,7 +172,7 @@ class PartWriter:
         self, folder: Folder, links: Folder, *, buckets: int, index_key: str, looked_up: Collection[int] = ()
     ) -> None:
         self._parts = _Buckets(folder, "part", buckets)
-        self._links = _Buckets(links, "links", max(1, min(buckets // 2, SLICES)))
+        self._links = _Buckets(links, "links", max(1, min(buckets // 2, MOST_LINKS)))
         self._index_key = index_key
         self._looked_up = looked_up
 
