@@ -5,11 +5,13 @@ from __future__ import annotations
 from threading import Event
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.store.load.world import KEY, Memory, frame
 
+from ingestd.pipeline import parts as subject
 from ingestd.pipeline.parts import PartWriter, bucket_count, hashed, identifiers, read, rewrite
 from ingestd.store.base import SLICES
 from ingestd.store.profiles import identifier_hash
@@ -37,6 +39,7 @@ def test_the_hash_of_a_column_is_that_of_plain_python(value, kind):
 )
 def test_a_file_is_cut_into_one_part_or_a_multiple_of_the_slices(size, count):
     assert bucket_count(size, 64 * MIB) == count
+    assert bucket_count(size, 64 * MIB, 32) == min(count, 32)
     assert count == 1 or count % SLICES == 0
 
 
@@ -83,6 +86,7 @@ class Slow(Memory):
 
             def wait():
                 self.may.wait()
+                stream.close = close
                 if self.fail:
                     raise OSError("No space left.")
                 close()
@@ -109,6 +113,20 @@ def test_parts_that_cannot_be_written_are_not_passed_over():
     writer.write(frame([{"k1": "ann", "k2": "x"}]))
     with pytest.raises(OSError, match="No space"), writer.closing() as parts:
         assert parts.links
+
+
+@pytest.mark.threat("T84")
+@pytest.mark.parametrize(("few", "pieces"), [(2**30, 1), (0, 5)])
+def test_small_pieces_wait_for_more_unless_they_are_large(monkeypatch, few, pieces):
+    monkeypatch.setattr(subject, "_FEW_BYTES", few)
+    folder = Memory()
+    writer = PartWriter(folder, folder, buckets=1, index_key=KEY)
+    for number in range(5):
+        writer.write(frame([{"row_no": number, "k1": f"user {number}"}]))
+    (name,) = writer.close().rows
+    assert read(folder, name)["row_no"].to_list() == [0, 1, 2, 3, 4]
+    with folder.open(name) as file:
+        assert len([*pa.ipc.open_stream(file)]) == pieces
 
 
 @pytest.mark.rule("D6")

@@ -40,7 +40,12 @@ class Upload(Protocol):
 
 
 class Backend(Protocol):
-    """A place for sealed bytes. Safe to use from several threads, processes and machines at once."""
+    """A place for sealed bytes. Safe to use from several threads, processes and machines at once.
+
+    `streams` is how many uploads of one process may be under way without taking much memory.
+    """
+
+    streams: int
 
     def begin(self, name: str) -> Upload:
         """Start an upload."""

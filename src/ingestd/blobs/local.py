@@ -28,6 +28,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class LocalFolder:
     """A folder of sealed files, 0600 each; made 0700 if it is not there. A backend."""
 
+    streams = 256
+
     def __init__(self, root: Path) -> None:
         with _storage_errors():
             if not root.is_dir():

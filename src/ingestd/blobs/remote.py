@@ -36,6 +36,8 @@ _CHUNK = 1024 * 1024  # bytes
 class ObjectStorage:
     """A bucket or container, or a prefix of one. A backend."""
 
+    streams = 48  # each keeps a piece
+
     def __init__(self, url: str, options: Mapping[str, str]) -> None:
         client: Any = {"allow_http": options.get("endpoint", "").startswith("http://")}
         retries: Any = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}

@@ -49,6 +49,11 @@ class BlobStore:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
+    @property
+    def streams(self) -> int:
+        """How many blobs one process may be writing without taking much memory."""
+        return self._backend.streams
+
     def create(self, name: str, keys: AccountKeys, *, lasting: bool = True, hashed: bool = True) -> BlobWriter:
         """Start a new blob. A name can be used once: the second `commit` is Conflict "blob_exists".
 

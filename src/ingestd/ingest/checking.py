@@ -48,7 +48,7 @@ def check(job: Job) -> Checked:
             writer = PartWriter(
                 scratch,
                 links,
-                buckets=bucket_count(job.file_bytes, _part_bytes(job)),
+                buckets=bucket_count(job.file_bytes, _part_bytes(job), blobs.streams),
                 index_key=keys.index_key,
                 looked_up=_looked_up(job, layout, known),
             )

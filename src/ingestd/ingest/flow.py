@@ -283,7 +283,8 @@ class Flow:
         The rows of those given up become rejected rows of the error file (P6).
         """
         units = checked.units()
-        self._apply_units(job, checked, [*checked.apart(), *units])
+        self._apply_units(job, checked, checked.apart())
+        self._apply_units(job, checked, list(units))
         if checked.merges is not None:
             self.apply_part(job.ingestion_id, checked.merges)
         with self.sql.begin() as connection:

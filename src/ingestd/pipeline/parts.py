@@ -31,7 +31,7 @@ SMALL_FILE: Final = 16 * 1024 * 1024
 """A file of fewer bytes is one part: sixteen small transactions take longer than one."""
 
 MOST_PARTS: Final = 16 * SLICES
-"""They are written side by side, and a stream that is sealed takes half a megabyte."""
+"""They are written side by side, and a stream that is sealed takes half a megabyte. Some stores take fewer."""
 
 MOST_LINKS: Final = 4 * SLICES
 """Ranges of links: one of 5 GB of profiles has half a million, of which resolving holds two at a time."""
@@ -39,7 +39,10 @@ MOST_LINKS: Final = 4 * SLICES
 _RANGE: Final = 16**4
 
 _FEW_ROWS: Final = 1000
-"""Fewer than that in each stream wait for more: to read many small pieces takes several times as long."""
+_FEW_BYTES: Final = 32 * 1024 * 1024
+"""Fewer rows than that for each stream wait for more, unless they are large: to read many small pieces takes several
+times as long.
+"""
 
 _AT_ONCE: Final = 8
 """Streams closed side by side: each waits for the disk."""
@@ -89,11 +92,11 @@ class Arranged(NamedTuple):
     links: Sequence[Sorted] = ()
 
 
-def bucket_count(file_bytes: int, part_bytes: int) -> int:
-    """Into how many parts a file is cut that none has many more than `part_bytes` of its bytes; MOST_PARTS at most."""
+def bucket_count(file_bytes: int, part_bytes: int, most: int = MOST_PARTS) -> int:
+    """Into how many parts a file is cut that none has many more than `part_bytes` of its bytes; at most so many."""
     if file_bytes < min(SMALL_FILE, part_bytes):
         return 1
-    return min(MOST_PARTS, SLICES * -(-file_bytes // (SLICES * part_bytes)))
+    return min(most, SLICES * -(-file_bytes // (SLICES * part_bytes)))
 
 
 def kinds_of(columns: Iterable[str]) -> list[int]:
@@ -232,7 +235,7 @@ def _links(tied: pl.DataFrame, kind: int) -> pl.DataFrame:
 
 
 def read(folder: Folder, name: str, columns: list[str] | None = None) -> pl.DataFrame:
-    """Read one part or one file of links."""
+    """Read one part."""
     with folder.open(name) as file:
         return pl.read_ipc_stream(file, columns=columns)
 
@@ -321,6 +324,7 @@ class _Buckets:
         self._streams: dict[int, Stream] = {}
         self._rows: dict[int, int] = {}
         self._waiting: list[Sorted] = []
+        self._rows_waiting = self._bytes_waiting = 0
 
     def sorted(self, frame: pl.DataFrame, start: pl.Expr) -> Sorted:
         """Sort rows by the range in which `start` lies, the first 16 bits of their hash, and else as they stood."""
@@ -334,7 +338,9 @@ class _Buckets:
     def put(self, rows: Sorted) -> None:
         """Write sorted rows, each into the stream of its range, once there are enough for as many ranges."""
         self._waiting.append(rows)
-        if sum(each.table.num_rows for each in self._waiting) >= _FEW_ROWS * self.count:
+        self._rows_waiting += rows.table.num_rows
+        self._bytes_waiting += rows.table.nbytes
+        if self._rows_waiting >= _FEW_ROWS * self.count or self._bytes_waiting >= _FEW_BYTES:
             self._write()
 
     def close(self) -> dict[str, int]:
@@ -345,6 +351,7 @@ class _Buckets:
 
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, []
+        self._rows_waiting = self._bytes_waiting = 0
         places = [0] * len(waiting)
         for number in range(self.count):
             pieces = []

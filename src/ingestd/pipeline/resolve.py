@@ -1,10 +1,12 @@
 """Which rows are one person: identifiers tied by rows, by the whole file and by what is stored (D54).
 
-A file is resolved in two passes over its links, without its rows. Both see one range of hashes at a time.
+A file is resolved over its links, without its rows, one range of hashes at a time.
 
-1. Every identifier is *claimed*: by the person of each primary that stood in a row with it, and by the person it is
-   stored for. Where all claims agree nothing is to be decided: a new identifier simply gets its person.
-2. Where they do not, the primaries are *contested*. Only their rows are read back and taken one by one in file order,
+1. The primaries that are stored for a person of another id are asked for.
+2. Every identifier is *claimed*: by the person of each primary that stood in a row with it, and by the person it is
+   stored for. Where all claims agree nothing is to be decided: a new identifier simply gets its person,
+   and is written down as an alias.
+3. Where they do not, the primaries are *contested*. Only their rows are read back and taken one by one in file order,
    which decides: a row that would tie two identities is rejected alone and ties nothing.
 
 A person that nobody stored gets the hash of the best identifier as id: highest precedence, then first in the file. Two
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, Protocol
 
 import polars as pl
@@ -66,7 +69,7 @@ class Resolution:
     `moved` has "hash" and "id": primaries whose person has another id. `merges` has "loser" and "survivor", ids of
     stored people; both as 32 hexadecimal digits. `rejected` are the rows ("row_no") that would tie two identities:
     "identifiers_of_two_people". `aliases` are the links (`pipeline.links`) of what is to be stored: identifiers that
-    are not yet, and whose hash is not the "id" of their person.
+    are not yet, and whose hash is not the "id" of their person; the names of streams.
     """
 
     moved: pl.DataFrame = field(default_factory=lambda: _with_digits(NOBODY))
@@ -98,12 +101,13 @@ def resolve(parts: Parts, folder: Folder, known: Known | None, index_key: str) -
     if contested.is_empty() and moved.is_empty():
         return Resolution(aliases=tuple(new))
     ties = _tie(_rows_of(contested, parts, folder, index_key), known, index_key) if contested.height else _Tied()
-    moved = pl.concat([moved.join(ties.moved, on="hash", how="anti"), ties.moved])
+    moved = pl.concat([moved.join(contested.rename({"id": "hash"}), on="hash", how="anti"), ties.moved])
     survivors = ties.merges.rename({"loser": "id"})
     moved = moved.join(survivors, on="id", how="left").select("hash", id=pl.coalesce("survivor", "id"))
     losers = ties.merges.select(hash="loser", id="survivor").join(moved, on="hash", how="anti")
     moved = pl.concat([moved, losers])
-    aliases = [written for name in new for written in _under_persons(folder, name, moved, contested)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        aliases = [*chain(*pool.map(lambda name: _under_persons(folder, name, moved, contested), new))]
     tied = LinkWriter(folder, TIED)
     tied.write(ties.aliases)
     return Resolution(_with_digits(moved), _with_digits(ties.merges), ties.rejected, (*aliases, *tied.close()))
@@ -189,6 +193,7 @@ def _tie(rows: pl.DataFrame, known: Known | None, index_key: str) -> _Tied:
         asked = rows.drop("row_no").unpivot(variable_name="kind", value_name="hash").drop_nulls().unique()
         asked = asked.select(pl.col("kind").cast(pl.Int16), "hash")
         elsewhere = known.moved(asked)
+        elsewhere = elsewhere.join(known.people(elsewhere["id"].unique()), on="id", how="semi")  # not those of nobody
         themselves = known.founders(asked.join(elsewhere, on="hash", how="anti"))
         people = known.people(pl.concat([elsewhere["id"], themselves["hash"]]).unique())
         people = people.rename({"identity": "k1"}).with_columns(identity=from_digits(hashed(1, index_key)))

@@ -56,7 +56,7 @@ class Profile(Base):
 
 
 class ProfileAlias(Base):
-    """An identifier, by its hash, whose profile has another id than that."""
+    """An identifier, by its hash, whose profile has another id than that; the profile may not be there (0016)."""
 
     __tablename__ = "profile_aliases"
     __table_args__ = {"postgresql_partition_by": "RANGE (hash)"}  # noqa: RUF012 -- SQLAlchemy's own way
@@ -80,7 +80,7 @@ class ProfileRedirect(Base):
 
 
 class ProfileKind(Base):
-    """A kind, not identity, of which an identifier made a profile of the account: its hash may be a profile's id."""
+    """A kind, not identity, of which identifiers name profiles of the account: their hash may be a profile's id."""
 
     __tablename__ = "profile_kinds"
 

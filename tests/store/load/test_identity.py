@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.store.load.world import KEY, Account, frame
+from tests.store.load.world import KEY, NOW, Account, frame
 
 from ingestd.domain.identity import IdentifierKind
 from ingestd.store.profiles import identifier_hash
@@ -123,3 +125,27 @@ def test_events_make_and_tie_people(account):
         (person, "Bought", 1_790_000_000, {"Price": 1.5}),
         (person, "Seen", 1_790_000_000, {}),
     ]
+
+
+@pytest.mark.rule("D54")
+def test_an_identifier_of_somebody_who_is_not_there_is_the_next_ones(account):
+    ann, bob = (identifier_hash(KEY, 1, name) for name in ("ann", "bob"))
+    account.push(frame([{"k1": "ann", "k2": "x", "k3": "m"}]))
+    account.connection.execute("DELETE FROM profiles WHERE account_id = %s", (account.id,))
+    assert account.named(2, "x") is None
+    account.push(frame([{"k1": "bob", "k2": "x"}]))
+    assert account.named(2, "x") == bob
+    account.push(frame([{"k2": "x"}, {"k3": "m"}]))
+    assert account.named(2, "x") == bob
+    assert account.named(3, "m") == ann
+    assert account.rows("SELECT count(*) FROM profiles WHERE account_id = %s") == [(2,)]
+
+
+@pytest.mark.threat("T115")
+def test_of_who_was_erased_after_the_file_came_no_identifier_is_left(account):
+    stone = (account.id, 2, identifier_hash(KEY, 2, "x"), NOW)
+    account.connection.execute("INSERT INTO tombstones VALUES (%s, %s, %s, %s)", stone)
+    rows = frame([{"k1": "ann", "k2": "x", "k3": "m"}, {"k1": "bob", "k2": "y"}])
+    assert account.push(rows, received_at=NOW - timedelta(seconds=1))["erased"] == 1
+    aliases = account.rows("SELECT hash FROM profile_aliases WHERE account_id = %s")
+    assert aliases == [(identifier_hash(KEY, 2, "y"),)]

@@ -17,6 +17,7 @@ import polars as pl
 from psycopg import Connection, sql
 
 from ingestd.domain.errors import Unavailable
+from ingestd.store.load.aliases import remove_aliases
 from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.stage import (
     Cursors,
@@ -108,7 +109,10 @@ def apply_profiles(
         numbers = slices(people["id"])
         lock_slices(cur, load.account_id, numbers)
         read = _rows_folded(people)
-        people = people.join(erased(cur, identifiers, load), on="id", how="anti", maintain_order="left")
+        gone = erased(cur, identifiers, load)
+        if gone.height:
+            remove_aliases(cur, identifiers().join(gone, on="id", how="semi"), load)
+            people = people.join(gone, on="id", how="anti", maintain_order="left")
         skipped = read - _rows_folded(people)
         if people.is_empty():
             return Applied(erased=skipped), people["id"]
