@@ -41,7 +41,12 @@ def stored(account):
 @pytest.mark.parametrize("shared", [False, True])
 def test_an_alias_that_came_meanwhile_stays_and_the_others_are_added(account, monkeypatch, few, shared):
     monkeypatch.setattr(aliases, "FEW", few)
-    first = {number(digit, low): number(5, low) for digit in range(16) for low in (1, 3)}
+    account.connection.execute(
+        "INSERT INTO profiles (account_id, profile_id, attributes, preferences, identifiers, origin, created_at,"
+        " updated_at) VALUES (%s, %s, '{}', '{}', '{}', 1, %s, %s)",
+        (account.id, UUID(int=number(5, 1)), NOW, NOW),
+    )
+    first = {number(digit, low): number(5, 1) for digit in range(16) for low in (1, 3)}
     with account.connection.transaction():
         apply_aliases(account.connection, [links(list(first.items()))], load=load(account))
     more = {number(digit, low): number(6, low) for digit in (0, 7, 15) for low in (1, 2)}
