@@ -175,7 +175,7 @@ class PartWriter:
         self, folder: Folder, links: Folder, *, buckets: int, index_key: str, looked_up: Collection[int] = ()
     ) -> None:
         self._parts = _Buckets(folder, "part", buckets)
-        self._links = _Buckets(links, "links", max(1, min(buckets // 2, MOST_LINKS)))
+        self._links = _Buckets(links, "links", max(1, min(buckets // 4, MOST_LINKS)))
         self._index_key = index_key
         self._looked_up = looked_up
 
