@@ -284,6 +284,8 @@ class Flow:
         """
         units = checked.units()
         self._apply_units(job, checked, checked.apart())
+        if checked.apart() and job.plan.target is Target.PROFILES:
+            self._vacuum("profile_aliases", range(SLICES))
         self._apply_units(job, checked, list(units))
         if checked.merges is not None:
             self.apply_part(job.ingestion_id, checked.merges)
@@ -320,8 +322,6 @@ class Flow:
                 parts = [hands.submit(copy_context().run, self.apply_part, job.ingestion_id, unit) for unit in units]
             for part in parts:
                 part.result()
-        if checked.apart() and job.plan.target is Target.PROFILES:
-            self._vacuum("profile_aliases", range(SLICES))
 
     def _put_into_segment(self, job: Job) -> None:
         """Put the people of a data source's file into the segment that was asked for (S65, S75)."""
