@@ -1,9 +1,12 @@
 """Manifests over HTTP: drafts, what they would do, and the one way of pairing (S105 to S113, D18, D39)."""
 
 import json
+from contextlib import asynccontextmanager
 
 import pytest
 from tests.api.world import manifest, upload
+
+from ingestd.store.engine import transaction
 
 
 async def draft(tenant, name="x.manifest", content=None):
@@ -57,6 +60,30 @@ async def test_a_draft_reserves_its_name_until_it_is_deleted(tenant):
     assert (await tenant.http.get(path)).status_code == 404
     await tenant.put("x.manifest", json.dumps(manifest("x.csv")).encode())
     assert (await tenant.ended())["status"] == "completed"
+
+
+async def test_what_a_draft_said_stays_stored_since_a_backup_may_name_it(tenant, ground):
+    """Bytes are removed by the sweep, which makes way for backups, and by nobody else."""
+    before = {blob.name for blob in ground.blobs.list("files")}
+    path = (await draft(tenant)).headers["location"]
+    (await tenant.http.put(path, json={"name": "y.manifest", "content": manifest("y.csv")})).raise_for_status()
+    (await tenant.http.delete(path)).raise_for_status()
+    assert len({blob.name for blob in ground.blobs.list("files")} - before) == 2
+
+
+async def test_a_draft_is_whole_though_nobody_heard_that_it_was_written(tenant, monkeypatch):
+    @asynccontextmanager
+    async def lost(sessions):
+        async with transaction(sessions) as session:
+            yield session
+        raise ConnectionError("the answer to COMMIT did not come")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ingestd.api.context.transaction", lost)
+        assert (await draft(tenant)).status_code == 500
+    [found] = (await tenant.http.get("/v1/manifests")).json()["data"]
+    shown = (await tenant.http.get(f"/v1/manifests/{found['id']}")).raise_for_status().json()
+    assert shown["content"]["fileName"] == "x.csv"
 
 
 @pytest.mark.rule("D18")

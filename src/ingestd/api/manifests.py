@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import BackgroundTasks, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
+from ingestd.api.idempotency import Replayed
 from ingestd.api.ids import ManifestId
 from ingestd.api.ingestions import accepted
 from ingestd.api.model import In, Out
@@ -25,7 +26,7 @@ from ingestd.api.routes import Router, takes
 from ingestd.api.strict import load
 from ingestd.blobs.store import BlobInfo
 from ingestd.domain import ids
-from ingestd.domain.errors import Conflict, Problem
+from ingestd.domain.errors import Conflict, IngestdError, Problem
 from ingestd.domain.file_name import safe_name
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import Channel, IngestionView, ProblemView
@@ -123,12 +124,15 @@ class ManifestPage(Page[ManifestItem]):
 
 
 async def _kept(body: ManifestIn, service: Service, caller: Caller) -> AsyncIterator[Arrival]:
-    """The manifest of the request, sealed and durable before the transaction begins; gone again if that fails."""
+    """The manifest of the request, sealed and durable before the transaction begins; gone again if it is refused.
+
+    After any other failure it may be in use, since nobody knows what was committed; if it is not, the sweep finds it.
+    """
     text = json.dumps(body.content, ensure_ascii=False).encode()
     blob = await keep(service.intake, caller.account_id, text)
     try:
         yield Arrival(Channel.UPLOAD, caller.account_id, body.name, text, blob, caller.actor)
-    except BaseException:
+    except (IngestdError, Refused, Replayed):
         await asyncio.to_thread(service.intake.blobs.delete, [blob.name])
         raise
 
@@ -236,23 +240,20 @@ async def get_one(stored: Stored, manifest_id: ManifestId, tx: Reading, caller: 
     summary="Change a draft",
     dependencies=[needs(Scope.INGESTIONS_WRITE), NO_STORE],
 )
-async def change(  # noqa: PLR0913 -- what FastAPI fills in
+async def change(
     *,
     stored: Stored,
     arrival: Kept,
     manifest_id: ManifestId,
     tx: Tx,
-    service: Service,
     caller: Caller,
     match: IfMatch,
-    later: BackgroundTasks,
 ) -> ManifestOut:
     """Write a draft anew, under the same name or another; 409 for a manifest that was submitted."""
     manifest = await _draft(tx, caller, manifest_id, stored)
     match.check(await _shown(tx, manifest, stored.text))
     before = _item(manifest)
     await rewrite_draft(tx, manifest, arrival)
-    later.add_task(service.intake.blobs.delete, [stored.blob])
     audit.note(tx, caller, "manifest.changed", before.id, before=before, after=_item(manifest))
     return await _shown(tx, manifest, arrival.text)
 
@@ -264,22 +265,12 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
     summary="Delete a draft",
     dependencies=[needs(Scope.INGESTIONS_WRITE)],
 )
-async def delete(  # noqa: PLR0913 -- what FastAPI fills in
-    *,
-    stored: Stored,
-    manifest_id: ManifestId,
-    tx: Tx,
-    service: Service,
-    caller: Caller,
-    match: IfMatch,
-    later: BackgroundTasks,
-) -> None:
+async def delete(*, stored: Stored, manifest_id: ManifestId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Delete a draft, whose name is free again; 409 for a manifest that was submitted: its name is used for ever."""
     manifest = await _draft(tx, caller, manifest_id, stored)
     match.check(await _shown(tx, manifest, stored.text))
     before = _item(manifest)
     await tx.delete(manifest)
-    later.add_task(service.intake.blobs.delete, [stored.blob])
     audit.note(tx, caller, "manifest.deleted", before.id, before=before)
 
 
