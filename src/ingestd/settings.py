@@ -123,6 +123,7 @@ class RetentionSettings(_Part):
     file_days: float = Field(7, gt=0, description="Days that a received file is kept.")
     error_file_days: float = Field(30, gt=0, description="Days that an error file is kept after its ingestion ended.")
     held_days: float = Field(7, gt=0, description="Days that a refresh which is held waits to be confirmed.")
+    history_days: float = Field(90, ge=7, description="Days that it is kept what was told, fetched and changed.")
     orphan_hours: float = Field(24, ge=1, description="Hours after which a blob that nothing names is removed.")
 
 

@@ -37,7 +37,7 @@ async def end(tenant, operator):
 def upkeep(ground, app, monkeypatch):
     sql = store.engine(ground.database_url)
     monkeypatch.setattr(endings, "AT_ONCE", 1)
-    yield Upkeep(sql, ground.blobs, RetentionSettings())
+    yield Upkeep(sql, ground.blobs, app.intake.engine, RetentionSettings())
     sql.dispose()
 
 

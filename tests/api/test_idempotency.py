@@ -5,6 +5,8 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
 from ingestd.store.engine import transaction
 
 KEY = {"name": "made once", "scopes": ["account:read"]}
@@ -30,6 +32,20 @@ async def test_what_is_sent_again_is_answered_again_and_has_no_second_effect(ten
     assert "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"
     assert len(await named(tenant)) == 1
+
+
+@pytest.mark.threat("T60")
+async def test_what_is_sent_again_after_a_day_is_done_again(tenant):
+    first = await post(tenant, KEY, "old")
+    async with transaction(tenant.app.intake.sessions) as session:
+        await session.execute(
+            text("UPDATE idempotency_keys SET created_at = created_at - interval '25 hours' WHERE account_id = :id"),
+            {"id": ids.read(Prefix.ACCOUNT, tenant.id)},
+        )
+    second = await post(tenant, KEY, "old")
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json()["id"] != second.json()["id"]
+    assert (await post(tenant, KEY, "old")).json() == second.json()
 
 
 @pytest.mark.threat("T60")

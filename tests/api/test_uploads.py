@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tests.api.sources import CRMID, attribute, source, tsv
@@ -13,6 +14,7 @@ from ingestd.domain import ids as ids_of
 from ingestd.domain.errors import Invalid
 from ingestd.domain.ids import Prefix
 from ingestd.ingest.uploads import header_of
+from ingestd.store.engine import utc_now
 from ingestd.store.source_changes import TOLD_AT_ONCE
 
 TIER = {"name": "tier"}
@@ -52,6 +54,16 @@ async def test_an_upload_creates_and_updates_people(tenant):
     assert await changes(crm, first) == {one: "entered", two: "entered"}
     assert await changes(crm) == await changes(crm, second) == {two: "changed", four: "entered"}
     assert await changes(crm, second, change="entered") == {four: "entered"}
+
+
+async def test_what_an_old_ingestion_changed_is_gone_and_it_is_said(tenant, monkeypatch):
+    crm = await source(tenant, crmid=CRMID)
+    done = await crm.ingest(tsv("crmid", "c-1"))
+    later = utc_now() + timedelta(days=91)
+    monkeypatch.setattr("ingestd.api.source_people.utc_now", lambda: later)
+    for params in ({}, {"ingestion": done["id"]}):
+        gone = await tenant.http.get(f"{crm.path}/changes", params=params)
+        assert (gone.status_code, gone.json()["code"]) == (410, "changes_expired")
 
 
 async def listed(crm, what, **params):

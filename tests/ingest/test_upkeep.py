@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -29,7 +30,7 @@ COLUMNS = {"Age": {"dataType": "INTEGER"}}
 @pytest.fixture
 def upkeep(ground, app):
     sql = store.engine(ground.database_url)
-    yield Upkeep(sql, ground.blobs, RetentionSettings())
+    yield Upkeep(sql, ground.blobs, app.intake.engine, RetentionSettings())
     sql.dispose()
 
 
@@ -145,7 +146,8 @@ async def test_months_of_events_are_made_ahead_once(upkeep):
 
 
 async def test_a_chore_that_fails_does_not_keep_the_others(ground, upkeep, tenant, pushed, tmp_path):
-    broken = Upkeep(upkeep.sql, ground.blobs, RetentionSettings(orphan_hours=10**12))  # beyond what a date can be
+    endless = RetentionSettings(orphan_hours=10**12)  # beyond what a date can be
+    broken = replace(upkeep, retention=endless)
     await asyncio.to_thread(broken.once, store.utc_now() + 8 * DAY)
     assert files(upkeep, tenant) == [("expired", False)]
 

@@ -127,6 +127,12 @@ _OF_THE_API: Final = {
         "The error file was kept for its time and is removed.",
         "Send the data file again with a new manifest.",
     ),
+    "changes_expired": Entry(
+        410,
+        "Changes expired",
+        "What the ingestion changed was kept for its time and is forgotten.",
+        "Read a newer ingestion's; who is in the data source now is listed at its members.",
+    ),
     "method_not_allowed": Entry(
         405, "Method not allowed", "The path exists, but not for this method.", "Use one that the header Allow names."
     ),

@@ -34,7 +34,7 @@ from ingestd.domain.submission import Actor
 from ingestd.egress import Allowed
 from ingestd.fetch.remote import Terms
 from ingestd.ingest.intake import Intake
-from ingestd.settings import FetchSettings
+from ingestd.settings import FetchSettings, RetentionSettings
 from ingestd.store import accounts, api_keys
 from ingestd.store.api_keys import ApiKey
 from ingestd.store.engine import transaction, utc_now
@@ -94,6 +94,7 @@ class Parts:
     checks: Mapping[str, Check]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     fetch: FetchSettings = field(default_factory=FetchSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS))
 
     @property

@@ -61,6 +61,9 @@ _IF_NONE_MATCH: Final = {
 _LOOKING_UP: Final = {"webhooks_create", "webhooks_change"}
 """Operations that look a host up before they keep it."""
 
+_EXPIRING: Final = {"data_sources_changes", "ingestions_error_file"}
+"""Operations whose answer is kept for a time only."""
+
 _RANGE: Final = {"name": "Range", "in": "header", "description": "The one range wanted, as `bytes=0-499`.", **_TEXT}
 
 
@@ -171,6 +174,8 @@ def _statuses(path: str, method: str, operation: dict[str, Any]) -> list[int]:
         found += [412]
     if ("Connections" in operation["tags"] and "{" in path) or operation["operationId"] in _LOOKING_UP:
         found += [502]
+    if operation["operationId"] in _EXPIRING:
+        found += [410]
     if "206" in operation["responses"]:
-        found += [410, 416]
+        found += [416]
     return sorted(set(found))

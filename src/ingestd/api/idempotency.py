@@ -81,17 +81,14 @@ async def keep(request: Request, response: Response) -> None:
     entered: Entered | None = getattr(request.state, "idempotency", None)
     if entered is None:
         return
-    now = utc_now()
-    await idempotency_keys.forget_old(entered.session, entered.account_id, now=now)
-    entered.session.add(
-        IdempotencyKey(
-            account_id=entered.account_id,
-            hash=entered.name,
-            fingerprint=entered.fingerprint,
-            answer=entered.keys.seal_secret(_context(entered.name), _packed(response)),
-            created_at=now,
-        )
+    answered = IdempotencyKey(
+        account_id=entered.account_id,
+        hash=entered.name,
+        fingerprint=entered.fingerprint,
+        answer=entered.keys.seal_secret(_context(entered.name), _packed(response)),
+        created_at=utc_now(),
     )
+    await entered.session.merge(answered)  # in the place of one that holds no longer
     await entered.session.flush()
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Query
 from pydantic import BaseModel
 
-from ingestd.api.context import Caller, Reading, Scope, needs
+from ingestd.api.context import Caller, Reading, Scope, Service, needs
 from ingestd.api.ids import DataSourceId, IngestionId
 from ingestd.api.pages import Asked, Page, listing
+from ingestd.api.problems import Refused
 from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.store import data_sources, ingestions, source_changes
+from ingestd.store.engine import moment_of, utc_now
 from ingestd.store.source_changes import Move
 
 router = Router(prefix="/v1/data-sources", tags=["Data sources"])
@@ -67,10 +70,11 @@ async def list_members(
     summary="List what an ingestion changed",
     dependencies=[needs(Scope.PROFILES_READ)],
 )
-async def list_changes(
+async def list_changes(  # noqa: PLR0913 -- what FastAPI fills in
     data_source_id: DataSourceId,
     *,
     tx: Reading,
+    service: Service,
     caller: Caller,
     asked: Annotated[Asked, Depends(listing(source_changes.SORTS, "profile"))],
     ingestion: Annotated[IngestionId | None, Query(description="By this one; unsaid, the newest completed.")] = None,
@@ -78,13 +82,16 @@ async def list_changes(
 ) -> ChangePage:
     """Who entered, left or was changed by one ingestion: the audience that it may trigger (S67).
 
-    People who stayed as they were are not in it.
+    People who stayed as they were are not in it. It is kept for 90 days, unless the operator says otherwise; then the
+    answer is 410.
     """
     source = await data_sources.get(tx, caller.account_id, data_source_id)
     if ingestion is None:
         ingestion = await ingestions.last_of_source(tx, source.id)
     elif (await ingestions.row(tx, caller.account_id, ingestion)).data_source_id != source.id:
         raise NotFound("There is no such ingestion.")
+    if ingestion and moment_of(ingestion) < utc_now() - timedelta(days=service.retention.history_days):
+        raise Refused("changes_expired")
     found = await source_changes.page(tx, caller.account_id, ingestion, asked.cut, change or ()) if ingestion else []
     return asked.page(
         ChangePage,

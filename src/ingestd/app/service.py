@@ -201,7 +201,7 @@ class _Starting:
 
     def start_clock(self) -> None:
         """Make runs when they are due, and do what has to be done from time to time."""
-        upkeep = Upkeep(self.sql, self.ground.blobs, self.settings.retention)
+        upkeep = Upkeep(self.sql, self.ground.blobs, self.engine, self.settings.retention)
         tasks = [self._run(upkeep.run), self._run(Clock(self.intake).run)]
         self.checks["clock"] = checks.of_flag(lambda: not any(task.done() for task in tasks))
 
@@ -226,6 +226,7 @@ class _Starting:
             intake=self.intake,
             egress_allow=self.allow,
             fetch=self.settings.fetch,
+            retention=self.settings.retention,
             sftp=sftp,
             rate=Rate(per_key=http.requests_per_minute, wrong_keys=http.wrong_keys_per_minute),
             checks=checks.all_of(self.checks),

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -221,6 +222,14 @@ class Engine:
                 }
                 self._client.enqueue_in_transaction(connection, options, str(ingestion_id), part)
             wakeups.tell(connection, PARTS)
+
+    def forget_ended(self, before: datetime, *, at_most: int) -> int:
+        """Forget workflows that ended before a time, whatever became of them; their number."""
+        ended = self._client.list_workflows(
+            completed_before=before.isoformat(), limit=at_most, load_input=False, load_output=False
+        )
+        self._client.delete_workflows([each.workflow_id for each in ended])
+        return len(ended)
 
     def stop(self) -> None:
         """Stop running workflows; those still open go back to their queues at once, and count no crash (P6)."""

@@ -1,8 +1,8 @@
 """Upkeep: what has to be done from time to time, by any process and by several at once without harm.
 
-Files, error files and audit entries expire (P10), what deleted accounts and segments have left and blobs that no row
-names are removed, what dead uploads had reserved is given back, and the events of the months to come get their
-partitions.
+Files, error files, history and audit entries expire (P10), what deleted accounts and segments have left and blobs that
+no row names are removed, what dead uploads had reserved is given back, and the events of the months to come get their
+partitions. `docs/operations.md` lists all that is kept, and how long.
 """
 
 from __future__ import annotations
@@ -15,30 +15,52 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import Engine
 
 from ingestd import telemetry
 from ingestd.blobs.store import BlobStore
 from ingestd.domain.notice import NoticeType
+from ingestd.ingest.engine import Engine as Jobs
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.settings import RetentionSettings
-from ingestd.store import audit, dump, endings, events, files, ingestions, messages, orphans, segments, usage
-from ingestd.store.engine import utc_now
+from ingestd.store import (
+    audit,
+    dump,
+    endings,
+    events,
+    files,
+    idempotency_keys,
+    ingestions,
+    ledger,
+    messages,
+    notices,
+    orphans,
+    runs,
+    segments,
+    source_changes,
+    usage,
+)
+from ingestd.store.engine import id_at, utc_now
 
 EVERY_SECONDS: Final = 3600.0
 BATCH: Final = 1000
 """Rows of one transaction, and blobs of one question to the database."""
+
+JOBS_KEPT: Final = timedelta(days=1)
+"""How long workflows that have ended are kept: nothing reads them but who looks for a fault."""
 
 log = telemetry.logger(__name__)
 
 
 @dataclass(frozen=True)
 class Upkeep:
-    """The chores, over one database and one blob store."""
+    """The chores, over one database, one blob store and the job engine."""
 
     sql: Engine
     blobs: BlobStore
+    jobs: Jobs
     retention: RetentionSettings
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -54,6 +76,8 @@ class Upkeep:
         """Do every chore; one that fails does not keep the others, and has its next turn in an hour."""
         for chore in (
             *(self.add_months, self.expire_files, self.expire_error_files, self.expire_mails, self.expire_audit),
+            *(self.expire_notices, self.expire_runs, self.expire_ledger, self.expire_changes),
+            *(self.expire_answers, self.expire_jobs),
             *(self.cancel_held, self.end_reservations, self.remove_accounts, self.sweep),
             self.remove_members,
         ):
@@ -85,6 +109,33 @@ class Upkeep:
     def expire_audit(self, _: datetime) -> int:
         """Forget the audit entries that are old enough."""
         return self._repeat(audit.expire)
+
+    def expire_notices(self, now: datetime) -> int:
+        """Forget what the world was told long ago, with its deliveries and messages."""
+        return self._repeat(notices.expire, self._history(now))
+
+    def expire_runs(self, now: datetime) -> int:
+        """Forget the runs of long ago; what came of them stands in their files and ingestions."""
+        return self._repeat(runs.expire, self._history(now))
+
+    def expire_ledger(self, now: datetime) -> int:
+        """Forget in which parts old ingestions were applied."""
+        return self._repeat(ledger.expire, self._history(now))
+
+    def expire_changes(self, now: datetime) -> int:
+        """Forget whom old ingestions changed in their data sources."""
+        return self._repeat(source_changes.expire, self._history(now))
+
+    def expire_answers(self, now: datetime) -> int:
+        """Forget the answers to requests that would no longer be answered again."""
+        return self._repeat(idempotency_keys.expire, now - idempotency_keys.KEPT)
+
+    def expire_jobs(self, now: datetime) -> int:
+        """Forget the workflows that have ended."""
+        done = 0
+        while ended := self.jobs.forget_ended(now - JOBS_KEPT, at_most=BATCH):
+            done += ended
+        return done
 
     def remove_members(self, _: datetime) -> int:
         """Remove the members of segments that were deleted."""
@@ -125,12 +176,16 @@ class Upkeep:
     def _safe_age(self) -> timedelta:
         return timedelta(hours=self.retention.orphan_hours)
 
-    def _repeat(self, some: Callable[..., int]) -> int:
+    def _history(self, now: datetime) -> UUID:
+        """The first id whose history is kept: ids are in the order of time."""
+        return id_at(now - timedelta(days=self.retention.history_days))
+
+    def _repeat(self, some: Callable[..., int], *which: object) -> int:
         """Do something batch by batch, each a transaction, until there is nothing left."""
         done = 0
         while True:
             with self.sql.begin() as connection:
-                more = some(connection, at_most=BATCH)
+                more = some(connection, *which, at_most=BATCH)
             if not more:
                 return done
             done += more

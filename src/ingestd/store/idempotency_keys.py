@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, delete, func, select
+from sqlalchemy import Connection, ForeignKey, Index, LargeBinary, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.store.base import Base
 
 KEPT: Final = timedelta(hours=24)
-"""How long an answer is kept."""
+"""How long an answer holds."""
 
 
 class IdempotencyKey(Base):
@@ -40,8 +40,18 @@ async def find(session: AsyncSession, account_id: UUID, name: bytes) -> Idempote
     return await session.get(IdempotencyKey, (account_id, name))
 
 
-async def forget_old(session: AsyncSession, account_id: UUID, *, now: datetime) -> None:
-    """Delete what the account has kept for longer than `KEPT`."""
-    await session.execute(
-        delete(IdempotencyKey).where(IdempotencyKey.account_id == account_id, IdempotencyKey.created_at < now - KEPT)
-    )
+_EXPIRE: Final = text("""
+    DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
+        SELECT old.ctid FROM accounts a CROSS JOIN LATERAL (
+            SELECT ctid FROM idempotency_keys
+            WHERE account_id = a.id AND created_at < :before
+            ORDER BY created_at LIMIT :at_most
+        ) old
+        LIMIT :at_most
+    ))
+""")
+
+
+def expire(connection: Connection, before: datetime, *, at_most: int) -> int:
+    """Forget the answers that were given before a time; their number."""
+    return connection.execute(_EXPIRE, {"before": before, "at_most": at_most}).rowcount

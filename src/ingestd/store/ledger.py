@@ -6,10 +6,10 @@ A repeat finds its row and does nothing; a crash that takes a part's rows takes 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, ForeignKey, func, select, update
+from sqlalchemy import Connection, ForeignKey, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -59,3 +59,17 @@ def applied(connection: Connection, ingestion_id: UUID) -> dict[str, dict[str, i
         select(LedgerEntry.part, LedgerEntry.counts).where(LedgerEntry.ingestion_id == ingestion_id)
     )
     return {part: counts for part, counts in rows}  # noqa: C416 -- rows are no pairs for dict()
+
+
+_EXPIRE: Final = text("""
+    DELETE FROM ledger WHERE ctid = ANY (ARRAY(
+        SELECT l.ctid FROM ledger l JOIN ingestions i ON i.id = l.ingestion_id
+        WHERE l.ingestion_id < :before AND i.status NOT IN ('scheduled', 'in_progress')
+        ORDER BY l.ingestion_id LIMIT :at_most
+    ))
+""")
+
+
+def expire(connection: Connection, before: UUID, *, at_most: int) -> int:
+    """Forget the parts of ingestions made before an id that have ended; their number."""
+    return connection.execute(_EXPIRE, {"before": before, "at_most": at_most}).rowcount

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Executable, ForeignKey, Index, Uuid, bindparam, select, text
+from sqlalchemy import ARRAY, Connection, Executable, ForeignKey, Index, Uuid, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -86,3 +86,22 @@ def adding(notice: Notice, *, chosen: Collection[UUID] = (), only: Collection[UU
         chosen=list(chosen),
         only=None if only is None else list(only),
     )
+
+
+_EXPIRE: Final = text("""
+    DELETE FROM notices WHERE id = ANY (ARRAY(
+        SELECT id FROM notices n
+        WHERE id < :before
+          AND NOT EXISTS (SELECT FROM deliveries WHERE notice_id = n.id AND next_attempt_at IS NOT NULL)
+          AND NOT EXISTS (SELECT FROM messages WHERE notice_id = n.id AND next_attempt_at IS NOT NULL)
+        ORDER BY id LIMIT :at_most
+    ))
+""")
+
+
+def expire(connection: Connection, before: UUID, *, at_most: int) -> int:
+    """Forget notices made before an id, with the deliveries and messages that told them; none that is yet to be told.
+
+    Their number.
+    """
+    return connection.execute(_EXPIRE, {"before": before, "at_most": at_most}).rowcount

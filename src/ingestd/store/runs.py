@@ -208,6 +208,18 @@ def end_of_ingestion(
     return found
 
 
+_EXPIRE: Final = text("""
+    DELETE FROM runs WHERE id = ANY (ARRAY(
+        SELECT id FROM runs WHERE id < :before AND state = 'ended' ORDER BY id LIMIT :at_most
+    ))
+""")
+
+
+def expire(connection: Connection, before: UUID, *, at_most: int) -> int:
+    """Forget runs made before an id that have ended; their number."""
+    return connection.execute(_EXPIRE, {"before": before, "at_most": at_most}).rowcount
+
+
 def ended(result: Result, *, now: datetime, error: dict[str, Any] | None = None) -> dict[str, Any]:
     """What is changed of a run that ends."""
     return {

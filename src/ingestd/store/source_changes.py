@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, String, Uuid, column, select, text
+from sqlalchemy import ARRAY, Connection, Row, String, Uuid, column, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -101,3 +101,20 @@ async def forget(session: AsyncSession, account_id: UUID, profile_ids: Collectio
     """Remove some people from all that was told of them."""
     for person in profile_ids:
         await session.execute(text(FORGET), {"account": account_id, "person": person, "moves": list(Move)})
+
+
+EXPIRE: Final = """
+DELETE FROM data_source_changes WHERE ctid = ANY (ARRAY(
+    SELECT old.ctid FROM accounts a CROSS JOIN LATERAL (
+        SELECT ctid FROM data_source_changes
+        WHERE account_id = a.id AND ingestion_id < :before
+        ORDER BY ingestion_id LIMIT :at_most
+    ) old
+    LIMIT :at_most
+))
+"""
+
+
+def expire(connection: Connection, before: UUID, *, at_most: int) -> int:
+    """Forget what ingestions made before an id have changed; the number of rows."""
+    return connection.execute(text(EXPIRE), {"before": before, "at_most": at_most}).rowcount
