@@ -33,7 +33,7 @@ from ingestd.ingest.pool import Pool, PoolClosed
 from ingestd.ingest.refusal import error, error_of, nothing_applied
 from ingestd.ingest.sealing import seal_account
 from ingestd.ingest.tell import tell_ingestion
-from ingestd.ingest.work import LEAVE, SEGMENT, Checked, Job, Place
+from ingestd.ingest.work import LEAVE, SEGMENT, Checked, Job, Place, in_turns
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
@@ -314,6 +314,7 @@ class Flow:
         return checked.with_applied(applied.values())
 
     def _apply_units(self, job: Job, checked: Checked, units: list[str]) -> None:
+        units = in_turns(units)
         if len(units) > 1 and job.file_bytes >= 2 * self.place.part_bytes:
             self.jobs.fan_out(job.ingestion_id, units)
             self._await_units(job, checked, units)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -152,6 +152,15 @@ class Checked(BaseModel):
         accepted, rejected = self.counts.accepted - rows, self.counts.rejected + rows
         counts = self.counts.model_copy(update={"accepted": accepted, "rejected": rejected})
         return self.model_copy(update={"counts": counts, "warnings": [*self.warnings, UNREPORTED]})
+
+
+def in_turns(units: Sequence[str]) -> list[str]:
+    """Units, given in the order of their ranges, such that neighbours lie in different slices of the stored profiles.
+
+    Who writes a slice holds it until the transaction ends: two parts of one slice would be applied one after the other.
+    """
+    step = -(-len(units) // SLICES)
+    return [unit for first in range(step) for unit in units[first::step]]
 
 
 class Rehearsed(BaseModel):
