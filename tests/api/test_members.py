@@ -97,6 +97,17 @@ async def test_members_are_looked_up_by_any_way_to_write_them(tenant):
     assert refused.status_code == 422
 
 
+@pytest.mark.threat("T117")
+async def test_a_member_by_address_is_the_same_in_every_case_of_the_domain(tenant):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"email,level\nann@EXAMPLE.org,High\n")
+    await refresh(tenant, segment, b"email,level\nann@example.org,Low\nAnn@example.org,High\n")
+    assert await where(tenant.http, segment) == {"ann@example.org": "Low", "Ann@example.org": "High"}
+    body = {"identifiers": [{"kind": "email", "value": value} for value in ("ann@Example.Org", "ANN@example.org")]}
+    found = (await tenant.http.post(f"/v1/segments/{segment}/members/lookup", json=body)).json()["data"]
+    assert [each["member"] and each["member"]["partition"]["name"] for each in found] == ["Low", None]
+
+
 @pytest.mark.threat("T100")
 async def test_an_export_is_csv_or_json_lines_without_formulas(tenant):
     segment, first = await filled(tenant)

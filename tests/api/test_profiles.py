@@ -4,6 +4,7 @@ import asyncio
 
 import psycopg
 import pytest
+from tests.api.sources import source, tsv
 from tests.api.world import account_of, ingest, nothing_is_applied, until
 
 COLUMNS = {"what": {"ctName": "evtName"}}
@@ -45,6 +46,24 @@ async def test_up_to_a_thousand_people_are_looked_up_at_once(tenant):
     assert [each["profile"] is not None for each in found] == [n % 2 == 0 for n in range(1000)]
     one_more = await tenant.http.post("/v1/profiles/lookup", json={"identifiers": [*asked, asked[0]]})
     assert one_more.status_code == 422
+
+
+@pytest.mark.rule("D5")
+@pytest.mark.threat("T117")
+async def test_addresses_and_numbers_that_identify_name_one_person_however_they_are_written(tenant):
+    own = {"name": "work_mail", "format": "EMAIL", "identifier": True}
+    line = {"name": "line", "format": "PHONE", "identifier": True}
+    crm = await source(tenant, mail="email", work=own, phone=line)
+    await crm.ingest(tsv("mail work phone", "ann@EXAMPLE.org ann@Work.example 919876543210"))
+    again = await crm.ingest(tsv("mail work phone", "ann@example.org ann@work.example +919876543210"))
+    assert (again["counts"]["created"], again["counts"]["unchanged"]) == (0, 1)
+    ways = [("email", "ann@Example.ORG"), ("work_mail", "ann@WORK.example"), ("line", "919876543210")]
+    asked = [{"kind": kind, "value": value} for kind, value in [*ways, ("email", "Ann@example.org")]]
+    found = (await tenant.http.post("/v1/profiles/lookup", json={"identifiers": asked})).json()["data"]
+    assert [each["profile"] is not None for each in found] == [True, True, True, False]
+    assert found[0]["profile"]["identifiers"]["email"] == ["ann@example.org"]
+    erased = await tenant.http.post("/v1/profiles/erase", json={"identifiers": asked[:1]})
+    assert erased.json()["profiles"] == [found[0]["profile"]["id"]]
 
 
 async def test_events_are_listed_by_person_by_ingestion_and_by_time(tenant):

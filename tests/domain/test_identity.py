@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingestd.domain.column import DataType
 from ingestd.domain.identity import KIND_OF_WORD, MANIFEST_KINDS, IdentifierKind, normalise
 
 
@@ -19,6 +20,20 @@ from ingestd.domain.identity import KIND_OF_WORD, MANIFEST_KINDS, IdentifierKind
 )  # fmt: skip
 def test_an_identifier_has_one_normal_form_or_none(value, normal):
     assert normalise(value) == normal
+
+
+@pytest.mark.rule("D5")
+@pytest.mark.threat("T117")
+@pytest.mark.parametrize(
+    ("value", "normal"),
+    [
+        (" Ann.Lee@Example.ORG ", "Ann.Lee@example.org"), ("ann@BÜCHER.example", "ann@bücher.example"),
+        ("A@B@C.D", "A@B@c.d"), ("ann", "ann"), ("Ann@", "Ann@"),
+    ],
+)  # fmt: skip
+def test_the_domain_of_an_address_is_the_same_in_every_case_the_mailbox_is_not(value, normal):
+    assert normalise(value, DataType.EMAIL) == normal
+    assert normalise("Ann@Example.ORG") == "Ann@Example.ORG"
 
 
 @pytest.mark.threat("T117")

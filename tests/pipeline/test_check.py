@@ -211,6 +211,16 @@ def test_an_identifier_is_brought_to_its_normal_form_or_its_row_is_rejected(cell
         assert normalise(cell) == expected
 
 
+@pytest.mark.rule("S23", "D5")
+@pytest.mark.threat("T117")
+@pytest.mark.parametrize("others", [[], ["ä@bücher.example"], ["Bo@example.org"] * 30])
+def test_an_address_that_identifies_has_its_domain_in_lower_case(others):
+    cells = ["Ann@Example.ORG", "ann@example.org", "ann@BÜCHER.example", "e\u0301@EXAMPLE.org", "a@İ.example", *others]
+    plan = Plan(format=Format.CSV, target=Target.SEGMENT)
+    checked = Check(bind(plan, ("email", "level")), plan, NOW).batch(frame([[cell, "High"] for cell in cells]))
+    assert checked.accepted["k6"].to_list() == [normalise(cell, DataType.EMAIL) for cell in cells]
+
+
 @pytest.mark.rule("S115")
 def test_one_identifier_is_enough_but_none_may_be_too_long():
     checked = check(["identity", "fbId"], ["p", ""], ["", "f"], ["p", "f" * 1024], ["", ""])

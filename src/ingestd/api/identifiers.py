@@ -11,11 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api.context import Principal, Scope
 from ingestd.api.model import In
-from ingestd.domain.identity import KIND_OF_WORD, MAX_IDENTIFIER_LENGTH, IdentifierKind, kind_word, normalise
+from ingestd.domain.column import DataType
+from ingestd.domain.identity import (
+    FORMATS,
+    KIND_OF_WORD,
+    MAX_IDENTIFIER_LENGTH,
+    IdentifierKind,
+    kind_word,
+    normalise,
+)
 from ingestd.domain.personal import MASK
 from ingestd.domain.segment import MEMBER_KINDS
 from ingestd.pipeline.phones import e164
 from ingestd.store import attributes
+from ingestd.store.attributes import Attribute
 from ingestd.store.profiles import identifier_hash
 
 _REACHABLE = {IdentifierKind.EMAIL, IdentifierKind.MOBILE}
@@ -44,12 +53,19 @@ Identifiers = Annotated[list[Identifier], Field(min_length=1, max_length=1000)]
 """As many as are looked up at once."""
 
 
-def hashed(asked: Identifier, index_key: str, kinds: Mapping[str, int]) -> tuple[int, UUID] | None:
-    """An identifier as (kind, hash), or None where it is none; `kinds` are the account's own attributes, by name."""
+def hashed(asked: Identifier, index_key: str, own: Mapping[str, Attribute]) -> tuple[int, UUID] | None:
+    """An identifier as (kind, hash), or None where it is none.
+
+    `own` are the account's attributes that identify people, by name.
+    """
     word = asked.kind.casefold()
-    kind = kinds.get(asked.kind) or MEMBER_KINDS.get(word) or KIND_OF_WORD.get(word)
-    value = normalise(asked.value)
-    if kind is IdentifierKind.MOBILE and value:
+    if attribute := own.get(asked.kind):
+        kind, format_ = attribute.kind, DataType(attribute.format)
+    else:
+        kind = MEMBER_KINDS.get(word) or KIND_OF_WORD.get(word)
+        format_ = FORMATS.get(kind, DataType.STRING) if kind else DataType.STRING
+    value = normalise(asked.value, format_)
+    if format_ is DataType.PHONE and value:
         value = e164(f"+{value.removeprefix('+')}") or value
     return (int(kind), identifier_hash(index_key, kind, value)) if kind and value else None
 
@@ -60,7 +76,7 @@ Show = Callable[[int, str], dict[str, str]]
 
 async def showing(tx: AsyncSession, caller: Principal) -> Show:
     """How members are shown to a caller: values of personal attributes never, addresses and numbers to who may."""
-    own = {kind: name for name, kind in (await attributes.kinds(tx, caller.account_id)).items()}
+    own = {each.kind: name for name, each in (await attributes.identifying(tx, caller.account_id)).items()}
     personal = await attributes.personal_names(tx, caller.account_id)
     may_read = caller.may(Scope.PROFILES_READ_PII)
 

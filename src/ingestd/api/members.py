@@ -132,8 +132,8 @@ async def lookup(
     segment = await visible(tx, caller, segment_id)
     moment = moment_of(segment, body.as_of)
     keys = await service.intake.keys(caller.account_id)
-    kinds = await attributes.kinds(tx, caller.account_id)
-    named = [hashed(asked, keys.index_key, kinds) for asked in body.identifiers]
+    own = await attributes.identifying(tx, caller.account_id)
+    named = [hashed(asked, keys.index_key, own) for asked in body.identifiers]
     hashes = [each and each[1] for each in named]
     if segment.method == Method.FILTER:
         people = await profiles.find_many(tx, caller.account_id, {each for each in named if each})

@@ -20,6 +20,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.personal import MASK, SEALED, each_value, identifier_place, is_sealed
 from ingestd.keyring import AccountKeys, SealBroken
 from ingestd.store import attributes
+from ingestd.store.attributes import Attribute
 from ingestd.store.profiles import Profile
 
 READ = "personal_data.read"
@@ -31,18 +32,18 @@ BROKEN = "personal_data.broken"
 class Sight:
     """What one caller sees of the account's people.
 
-    `personal` are the names of the attributes marked as personal, `kinds` those of attributes that identify people.
+    `personal` are the names of the attributes marked as personal, `own` the attributes that identify people, by name.
     """
 
     tx: AsyncSession
     caller: Principal
     keys: AccountKeys
     personal: frozenset[str]
-    kinds: Mapping[str, int]
+    own: Mapping[str, Attribute]
 
     def of(self, profile: Profile) -> dict[str, Any]:
         """A person's attributes and identifiers by name; where personal values are among them, that they were read."""
-        own = {str(kind): name for name, kind in self.kinds.items()}
+        own = {str(each.kind): name for name, each in self.own.items()}
         seen = _Seen(self.keys, open=self.caller.may(Scope.PROFILES_READ_PII))
         shown = {
             "attributes": {
@@ -66,7 +67,7 @@ async def sight(tx: AsyncSession, service: Parts, caller: Principal) -> Sight:
         caller,
         await service.intake.keys(caller.account_id),
         frozenset(await attributes.personal_names(tx, caller.account_id)),
-        await attributes.kinds(tx, caller.account_id),
+        await attributes.identifying(tx, caller.account_id),
     )
 
 

@@ -128,7 +128,7 @@ class ErasedOut(BaseModel):
 async def lookup(body: LookupIn, tx: Reading, service: Service, caller: Caller) -> LookupOut:
     """Find people by up to 1,000 identifiers; one that names nobody has the profile null."""
     seen = await sight(tx, service, caller)
-    hashes = [hashed(each, seen.keys.index_key, seen.kinds) for each in body.identifiers]
+    hashes = [hashed(each, seen.keys.index_key, seen.own) for each in body.identifiers]
     found = await profiles.find_many(tx, caller.account_id, {each for each in hashes if each})
     shown = {profile.profile_id: ProfileOut(**_fields(profile, seen)) for profile in found.values()}
     answers = [found.get(each) if each else None for each in hashes]
@@ -241,8 +241,8 @@ async def erase_identifiers(body: EraseIn, tx: Tx, service: Service, caller: Cal
     none (422), nothing.
     """
     keys = await service.intake.keys(caller.account_id)
-    kinds = await attributes.kinds(tx, caller.account_id)
-    asked = [hashed(each, keys.index_key, kinds) for each in body.identifiers]
+    own = await attributes.identifying(tx, caller.account_id)
+    asked = [hashed(each, keys.index_key, own) for each in body.identifiers]
     problems = [
         Problem(f"/body/identifiers/{place}", "identifier", "No kind of identifier of the account, or no value of it.")
         for place, each in enumerate(asked)

@@ -9,15 +9,13 @@ from typing import Final
 
 from ingestd.domain.column import PREFERENCES, DataType, name_problem
 from ingestd.domain.errors import Problem
-from ingestd.domain.identity import KIND_OF_WORD, IdentifierKind
+from ingestd.domain.identity import FORMATS, KIND_OF_WORD
 from ingestd.domain.plan import MIB, ColumnRule, Format, Limits, Mode, Plan, Target
 
 FILE_BYTES: Final = 40 * MIB
 """The largest file of a data source, inclusive (S51, D10)."""
 
 SUFFIX: Final = ".tsv"
-
-_FORMATS: Final = {IdentifierKind.EMAIL: DataType.EMAIL, IdentifierKind.MOBILE: DataType.PHONE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Pair:
 
 
 BUILT_IN: Final[Mapping[str, Goal]] = {
-    word: Goal(kind.word, _FORMATS.get(kind, DataType.STRING), int(kind)) for word, kind in KIND_OF_WORD.items()
+    word: Goal(kind.word, FORMATS.get(kind, DataType.STRING), int(kind)) for word, kind in KIND_OF_WORD.items()
 } | {word: Goal(preference, DataType.BOOLEAN) for word, preference in PREFERENCES.items()}
 """By their words in lower case."""
 

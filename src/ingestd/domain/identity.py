@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
+
+from ingestd.domain.column import DataType
 
 MAX_IDENTIFIER_LENGTH: Final = 1023
 
@@ -42,6 +45,12 @@ _WORDS: Final = {
 KIND_OF_WORD: Final = {word.casefold(): kind for kind, word in _WORDS.items()} | {"guid": IdentifierKind.OBJECT_ID}
 """Kind by its word, lower case; `guid` is an alias of `objectId` (D35)."""
 
+FORMATS: Final[Mapping[int, DataType]] = {
+    IdentifierKind.EMAIL: DataType.EMAIL,
+    IdentifierKind.MOBILE: DataType.PHONE,
+}
+"""The kinds that have a format, among those that all accounts have; the others are texts (D5)."""
+
 MANIFEST_KINDS: Final = (
     IdentifierKind.IDENTITY,
     IdentifierKind.OBJECT_ID,
@@ -65,15 +74,18 @@ def kind_of(word: str) -> int:
     return int(word) if word.isdecimal() else int(KIND_OF_WORD[word.casefold()])
 
 
-def normalise(value: str) -> str | None:
+def normalise(value: str, format_: DataType = DataType.STRING) -> str | None:
     """Bring an identifier to its normal form, or None if it is none (T117).
 
-    ASCII white space around it goes, the rest becomes NFC; case is kept. It has 1 to 1,023 code points
-    and no control, format, private-use or surrogate character.
+    ASCII white space around it goes, the rest becomes NFC; case is kept, but for the domain of an address, which is the
+    same in every case. It has 1 to 1,023 code points and no control, format, private-use or surrogate character.
     """
     normal = unicodedata.normalize("NFC", value.strip(" \t\r\n\v\f"))
     if not 1 <= len(normal) <= MAX_IDENTIFIER_LENGTH or not normal.strip():
         return None
     if any(unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs"} for char in normal):
         return None
+    if format_ is DataType.EMAIL:
+        mailbox, at, domain = normal.rpartition("@")
+        return mailbox + at + domain.lower()
     return normal

@@ -10,7 +10,7 @@ from typing import Final
 from ingestd.domain.column import OPERATION_SUFFIX, PREFERENCES, DataType, name_problem
 from ingestd.domain.data_source import header_problem
 from ingestd.domain.errors import FileRefused
-from ingestd.domain.identity import KIND_OF_WORD, MANIFEST_KINDS, IdentifierKind
+from ingestd.domain.identity import FORMATS, KIND_OF_WORD, MANIFEST_KINDS
 from ingestd.domain.notice import few
 from ingestd.domain.plan import ColumnRule, Plan, Target
 from ingestd.domain.rejection import FILE_REASONS
@@ -98,9 +98,8 @@ def _bind_members(names: tuple[str, ...], plan: Plan) -> Layout:
         raise FileRefused(f"The first column must be one of {', '.join(MEMBER_KINDS)}.{hint}")
     if len(names) == 1 or not names[1].strip():
         raise FileRefused("The second column must hold the partition, and have a name.")
-    types = {IdentifierKind.MOBILE: DataType.PHONE, IdentifierKind.EMAIL: DataType.EMAIL}
     columns = (
-        Column(0, names[0], Role.IDENTIFIER, kind.word, types.get(kind, DataType.STRING), kind=kind),
+        Column(0, names[0], Role.IDENTIFIER, kind.word, FORMATS.get(kind, DataType.STRING), kind=kind),
         Column(1, names[1], Role.PARTITION, "partition"),
         *(Column(position, names[position], Role.UNMAPPED, "") for position in range(2, len(names))),
     )

@@ -192,9 +192,7 @@ class _Batch:
                 self._fault(rules.phone(_cell(column), self._meant(column)).reasons)
                 self._values.append(self._meant(column).alias(f"k{int(column.kind)}"))
                 continue
-            if column.type is DataType.EMAIL:
-                self._fault({"email_invalid": rules.no_email(_cell(column))})
-            cells = self._series(column)
+            cells = normal = self._series(column)
             seen = Look(cells)
             if not seen.solid:
                 strange = seen.strange()
@@ -202,6 +200,10 @@ class _Batch:
                 self._prepare(column, normal)
                 invisible = self._prepare(column, rules.invisible(normal, strange), "invisible")
                 self._fault({"identifier_characters": invisible}, column=column.header)
+            if column.type is DataType.EMAIL:
+                self._fault({"email_invalid": rules.no_email(_cell(column))})
+                if seen.capitals() or not seen.solid:
+                    self._prepare(column, rules.lower_domains(normal))
             if not seen.solid or (self._longest[column.position] or 0) > MAX_IDENTIFIER_LENGTH:
                 long_ones.append(self._meant(column))
             self._values.append(self._meant(column).alias(f"k{int(column.kind)}"))

@@ -43,6 +43,7 @@ _ATOM: Final = r'[^\s\x00-\x20\x7f"(),.:;<>@\[\\\]]+'
 _LABEL: Final = r"[0-9A-Za-z[^\x00-\x7f\s]](?:-*[0-9A-Za-z[^\x00-\x7f\s]])*"
 _EMAIL: Final = rf"^{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+[A-Za-z[^\x00-\x7f\s]](?:-*[0-9A-Za-z[^\x00-\x7f\s]])+$"
 MAX_EMAIL_BYTES: Final = 254
+_CAPITAL_IN_DOMAIN: Final = r"@.*[A-Z[^\x00-\x7f]]"
 
 _WORDS: Final = {"true": "true", "y": "true", "yes": "true", "false": "false", "n": "false", "no": "false"}
 
@@ -85,6 +86,10 @@ class Look:
     def escaped(self) -> pl.Series:
         """True for the cells with a byte that JSON escapes; where they are many it may be for all."""
         return self._cells_with((self._data < 0x20) | (self._data == ord('"')) | (self._data == ord("\\")))
+
+    def capitals(self) -> bool:
+        """Whether there is a capital of ASCII; only what is not solid may have others."""
+        return bool((self._data - np.uint8(ord("A")) < np.uint8(26)).any())
 
     def _cells_with(self, marked: Flags) -> pl.Series:
         flags = np.zeros(self._rows, np.bool_)
@@ -302,6 +307,17 @@ def normal_identifiers(cells: pl.Series) -> pl.Series:
     foreign = trimmed.str.len_bytes() != trimmed.str.len_chars()
     normal = rewrite(trimmed, foreign, lambda some: some.str.normalize("NFC"))
     return normal.set(normal.str.strip_chars() == "", None)
+
+
+def lower_domains(cells: pl.Series) -> pl.Series:
+    """Bring the domains of addresses to lower case, as `identity.normalise` does; of what is none anything."""
+    mailbox, domain = (pl.col("parts").struct.field(f"field_{place}") for place in (0, 1))
+
+    def lower(some: pl.Series) -> pl.Series:
+        parts = some.str.split_exact("@", 1).to_frame("parts")
+        return parts.select(pl.concat_str(mailbox, pl.lit("@"), domain.str.to_lowercase())).to_series()
+
+    return rewrite(cells, cells.str.contains(_CAPITAL_IN_DOMAIN), lower)
 
 
 def identifier_missing(

@@ -81,11 +81,10 @@ async def next_kind(session: AsyncSession, account_id: UUID) -> int:
     return max(FIRST_OWN_KIND, (last or 0) + 1)
 
 
-async def kinds(session: AsyncSession, account_id: UUID) -> dict[str, int]:
-    """The kinds of identifiers that are attributes of the account, by name."""
-    identifying = (Attribute.account_id == account_id, Attribute.kind.is_not(None))
-    found = await session.execute(select(Attribute.name, Attribute.kind).where(*identifying))
-    return {name: kind for name, kind in found if kind is not None}
+async def identifying(session: AsyncSession, account_id: UUID) -> dict[str, Attribute]:
+    """The attributes of the account whose values identify people, by name."""
+    wanted = (Attribute.account_id == account_id, Attribute.kind.is_not(None))
+    return {attribute.name: attribute for attribute in await session.scalars(select(Attribute).where(*wanted))}
 
 
 def personal(connection: Connection, account_id: UUID) -> dict[str, int | None]:
