@@ -131,6 +131,7 @@ async def test_a_manual_segment_becomes_a_scheduled_one_and_waits_for_its_next_r
     assert await published(tenant, made, {"description": "Anew"}) == "active"
     await put_schedule(tenant, made, body(await new_connection(tenant)))
     assert await published(tenant, made, {"upload_type": "scheduled"}) == "in_progress"
+    assert await published(tenant, made, {"description": "Once more"}) == "in_progress"  # it still waits
     assert await refreshed(tenant, made, b"user_id,level\nann,Low\n") == "active"
     (await tenant.http.delete(f"/v1/segments/{made['id']}/schedule")).raise_for_status()
 

@@ -81,9 +81,9 @@ async def drop_draft(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMat
 async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Caller) -> SegmentOut:
     """*Create*: publish the draft and put the segment into use (S11, S16, S38).
 
-    It is `in_progress` until the next refresh where it has had none, or where another upload type was published (S44);
-    else `active` at once. 409 for a segment in use that has no draft, and for scheduled uploads without a schedule. The
-    members of a filter segment are found anew.
+    It is `in_progress` until the next refresh where it has had none or waits for one already, and where another upload
+    type was published (S44); else `active` at once. The members of a filter segment are found anew, which one that was
+    inactive waits for. 409 for a segment in use that has no draft, and for scheduled uploads without a schedule.
     """
     account = await accounts.lock(tx, caller.account_id)
     segment = await segments.get(tx, account.id, segment_id, lock=True)
@@ -94,7 +94,13 @@ async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Call
     draft = Draft.model_validate(segment.draft or {})
     segment.name = draft.name or segment.name
     segment.description = draft.description or segment.description
-    waits = segment.refreshed_at is None or draft.upload_type not in {None, segment.upload_type}
+    is_behind = segment.method == Method.FILTER and status is not SegmentStatus.ACTIVE
+    waits = (
+        segment.refreshed_at is None
+        or status is SegmentStatus.IN_PROGRESS
+        or is_behind
+        or draft.upload_type not in {None, segment.upload_type}
+    )
     segment.upload_type = draft.upload_type or segment.upload_type
     await _publish(tx, segment, draft)
     segment.draft = None
