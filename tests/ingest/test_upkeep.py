@@ -77,6 +77,23 @@ async def test_files_expire_after_a_week_and_make_room(upkeep, tenant, pushed):
     assert (await tenant.error_file(pushed)).count("\r\n") == 2
 
 
+async def test_rejected_rows_are_tried_again_while_their_error_file_is_kept_whatever_became_of_the_file(
+    upkeep, tenant, pushed
+):
+    async def retry(ingestion, which):
+        return await tenant.http.post(f"/v1/ingestions/{ingestion['id']}/retry", json={"rows": which})
+
+    await asyncio.to_thread(upkeep.once, store.utc_now() + 8 * DAY)
+    whole = await retry(pushed, "all")
+    assert (whole.status_code, whole.json()["code"]) == (410, "file_expired")
+    again = await tenant.ended((await retry(pushed, "rejected")).raise_for_status().json()["id"])
+    assert (again["counts"]["read"], again["counts"]["rejected"]) == (1, 1)
+    await asyncio.to_thread(upkeep.once, store.utc_now() + 31 * DAY)
+    for ingestion, which in ((pushed, "rejected"), (again, "all")):
+        refused = await retry(ingestion, which)
+        assert (refused.status_code, refused.json()["code"]) == (410, "error_file_expired")
+
+
 async def test_the_file_of_an_open_ingestion_does_not_expire(upkeep, tenant, pushed):
     ingestion = ids.read(Prefix.INGESTION, pushed["id"])
     change = "UPDATE ingestions SET status = :status WHERE id = :id RETURNING id"

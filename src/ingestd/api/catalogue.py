@@ -125,7 +125,7 @@ _OF_THE_API: Final = {
         410,
         "Error file expired",
         "The error file was kept for its time and is removed.",
-        "Send the data file again with a new manifest.",
+        "Send the data file again.",
     ),
     "changes_expired": Entry(
         410,

@@ -25,7 +25,7 @@ from ingestd.domain import ids
 from ingestd.domain.errors import Forbidden, NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.rejection import ROW_REASONS
-from ingestd.ingest.work import UNREPORTED
+from ingestd.ingest.work import error_file_expired
 from ingestd.pipeline import report
 from ingestd.store import attributes, ingestion_views, ingestions
 from ingestd.store.engine import transaction
@@ -122,7 +122,7 @@ async def error_file(ingestion_id: IngestionId, request: Request, service: Servi
     stood in them. One `Range` can be asked for.
     """
     row = await _ingestion(service, caller.account_id, ingestion_id)
-    if row.error_blob is None and row.counts["rejected"] and UNREPORTED not in row.warnings:
+    if error_file_expired(row):
         raise NotFound("The error file has expired.", code="error_file_expired")
     if row.error_blob is None:
         raise NotFound("The ingestion has no error file: no row was rejected.")

@@ -15,8 +15,8 @@ from ingestd.domain.plan import Mode, Plan
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.tell import tell
+from ingestd.ingest.work import error_file_expired
 from ingestd.store import accounts, files, ingestion_views, ingestions
-from ingestd.store.files import FileState
 from ingestd.store.ingestions import Ingestion
 
 
@@ -70,14 +70,11 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         raise Conflict("The ingestion has not ended yet; wait, or cancel it first.", code="not_ended")
     if earlier.file_id is None or earlier.plan is None:
         raise Conflict("There is nothing to try again: the manifest was refused.", code="nothing_to_retry")
-    file = await files.get(session, account_id, earlier.file_id, lock=True)  # so that it does not expire meanwhile
-    rows_of = earlier.rows_of
-    if rows is Rows.REJECTED:
-        if earlier.error_blob is None:
-            raise Conflict("No row was rejected.", code="nothing_to_retry")
-        rows_of = earlier.id
-    if file.state == FileState.EXPIRED:
-        raise Conflict("The file has expired; upload it again.", code="file_expired")
+    rows_of = earlier.id if rows is Rows.REJECTED else earlier.rows_of
+    if rows_of is None:
+        await files.get_kept(session, account_id, earlier.file_id, lock=True)  # so that it does not expire meanwhile
+    else:
+        _refuse_without_errors(await ingestions.row(session, account_id, rows_of, lock=True))
     plan = Plan.model_validate(earlier.plan)
     if rows_of is not None and plan.mode is Mode.REPLACE:  # the others of the file are there already
         plan = plan.model_copy(update={"mode": Mode.APPEND})
@@ -85,7 +82,7 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         channel=Channel(earlier.channel),
         account_id=account_id,
         plan=plan,
-        file_id=file.id,
+        file_id=earlier.file_id,
         uploaded_by=actor,
         manifest_id=earlier.manifest_id,
         data_source_id=earlier.data_source_id,
@@ -97,3 +94,12 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         rows_of=rows_of,
     )
     return await submit(session, intake.engine, submission, intake.quota, now=now)
+
+
+def _refuse_without_errors(earlier: Ingestion) -> None:
+    """Raise Conflict where an ingestion has no error file whose rows could be tried again."""
+    if earlier.error_blob is not None:
+        return
+    if error_file_expired(earlier):
+        raise Conflict("The error file has expired; upload the file again.", code="error_file_expired")
+    raise Conflict("There is no error file: no row was rejected, or none could be kept.", code="nothing_to_retry")

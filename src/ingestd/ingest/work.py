@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 
 from ingestd.blobs.store import BlobStore, BlobWriter, open_store
-from ingestd.domain.ingestion import Counts
+from ingestd.domain.ingestion import Counts, Status
 from ingestd.domain.plan import Mode, Plan
 from ingestd.keyring import AccountKeys
 from ingestd.store import engine as store
 from ingestd.store.base import SLICES
+from ingestd.store.ingestions import Ingestion
 from ingestd.store.load.sources import Source
 
 FROZEN: Final = {"idle_in_transaction_session_timeout": "5min"}
@@ -228,3 +229,13 @@ def _blobs(place: str) -> BlobStore:
 def engine(url: str) -> Engine:
     """This process's own connections, kept over its tasks."""
     return store.engine(url, pool_size=CONNECTIONS, settings=store.BULK | FROZEN | UNHURRIED)
+
+
+def error_file_expired(ingestion: Ingestion | Row[Any]) -> bool:
+    """Whether an ingestion that has ended had an error file, which is not kept any more."""
+    return (
+        ingestion.error_blob is None
+        and ingestion.status != Status.CANCELLED
+        and ingestion.counts["rejected"] > 0
+        and UNREPORTED not in ingestion.warnings
+    )

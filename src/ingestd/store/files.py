@@ -84,9 +84,9 @@ async def get(session: AsyncSession, account_id: UUID, file_id: UUID, *, lock: b
     return await get_owned(session, File, account_id, file_id, called="file", lock=lock)
 
 
-async def get_kept(session: AsyncSession, account_id: UUID, file_id: UUID) -> File:
-    """A file of the account whose bytes are still kept, or NotFound, or Conflict where they are not."""
-    file = await get(session, account_id, file_id)
+async def get_kept(session: AsyncSession, account_id: UUID, file_id: UUID, *, lock: bool = False) -> File:
+    """A file of the account whose bytes are still kept, or NotFound, or Conflict where they are not; see `get`."""
+    file = await get(session, account_id, file_id, lock=lock)
     if file.state in {FileState.EXPIRED, FileState.REMOVED}:
         raise Conflict("The file is no longer kept; upload it again.", code="file_expired")
     return file

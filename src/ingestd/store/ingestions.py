@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    case,
     cast,
     func,
     select,
@@ -37,6 +38,7 @@ from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
 from ingestd.store.data_sources import DataSource
 from ingestd.store.files import File
+from ingestd.store.owned import get_owned
 
 LONG: Final = timedelta(hours=2)
 """How long processing may take before it counts as delayed, and then until it does so again (D29)."""
@@ -125,14 +127,9 @@ async def open_count(session: AsyncSession, account_id: UUID, *, at_most: int) -
     return count if count < at_most else None
 
 
-async def row(session: AsyncSession, account_id: UUID, ingestion_id: UUID) -> Ingestion:
-    """The row of an ingestion of the account, or NotFound."""
-    found: Ingestion | None = await session.scalar(
-        select(Ingestion).where(Ingestion.account_id == account_id, Ingestion.id == ingestion_id)
-    )
-    if found is None:
-        raise NotFound("There is no such ingestion.")
-    return found
+async def row(session: AsyncSession, account_id: UUID, ingestion_id: UUID, *, lock: bool = False) -> Ingestion:
+    """The row of an ingestion of the account, if wanted held by this transaction, or NotFound."""
+    return await get_owned(session, Ingestion, account_id, ingestion_id, called="ingestion", lock=lock)
 
 
 async def find_of_manifest(session: AsyncSession, manifest_id: UUID) -> UUID | None:
@@ -256,7 +253,7 @@ def count_crash(connection: Connection, ingestion_ids: Collection[UUID]) -> None
 def peek(connection: Connection, ingestion_id: UUID) -> Row[Any]:
     """The row as it is now, with the blob it reads and its account's sealed keys, or NotFound.
 
-    The blob is its file's, or the error file whose rows it tries again.
+    The blob is its file's, or the error file whose rows it tries again, and null where that has expired.
     """
     row: Row[Any] | None = connection.execute(_with_means().where(Ingestion.id == ingestion_id)).one_or_none()
     if row is None:
@@ -270,8 +267,8 @@ def _with_means() -> Select[Any]:
             Ingestion.__table__,
             Account.data_keys,
             Account.index_key,
-            func.coalesce(_Earlier.error_blob, File.blob).label("blob"),
-            func.coalesce(_Earlier.error_size_bytes, File.size_bytes).label("size_bytes"),
+            case((Ingestion.rows_of.is_(None), File.blob), else_=_Earlier.error_blob).label("blob"),
+            case((Ingestion.rows_of.is_(None), File.size_bytes), else_=_Earlier.error_size_bytes).label("size_bytes"),
             File.received_at,
             DataSource.name.label("data_source_name"),
         )
