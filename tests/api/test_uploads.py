@@ -339,6 +339,51 @@ async def test_the_people_of_a_file_become_a_segment_or_join_one(tenant):
         assert (await crm.post(tsv("crmid mail", "c-1 a@example.org"), segment=wrong)).status_code == 422
 
 
+async def test_a_segment_is_noted_and_told_whatever_makes_it(tenant, receiver):
+    crm = await source(tenant, crmid=CRMID, tier=TIER | {"use_in_segments": True})
+    plain = {"name": "plain", "description": "x", "type": "SCD", "method": "upload", "upload_type": "manual"}
+    fitting = {"name": "fitting", "description": "x", "type": "SCD", "condition": {"attribute": "tier", "op": "exists"}}
+    made = [
+        (await tenant.http.post(path, json=body)).raise_for_status().json()["id"]
+        for path, body in (("/v1/segments", plain), ("/v1/filters", fitting))
+    ]
+    made.append((await crm.ingest(tsv("crmid tier", "c-1 gold"), segment={"name": "festive"}))["segment"]["id"])
+    trail = (await tenant.http.get("/v1/audit", params={"action": "segment.created"})).json()["data"]
+    assert [each["target"] for each in trail] == made[::-1]
+    for segment in made:
+        await receiver.until("segment.created", segment)
+
+
+@pytest.mark.rule("S65")
+async def test_a_segment_goes_with_the_upload_that_made_it_unless_somebody_is_put_into_it(ground, tenant):
+    crm = await source(tenant, crmid=CRMID, mail="email")
+    good, bad, festive = (
+        tsv("crmid mail", "c-1 a@x.example"),
+        tsv("crmid mail", "c-1 a"),
+        {"segment": {"name": "festive"}},
+    )
+
+    async def status(ingestion):
+        shown = await tenant.http.get(f"/v1/segments/{ingestion['segment']['id']}")
+        return shown.json().get("status") if shown.status_code == 200 else shown.status_code
+
+    failed = await crm.ingest(bad, **festive)
+    assert (failed["status"], failed["segment"]["name"], await status(failed)) == ("failed", "festive", 404)
+    async with nothing_is_checked(ground):
+        waits = (await crm.post(good, **festive)).raise_for_status().json()
+        joins = (await crm.post(bad, segment={"id": waits["segment"]["id"]})).raise_for_status().json()
+        (await tenant.http.post(f"/v1/ingestions/{waits['id']}/cancel")).raise_for_status()
+        assert await status(waits) == "in_progress"  # another file may still fill it
+    assert ((await tenant.ended(joins["id"]))["status"], await status(waits)) == ("failed", 404)
+    again = await tenant.http.post(f"/v1/ingestions/{waits['id']}/retry", json={"rows": "all"})
+    done = await tenant.ended(again.raise_for_status().json()["id"])
+    assert (done["status"], await status(done), await status(waits)) == ("completed", "active", "active")
+    mine = {"name": "mine", "description": "x", "type": "SCD", "method": "upload", "upload_type": "manual"}
+    own = (await tenant.http.post("/v1/segments", json=mine)).json()["id"]
+    (await tenant.http.post(f"/v1/segments/{own}/activate")).raise_for_status()
+    assert await status(await crm.ingest(bad, segment={"id": own})) == "in_progress"  # no upload made it
+
+
 @pytest.mark.rule("S73", "S74", "D32")
 async def test_an_upload_is_scheduled_until_it_begins_and_in_progress_until_it_ends(ground, tenant):
     crm = await source(tenant, crmid=CRMID)

@@ -14,7 +14,7 @@ from ingestd.api.etags import IfMatch
 from ingestd.api.ids import SegmentId
 from ingestd.api.model import In
 from ingestd.api.routes import Router
-from ingestd.api.segments import Description, SegmentName, SegmentOut, shown
+from ingestd.api.segments import Description, SegmentName, SegmentOut, note_made
 from ingestd.domain import ids
 from ingestd.domain.condition import Condition, condition_problems
 from ingestd.domain.errors import Conflict, Invalid
@@ -22,6 +22,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.personal import MASK
 from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
 from ingestd.ingest.filters import open_condition, seal_condition
+from ingestd.ingest.segments import make
 from ingestd.store import accounts, filters, segments
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.filters import Meanings
@@ -107,10 +108,10 @@ async def create(body: FilterSegmentIn, tx: Tx, service: Service, caller: Caller
         condition=seal_condition(await service.intake.keys(caller.account_id), id_, body.condition),
         status=SegmentStatus.DRAFT,
         members=0,
+        webhook_ids=[],
         created_at=utc_now(),
     )
-    made = shown(await tx.run_sync(segments.add, segment))
-    audit.note(tx, caller, "segment.created", made.id, after=made)
+    made = note_made(tx, caller, await make(tx, segment))
     response.headers["Location"] = f"{router.prefix}/segments/{made.id}"
     return made
 

@@ -19,7 +19,7 @@ from ingestd.api.model import Address, In
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.pause import pause
 from ingestd.api.routes import Router
-from ingestd.api.segments import SegmentName
+from ingestd.api.segments import SegmentName, note_made
 from ingestd.domain.errors import Forbidden, Invalid, Problem
 from ingestd.domain.ingestion import Channel, IngestionView, Status
 from ingestd.domain.moment import Moment
@@ -30,7 +30,7 @@ from ingestd.ingest.intake import Intake
 from ingestd.ingest.pairing import submit_file
 from ingestd.ingest.segments import submit_segment
 from ingestd.ingest.uploads import NewSegment, Upload, header_of, submit_upload
-from ingestd.store import activity, ingestion_views
+from ingestd.store import activity, ingestion_views, segments
 from ingestd.store.activity import Wanted
 from ingestd.store.engine import utc_now
 from ingestd.store.ingestions import Ingestion
@@ -213,9 +213,20 @@ async def _submitted(body: IngestionIn, tx: AsyncSession, intake: Intake, caller
     if body.data_source_id is not None:
         upload = body.upload(body.file_id, body.data_source_id, caller)
         header = await header_of(intake, account_id, body.file_id)
-        return await submit_upload(tx, intake, account_id, upload, header, actor=actor, now=now)
+        return await submitted_upload(tx, intake, caller, upload, header)
     manifest = json.dumps(body.manifest).encode()
     return await submit_file(tx, intake, account_id, body.file_id, manifest, actor=actor, now=now)
+
+
+async def submitted_upload(
+    tx: AsyncSession, intake: Intake, caller: Principal, upload: Upload, header: tuple[str, ...]
+) -> Ingestion:
+    """Submit a data source's file, and note in the audit trail the segment that is made on the way."""
+    account_id = caller.account_id
+    ingestion = await submit_upload(tx, intake, account_id, upload, header, actor=caller.actor, now=utc_now())
+    if isinstance(upload.segment, NewSegment) and ingestion.segment_id is not None:
+        note_made(tx, caller, await segments.get(tx, account_id, ingestion.segment_id))
+    return ingestion
 
 
 @router.get(

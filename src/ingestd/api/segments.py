@@ -31,6 +31,7 @@ from ingestd.domain.segment import (
     UploadType,
     segment_name_problem,
 )
+from ingestd.ingest.segments import make
 from ingestd.ingest.tell import tell_account
 from ingestd.store import schedules, segments
 from ingestd.store.engine import new_id, utc_now
@@ -164,6 +165,13 @@ def shown(segment: Segment) -> SegmentOut:
     )
 
 
+def note_made(tx: AsyncSession, caller: Principal, segment: Segment) -> SegmentOut:
+    """Note in the audit trail that the caller made a segment, and give it as the API shows it."""
+    made = shown(segment)
+    audit.note(tx, caller, "segment.created", made.id, after=made)
+    return made
+
+
 async def visible(tx: AsyncSession, caller: Principal, segment_id: SegmentId) -> Segment:
     """A segment that the caller can see: without `segments:write` an active one only (S13, S15)."""
     return await segments.get(tx, caller.account_id, segment_id, only_active=not caller.may(Scope.SEGMENTS_WRITE))
@@ -200,9 +208,7 @@ async def create(body: SegmentIn, tx: Tx, caller: Caller, response: Response) ->
         webhook_ids=[],
         created_at=utc_now(),
     )
-    made = shown(await tx.run_sync(segments.add, segment))
-    audit.note(tx, caller, "segment.created", made.id, after=made)
-    await tell(tx, NoticeType.SEGMENT_CREATED, segment)
+    made = note_made(tx, caller, await make(tx, segment))
     response.headers["Location"] = f"{router.prefix}/{made.id}"
     return made
 

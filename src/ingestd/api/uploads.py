@@ -15,7 +15,7 @@ from ingestd.api.context import Caller, IdempotencyKey, Late, Principal, Scope, 
 from ingestd.api.files import PASS_ON, new_name, shown, too_large
 from ingestd.api.idempotency import Replayed
 from ingestd.api.ids import DataSourceId
-from ingestd.api.ingestions import UploadIn, accepted
+from ingestd.api.ingestions import UploadIn, accepted, submitted_upload
 from ingestd.api.problems import Refused
 from ingestd.api.routes import MIB, Router, takes
 from ingestd.api.strict import load
@@ -23,7 +23,7 @@ from ingestd.domain.errors import IngestdError, Invalid, Problem
 from ingestd.domain.ingestion import IngestionView
 from ingestd.ingest.incoming import Incoming
 from ingestd.ingest.intake import Intake, add_file
-from ingestd.ingest.uploads import header_in, submit_upload
+from ingestd.ingest.uploads import header_in
 from ingestd.store import data_sources
 from ingestd.store.engine import utc_now
 
@@ -102,7 +102,7 @@ async def upload(  # noqa: PLR0913 -- FastAPI's way to say what it uses
             file = await add_file(tx, incoming, blob, name=name, actor=caller.actor, now=utc_now())
             audit.note(tx, caller, "file.uploaded", shown(file).id, after=shown(file))
             wanted = body.upload(file.id, data_source_id, caller)
-            made = await submit_upload(tx, intake, account_id, wanted, header, actor=caller.actor, now=utc_now())
+            made = await submitted_upload(tx, intake, caller, wanted, header)
             return await accepted(tx, caller, response, made.id, "ingestion.created")
         except (IngestdError, Replayed):
             intake.room.later(asyncio.to_thread(intake.blobs.delete, [blob.name]))

@@ -16,7 +16,7 @@ from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.tell import tell
 from ingestd.ingest.work import error_file_expired
-from ingestd.store import accounts, files, ingestion_views, ingestions
+from ingestd.store import accounts, files, ingestion_views, ingestions, segments
 from ingestd.store.ingestions import Ingestion
 
 
@@ -75,6 +75,8 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         await files.get_kept(session, account_id, earlier.file_id, lock=True)  # so that it does not expire meanwhile
     else:
         _refuse_without_errors(await ingestions.row(session, account_id, rows_of, lock=True))
+    if earlier.data_source_id is not None and earlier.segment_id is not None:
+        await session.run_sync(segments.bring_back, earlier.segment_id, now=now)
     plan = Plan.model_validate(earlier.plan)
     if rows_of is not None and plan.mode is Mode.REPLACE:  # the others of the file are there already
         plan = plan.model_copy(update={"mode": Mode.APPEND})

@@ -1,4 +1,4 @@
-"""A file is handed in for a segment, whatever door brought it: by hand or by its schedule (S2, S7)."""
+"""Segments are made here, and files handed in for them, whatever door brought them (S2, S7)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,32 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ingestion import Channel
+from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Mode
 from ingestd.domain.segment import Method, SegmentStatus, segment_plan
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.pairing import refuse_unfit
+from ingestd.ingest.tell import tell_account
 from ingestd.store import accounts, files, segments
 from ingestd.store.files import FileState
 from ingestd.store.ingestions import Ingestion
+from ingestd.store.segments import Segment
+
+
+async def make(session: AsyncSession, segment: Segment) -> Segment:
+    """Keep a new segment and tell of it, or raise Conflict where the account has one of its name."""
+    await session.run_sync(segments.add, segment)
+    await tell_account(
+        session,
+        segment.account_id,
+        NoticeType.SEGMENT_CREATED,
+        segments.told(segment),
+        subject_id=segment.id,
+        webhook_ids=segment.webhook_ids,
+        now=segment.created_at,
+    )
+    return segment
 
 
 async def submit_segment(  # noqa: PLR0913 -- a file, a segment, and how it came

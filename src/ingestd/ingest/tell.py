@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
-from ingestd.domain.ingestion import ActorView, Channel, IngestionView
+from ingestd.domain.ingestion import ActorView, Channel, IngestionView, Status
 from ingestd.domain.notice import NoticeType, ReceivedFile, thin
 from ingestd.domain.plan import Target
 from ingestd.domain.recipient import normal_address
@@ -39,6 +39,12 @@ def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeTyp
     )
     connection.execute(notices.adding(told, chosen=row.webhook_ids))
     connection.execute(messages.adding(told, to=_addresses(row, notice)))
+    if (
+        view.status in {Status.FAILED, Status.CANCELLED}
+        and row.data_source_id is not None
+        and row.segment_id is not None
+    ):
+        segments.take_back(connection, row.segment_id, now=now)
     if view.status.terminal and view.channel is Channel.SCHEDULE:
         _end_run(connection, view, ingestion_id, now=now)
     if notice is NoticeType.INGESTION_COMPLETED and row.target == Target.SEGMENT:

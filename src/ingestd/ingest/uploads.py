@@ -24,6 +24,7 @@ from ingestd.ingest import mapping as mappings
 from ingestd.ingest.attributes import goals
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.pairing import may_be_written_to
+from ingestd.ingest.segments import make
 from ingestd.pipeline.scan import open_scan
 from ingestd.store import accounts, data_sources, files, segments
 from ingestd.store.accounts import Account
@@ -139,7 +140,10 @@ async def plan_for(session: AsyncSession, intake: Intake, source: DataSource, *,
 async def _segment(
     session: AsyncSession, source: DataSource, wanted: NewSegment | UUID | None, *, now: datetime
 ) -> UUID | None:
-    """The segment that the file's people are put into, made if it is to be; in progress until they are in it."""
+    """The segment that the file's people are put into, made if it is to be; in progress until they are in it.
+
+    One that is made has the moment of its ingestion: it goes with it where that ends without having filled it.
+    """
     if isinstance(wanted, UUID):
         segment = await segments.get(session, source.account_id, wanted)
         if not SegmentStatus(segment.status).takes_files:
@@ -157,9 +161,10 @@ async def _segment(
         upload_type=UploadType.MANUAL,
         status=SegmentStatus.IN_PROGRESS,
         members=0,
+        webhook_ids=[],
         created_at=now,
     )
-    return (await session.run_sync(segments.add, made)).id
+    return (await make(session, made)).id
 
 
 def _refuse_unfit(name: str, size: int, intake: Intake) -> None:

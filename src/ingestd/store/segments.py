@@ -188,6 +188,32 @@ def add(session: Session, segment: Segment) -> Segment:
     return segment
 
 
+_TAKE_BACK = text("""
+    UPDATE segments s SET deleted_at = :now FROM ingestions maker
+    WHERE s.id = :id AND s.status = 'in_progress' AND s.refreshed_at IS NULL AND s.deleted_at IS NULL
+      AND maker.segment_id = s.id AND maker.created_at = s.created_at
+      AND NOT EXISTS (
+        SELECT FROM ingestions i WHERE i.segment_id = s.id AND i.status IN ('scheduled', 'in_progress')
+      )
+""")
+
+
+def take_back(connection: Connection, segment_id: UUID, *, now: datetime) -> None:
+    """Delete a segment that was made with an ingestion, at one moment, and that no ingestion has filled or will."""
+    connection.execute(_TAKE_BACK, {"id": segment_id, "now": now})
+
+
+def bring_back(session: Session, segment_id: UUID, *, now: datetime) -> None:
+    """Make a segment that was taken back anew, or raise Conflict as `add` does; any other stays as it is.
+
+    An asynchronous session calls it by `run_sync`.
+    """
+    segment = session.get_one(Segment, segment_id)
+    if segment.deleted_at is not None and segment.status == SegmentStatus.IN_PROGRESS:  # nobody else deletes such a one
+        segment.deleted_at, segment.created_at = None, now
+        add(session, segment)
+
+
 def of_id(segment_id: UUID) -> Select[Any]:
     """The statement that gives a segment's row, for either kind of connection."""
     return select(Segment.__table__).where(Segment.id == segment_id)
