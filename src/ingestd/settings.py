@@ -44,7 +44,10 @@ class SftpSettings(_Part):
     port: int = 2222
     public_host: str | None = Field(None, description="What clients are told to connect to; default: `host`.")
     public_port: int | None = Field(None, description="The same for the port.")
-    host_key: Path | None = Field(None, description="Default: made in the data folder at the first start.")
+    host_key: Path | None = Field(
+        None,
+        description="Default: made in the data folder at the first start. For the API alone the public half will do.",
+    )
     login_timeout: float = 20
     keepalive_interval: float = 30
     keepalive_count: int = 3

@@ -107,6 +107,34 @@ async def test_a_process_without_a_role_has_neither_its_door_nor_its_check(groun
         assert clock.http_port is None
 
 
+@pytest.mark.rule("S84")
+@pytest.mark.threat("T41")
+async def test_an_api_apart_tells_where_the_sftp_server_of_another_process_is(ground, app, tenant, tmp_path):
+    told = (await tenant.http.get("/v1/sftp")).raise_for_status().json()
+    public = tmp_path / "host_key.pub"
+    public.write_text(app.sftp.host_keys[0])
+    port = {"public_port": app.sftp.port}
+
+    async def apart(folder, **changes):
+        sftp = ground.settings.sftp.model_copy(update=port | changes)
+        settings = ground.settings.model_copy(update={"sftp": sftp, "data_dir": folder})
+        async with (
+            running(replace(ground, settings=settings), [Role.API]) as api,
+            new_client(api.http_url, headers=tenant.http.headers) as http,
+        ):
+            keys = (await http.get("/v1/import-keys")).raise_for_status().json()
+            answer = await http.get("/v1/sftp")
+            assert keys["server"] == (answer.json() if answer.status_code == 200 else None)
+            return answer
+
+    for answer in (await apart(ground.settings.data_dir), await apart(tmp_path, host_key=public)):
+        assert answer.json() == told
+    without = (await apart(tmp_path, public_host="sftp.example.org")).json()
+    assert (without["host"], without["host_key_fingerprints"]) == ("sftp.example.org", [])
+    unknown = await apart(tmp_path)
+    assert (unknown.status_code, "INGESTD_SFTP__HOST_KEY" in unknown.json()["detail"]) == (503, True)
+
+
 async def test_the_api_speaks_tls_where_a_certificate_is_set(ground, app, tmp_path):
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")

@@ -75,7 +75,7 @@ class SftpOut(BaseModel):
 
 
 class ImportKeyPage(Page[ImportKeyOut]):
-    """Import keys in force, and the server they open, null where none runs (S84)."""
+    """Import keys in force, and the server they open, null where it is not known (S84)."""
 
     server: SftpOut | None
 
@@ -202,7 +202,10 @@ async def revoke(key_id: ImportKeyId, tx: Tx, caller: Caller, match: IfMatch) ->
 
 @router.get("/sftp", operation_id="sftp_get", summary="Show the SFTP server", dependencies=[needs(Scope.ACCOUNT_READ)])
 async def sftp(service: Service, caller: Caller) -> SftpOut:
-    """Host, port, user name, host-key fingerprints and ready-made commands."""
+    """Host, port, user name, host-key fingerprints and ready-made commands, whichever process has the server."""
     if service.sftp is None:
-        raise Unavailable("The SFTP server is not running here.")
+        raise Unavailable(
+            "The SFTP server does not run here, and neither INGESTD_SFTP__PUBLIC_HOST nor INGESTD_SFTP__HOST_KEY says "
+            "where it is."
+        )
     return _server(service.sftp, ids.show(Prefix.ACCOUNT, caller.account_id))

@@ -39,7 +39,8 @@ from ingestd.notify.smtp import mail_server
 from ingestd.notify.webhooks import Sender
 from ingestd.scheduler.clock import Clock
 from ingestd.settings import Settings
-from ingestd.sftpd.server import listen
+from ingestd.sftpd.host_key import fingerprint_of
+from ingestd.sftpd.server import host_key_file, listen
 from ingestd.store import engine as store
 
 
@@ -212,8 +213,21 @@ class _Starting:
         self.stack.push_async_callback(door.close)
         self.metrics.sftp_sessions.set_function(door.sessions)
         self.checks["sftp"] = checks.of_flag(door.is_serving)
-        host, port = settings.public_host or settings.host, settings.public_port or door.port
-        return SftpAddress(host, port, door.fingerprints, door.host_keys)
+        return self._sftp_address(door.port, door.fingerprints, door.host_keys)
+
+    def _sftp_elsewhere(self) -> SftpAddress | None:
+        """Where the SFTP server of other processes is, as far as the settings say it and its host key is at hand."""
+        settings = self.settings.sftp
+        fingerprint = fingerprint_of(host_key_file(settings, self.settings.data_dir))
+        if fingerprint is None:
+            return self._sftp_address(settings.port) if settings.public_host else None
+        return self._sftp_address(settings.port, (fingerprint,))
+
+    def _sftp_address(
+        self, port: int, fingerprints: tuple[str, ...] = (), host_keys: tuple[str, ...] = ()
+    ) -> SftpAddress:
+        settings = self.settings.sftp
+        return SftpAddress(settings.public_host or settings.host, settings.public_port or port, fingerprints, host_keys)
 
     async def start_http(self, sftp: SftpAddress | None, *, with_api: bool) -> App:
         """Open the operator's port and the HTTP door; they close first, and end the streams that are open.
@@ -227,7 +241,7 @@ class _Starting:
             egress_allow=self.allow,
             fetch=self.settings.fetch,
             retention=self.settings.retention,
-            sftp=sftp,
+            sftp=sftp or self._sftp_elsewhere(),
             rate=Rate(per_key=http.requests_per_minute, wrong_keys=http.wrong_keys_per_minute),
             checks=checks.all_of(self.checks),
         )

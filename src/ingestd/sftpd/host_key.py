@@ -24,6 +24,18 @@ def host_key(path: Path) -> asyncssh.SSHKey:
     return _read(path)
 
 
+def fingerprint_of(path: Path) -> str | None:
+    """The fingerprint of the host key in a file, of either half, for telling it to clients; None without a file."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return asyncssh.import_public_key(text).get_fingerprint()
+    except asyncssh.KeyImportError:
+        return host_key(path).get_fingerprint()
+
+
 def _read(path: Path) -> asyncssh.SSHKey:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())

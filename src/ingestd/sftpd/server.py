@@ -107,9 +107,14 @@ class Server:
         await self._acceptor.wait_closed()
 
 
+def host_key_file(settings: SftpSettings, folder: Path) -> Path:
+    """Where the host key is: the settings say it, or it is in the data folder."""
+    return settings.host_key or folder / HOST_KEY_FILE
+
+
 async def listen(intake: Intake, settings: SftpSettings, *, folder: Path) -> Server:
-    """Begin to listen; the host key is the settings' or `folder`'s, where it is made at the first start."""
-    key = host_key(settings.host_key or folder / HOST_KEY_FILE)
+    """Begin to listen; the host key is made at the first start."""
+    key = host_key(host_key_file(settings, folder))
     guests: set[Guest] = set()
     gate = Gate(settings)
     acceptor = await asyncssh.listen(
