@@ -85,7 +85,15 @@ async def test_a_file_whose_header_is_none_of_a_segment_is_refused(tenant, data,
     done = await refresh(tenant, segment, data)
     assert (done["status"], done["error"]["message"]) == ("failed", "File couldn't be read")
     assert what in done["error"]["detail"]
+    assert ("CSV" in done["error"]["remedy"], "manifest" in done["error"]["remedy"]) == (True, False)
     assert (await show(tenant, segment))["status"] == "in_progress"
+
+
+async def test_rows_that_are_all_rejected_are_mended_and_uploaded_for_the_segment(tenant):
+    segment = await make(tenant)
+    done = await refresh(tenant, segment, b"user_id,level\nann,\n")
+    assert (done["status"], done["error"]["code"]) == ("failed", "nothing_applied")
+    assert done["error"]["remedy"] == "Download the error file, mend the rows and upload it for the segment."
 
 
 @pytest.mark.rule("D6")

@@ -41,6 +41,10 @@ async def test_rejected_rows_are_counted_by_reason(tenant):
         ("phone_invalid", 1),
     ]
     assert found["reasons"][1]["rule"] == "D44"
+    assert [reason["sentence"] for reason in found["reasons"][:2]] == [
+        "not an INTEGER of 32 bits (LONG has 64)",
+        "The record has … fields, the header has …",
+    ]
 
 
 async def test_a_file_without_rejected_rows_has_no_errors_and_no_error_file(tenant):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -352,6 +354,19 @@ async def test_a_segment_is_noted_and_told_whatever_makes_it(tenant, receiver):
     assert [each["target"] for each in trail] == made[::-1]
     for segment in made:
         await receiver.until("segment.created", segment)
+
+
+@pytest.mark.rule("S52", "S128")
+async def test_rejected_rows_are_mended_and_uploaded_as_tsv(tenant):
+    crm = await source(tenant, crmid=CRMID, mail="email")
+    failed = await crm.ingest(tsv("crmid mail", "c-1 a", "c-2 b"))
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "nothing_applied")
+    assert failed["error"]["remedy"] == "Download the error file, which is CSV, mend the rows, and upload them as TSV."
+    rows = csv.reader(io.StringIO(await tenant.error_file(failed)))
+    mended = "".join("\t".join(row).replace("\ta\t", "\ta@x.example\t") + "\n" for row in rows).encode()
+    done = await crm.ingest(mended)
+    assert (done["counts"]["accepted"], done["counts"]["rejected"], done["retry_of"]) == (1, 1, failed["id"])
+    assert await members(crm) == set(await ids(tenant, "c-1"))
 
 
 @pytest.mark.rule("S65")

@@ -31,6 +31,8 @@ INGESTION = {
     "status": "in_progress",
     "file": {"name": "profiles.csv"},
     "manifest": {"name": "day1.manifest"},
+    "data_source": None,
+    "target": "profiles",
     "counts": {"read": 100, "accepted": 88, "rejected": 12, "blank": 0},
     "error": None,
     "error_file": None,
@@ -53,6 +55,16 @@ TOLD: dict[str, tuple[str, dict[str, Any], Attachment | None]] = {
         None,
     ),
     "completed_with_rejected_rows": ("ingestion.completed", INGESTION | REJECTED | {"warnings": ["A warning."]}, FILE),
+    "completed_for_a_data_source": (
+        "ingestion.completed",
+        INGESTION | REJECTED | {"manifest": None, "data_source": {"name": "CRM"}},
+        FILE,
+    ),
+    "completed_for_a_segment": (
+        "ingestion.completed",
+        INGESTION | REJECTED | {"manifest": None, "target": "segment"},
+        FILE,
+    ),
     "completed_with_a_large_error_file": ("ingestion.completed", INGESTION | REJECTED, None),
     "held": (
         "ingestion.held",

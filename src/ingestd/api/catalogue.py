@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ingestd.domain.connection import MAX_CONNECTIONS
-from ingestd.domain.rejection import FILE_REASONS, REMEDIES
+from ingestd.domain.rejection import FILE_REASONS, REMEDIES, UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +266,12 @@ _OF_THE_API: Final = {
     ),
     "not_held": Entry(409, "Not held", "Only an ingestion that is held can be confirmed.", "Read how it stands."),
     "gone": Entry(410, "Gone", "It was there, but its time is over.", "Nothing brings it back; make it anew."),
+    "file_unreadable": Entry(
+        422,
+        UNREADABLE,
+        "The file does not have the format of what it is for.",
+        "Upload it again: as TSV for a data source, as CSV with a manifest or for a segment.",
+    ),
     "file_expired": Entry(410, "File expired", "The file is no longer kept.", "Upload the file again."),
     "changed_meanwhile": Entry(
         412,

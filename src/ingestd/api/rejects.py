@@ -97,7 +97,7 @@ async def summary(ingestion_id: IngestionId, service: Service, caller: Caller) -
     return ErrorSummaryOut(
         rejected=row.counts["rejected"] if row.rejects_blob else 0,
         reasons=[
-            ReasonOut(code=code, rows=rows, sentence=ROW_REASONS[code].sentence, rule=ROW_REASONS[code].rule)
+            ReasonOut(code=code, rows=rows, sentence=ROW_REASONS[code].general, rule=ROW_REASONS[code].rule)
             for code, rows in counts.items()
         ],
     )

@@ -7,6 +7,7 @@ order in which the errors of a row are joined (D34).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,11 @@ class Reason:
     code: str
     sentence: str
     rule: str
+
+    @property
+    def general(self) -> str:
+        """The sentence of many rows at once: without the column, and with an ellipsis for every number."""
+        return re.sub(r"\{\w+\}", "…", self.sentence.removeprefix("{column}: "))
 
 
 def _catalogue(*reasons: Reason) -> dict[str, Reason]:
@@ -95,3 +101,19 @@ REMEDIES: Final = {
     "event_name_missing": "Add an event name column, or map one to evtName.",
     "nothing_applied": "Download the error file, mend the rows and upload it with a new manifest.",
 }
+"""What to do about a file that came with a manifest."""
+
+REMEDIES_OF_SOURCE: Final = REMEDIES | {
+    "file_unreadable": "Upload the file again with the correct format: TSV, its name ending in .tsv.",
+    "infrastructure": "Upload the file again.",
+    "nothing_applied": "Download the error file, which is CSV, mend the rows, and upload them as TSV.",
+}
+"""The same for the file of a data source."""
+
+REMEDIES_OF_SEGMENT: Final = REMEDIES | {
+    "file_unreadable": "Upload the file again with the correct format: CSV, an identifier in the first column and the "
+    "partition in the second.",
+    "infrastructure": "Upload the file again.",
+    "nothing_applied": "Download the error file, mend the rows and upload it for the segment.",
+}
+"""The same for the file of a segment."""

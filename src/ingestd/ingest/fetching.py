@@ -191,14 +191,14 @@ class Fetching:
     async def _note(self, run: Run, failure: IngestdError) -> None:
         """Show what went wrong while another attempt is waited for."""
         async with transaction(self.intake.sessions) as session:
-            await _change(session, run, error=not_fetched(failure).model_dump())
+            await _change(session, run, error=not_fetched(failure, OwnerKind(run.owner_kind)).model_dump())
 
     async def _fail(self, run: Run, failure: IngestdError) -> None:
         """End a run that got no file, and tell those who want to know (S21, S36)."""
         result = Result.NO_FILE if failure.code == NO_FILE else Result.FAILED
         async with transaction(self.intake.sessions) as session:
             to = await recipients.addresses(session, run.account_id, run.recipients)
-            error = not_fetched(failure).model_dump()
+            error = not_fetched(failure, OwnerKind(run.owner_kind)).model_dump()
             await _finish(session, run, result, error=error, to=to, now=utc_now())
 
 

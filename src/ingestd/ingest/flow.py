@@ -200,16 +200,17 @@ class Flow:
     def _take_to_its_end(self, job: Job, row: Row[Any]) -> None:
         """Do what is left to do; after too many crashes without checking, or without applying any more part (P6)."""
         if (row.checked is None or row.dry_run) and row.attempts >= self.settings.attempts:
-            self._fail(job, Counts(), error("infrastructure", "The service failed at this file again and again."))
+            why = error("infrastructure", "The service failed at this file again and again.", job.plan)
+            self._fail(job, Counts(), why)
             return
         try:
             with self._stage(job, Stage.CHECKING):
                 checked = Checked.model_validate(row.checked) if row.checked else self._check(job)
         except FileRefused as refusal:
-            self._fail(job, Counts(), error_of(refusal))
+            self._fail(job, Counts(), error_of(refusal, job.plan))
             return
         if outcome(checked.counts) is Status.FAILED:
-            self._fail(job, checked.counts, nothing_applied(checked.counts), checked)
+            self._fail(job, checked.counts, nothing_applied(checked.counts, job.plan), checked)
             return
         if job.dry_run:
             self._rehearse(job, checked)
@@ -361,7 +362,7 @@ class Flow:
 
     def _complete(self, job: Job, checked: Checked, **more: Any) -> None:
         if outcome(checked.counts) is Status.FAILED:
-            self._fail(job, checked.counts, error("infrastructure", "Not one row could be stored."), checked)
+            self._fail(job, checked.counts, error("infrastructure", "Not one row could be stored.", job.plan), checked)
         else:
             counts = checked.counts.model_dump()
             self._finish(job, NoticeType.INGESTION_COMPLETED, checked, status=Status.COMPLETED, counts=counts, **more)

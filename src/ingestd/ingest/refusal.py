@@ -1,30 +1,47 @@
-"""Why an ingestion failed, as it is shown: the sentence of the documents, what was wrong, and what to do (D38)."""
+"""Why an ingestion failed, as it is shown: the sentence of the documents, what was wrong, and what to do (D38).
+
+What to do depends on what the file is for: `plan` says it, and where it is not given the file came with a manifest.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ingestd.domain.errors import FileRefused, IngestdError, Invalid
 from ingestd.domain.ingestion import Counts, ErrorView, ProblemView
-from ingestd.domain.rejection import FILE_REASONS, REMEDIES
+from ingestd.domain.plan import Plan, Target
+from ingestd.domain.rejection import FILE_REASONS, REMEDIES, REMEDIES_OF_SEGMENT, REMEDIES_OF_SOURCE
 from ingestd.domain.run import RUN_REASONS
+from ingestd.domain.schedule import OwnerKind
 
 
-def error_of(refusal: Invalid | FileRefused) -> ErrorView:
+def error_of(refusal: Invalid | FileRefused, plan: Plan | None = None) -> ErrorView:
     """The error of a manifest or a file that was refused."""
     code = refusal.code if refusal.code in FILE_REASONS else "manifest_incorrect"
     problems = refusal.problems if isinstance(refusal, Invalid) else ()
+    made = error(code, problems[0].detail if problems else refusal.detail, plan)
     shown = [ProblemView(pointer=each.pointer, code=each.code, detail=each.detail) for each in problems]
-    return error(code, problems[0].detail if problems else refusal.detail, shown)
+    return made.model_copy(update={"problems": shown})
 
 
-def nothing_applied(counts: Counts) -> ErrorView:
+def nothing_applied(counts: Counts, plan: Plan | None = None) -> ErrorView:
     """The error of a file that had rows of which not one could be applied (D30)."""
-    return error("nothing_applied", f"All {counts.rejected} rows were rejected; the error file says why.")
+    return error("nothing_applied", f"All {counts.rejected} rows were rejected; the error file says why.", plan)
 
 
-def not_fetched(failure: IngestdError) -> ErrorView:
+def error(code: str, detail: str, plan: Plan | None = None) -> ErrorView:
+    """An error with a code of `rejection.FILE_REASONS`."""
+    if plan is not None and plan.target is Target.SEGMENT:
+        return _file_error(code, detail, REMEDIES_OF_SEGMENT)
+    return _file_error(code, detail, REMEDIES_OF_SOURCE if plan is not None and plan.mapped else REMEDIES)
+
+
+def not_fetched(failure: IngestdError, owner: OwnerKind) -> ErrorView:
     """The error of a run whose file was not there, or could not be had."""
-    made = error if failure.code in FILE_REASONS else run_error
-    return made(failure.code, failure.detail)
+    if failure.code not in FILE_REASONS:
+        return run_error(failure.code, failure.detail)
+    remedies = REMEDIES_OF_SOURCE if owner is OwnerKind.DATA_SOURCE else REMEDIES_OF_SEGMENT
+    return _file_error(failure.code, failure.detail, remedies)
 
 
 def run_error(code: str, detail: str) -> ErrorView:
@@ -33,12 +50,5 @@ def run_error(code: str, detail: str) -> ErrorView:
     return ErrorView(code=code, message=message, detail=detail, remedy=remedy, problems=[])
 
 
-def error(code: str, detail: str, problems: list[ProblemView] | None = None) -> ErrorView:
-    """An error with a code of `rejection.FILE_REASONS`."""
-    return ErrorView(
-        code=code,
-        message=FILE_REASONS[code].sentence,
-        detail=detail,
-        remedy=REMEDIES[code],
-        problems=problems or [],
-    )
+def _file_error(code: str, detail: str, remedies: Mapping[str, str]) -> ErrorView:
+    return ErrorView(code=code, message=FILE_REASONS[code].sentence, detail=detail, remedy=remedies[code], problems=[])
