@@ -86,6 +86,18 @@ async def test_personal_values_are_sealed_stay_searchable_and_are_seen_by_who_ma
     assert await audited(tenant, "personal_data.read") == [masked["id"]]
 
 
+async def test_addresses_and_numbers_that_identify_are_seen_by_who_may_read_personal_values(tenant):
+    crm = await source(tenant, crmid={"name": "crmid", "identifier": True}, mail="email", phone="mobile")
+    await crm.ingest(tsv("crmid mail phone", "c-1 ann@example.org 919876543210"))
+    async with key_of(tenant, "profiles:read") as stranger:
+        masked = await look_up(stranger, "ann@example.org", "email")
+        assert masked["identifiers"] == {"crmid": ["c-1"], "email": [MASK], "mobile": [MASK]}
+        alone = (await stranger.get(f"/v1/profiles/{masked['id']}")).raise_for_status().json()
+        assert alone["identifiers"] == masked["identifiers"]
+    seen = await look_up(tenant.http, "ann@example.org", "email")
+    assert seen["identifiers"] == {"crmid": ["c-1"], "email": ["ann@example.org"], "mobile": [PHONE]}
+
+
 @pytest.mark.rule("D13")
 async def test_equal_personal_values_change_nothing_whatever_door_brings_them(tenant):
     crm = await people(tenant)

@@ -16,7 +16,7 @@ from ingestd.domain.identity import (
     FORMATS,
     KIND_OF_WORD,
     MAX_IDENTIFIER_LENGTH,
-    IdentifierKind,
+    REACHABLE,
     kind_word,
     normalise,
 )
@@ -26,9 +26,6 @@ from ingestd.pipeline.phones import e164
 from ingestd.store import attributes
 from ingestd.store.attributes import Attribute
 from ingestd.store.profiles import identifier_hash
-
-_REACHABLE = {IdentifierKind.EMAIL, IdentifierKind.MOBILE}
-"""What can be written to: masked where the key does not have `profiles:read_pii`."""
 
 
 class Identifier(In):
@@ -81,7 +78,7 @@ async def showing(tx: AsyncSession, caller: Principal) -> Show:
     may_read = caller.may(Scope.PROFILES_READ_PII)
 
     def show(kind: int, value: str) -> dict[str, str]:
-        hidden = own.get(kind) in personal or (kind in _REACHABLE and not may_read)
+        hidden = own.get(kind) in personal or (kind in REACHABLE and not may_read)
         return {"kind": own.get(kind) or kind_word(kind), "value": MASK if hidden else value}
 
     return show

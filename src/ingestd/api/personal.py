@@ -16,6 +16,7 @@ from ingestd.api import audit
 from ingestd.api.context import Parts, Principal, Scope
 from ingestd.api.values import value
 from ingestd.domain import ids
+from ingestd.domain.identity import REACHABLE, kind_of
 from ingestd.domain.ids import Prefix
 from ingestd.domain.personal import MASK, SEALED, each_value, identifier_place, is_sealed
 from ingestd.keyring import AccountKeys, SealBroken
@@ -44,14 +45,19 @@ class Sight:
     def of(self, profile: Profile) -> dict[str, Any]:
         """A person's attributes and identifiers by name; where personal values are among them, that they were read."""
         own = {str(each.kind): name for name, each in self.own.items()}
-        seen = _Seen(self.keys, open=self.caller.may(Scope.PROFILES_READ_PII))
+        may_read = self.caller.may(Scope.PROFILES_READ_PII)
+        seen = _Seen(self.keys, open=may_read)
         shown = {
             "attributes": {
                 name: seen.value(stored, name, personal=name in self.personal)
                 for name, stored in profile.attributes.items()
             },
             "identifiers": {
-                own.get(word, word): seen.value(stored, identifier_place(word), personal=own.get(word) in self.personal)
+                own.get(word, word): (
+                    seen.value(stored, identifier_place(word), personal=own.get(word) in self.personal)
+                    if may_read or kind_of(word) not in REACHABLE
+                    else each_value(stored, lambda _: MASK)
+                )
                 for word, stored in profile.identifiers.items()
             },
         }

@@ -45,6 +45,7 @@ class ProfileOut(BaseModel):
 
     `channels` are those by which the preferences let the person be written to; do-not-disturb wins over a permission.
     Personal values are shown to a key with the scope `profiles:read_pii`, which the audit trail notes, else as `***`.
+    So are the identifiers `email` and `mobile`, of which it notes nothing.
     """
 
     id: str

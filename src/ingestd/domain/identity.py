@@ -51,6 +51,9 @@ FORMATS: Final[Mapping[int, DataType]] = {
 }
 """The kinds that have a format, among those that all accounts have; the others are texts (D5)."""
 
+REACHABLE: Final = frozenset({IdentifierKind.EMAIL, IdentifierKind.MOBILE})
+"""The kinds by which somebody can be written to, so that not everybody who reads of people is shown them."""
+
 MANIFEST_KINDS: Final = (
     IdentifierKind.IDENTITY,
     IdentifierKind.OBJECT_ID,
