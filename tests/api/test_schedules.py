@@ -3,6 +3,8 @@
 from datetime import date, datetime, timedelta
 
 import pytest
+from tests.api.sources import CRMID, source
+from tests.api.walk import client_with
 from tests.scheduler.world import (
     TODAY,
     activate,
@@ -165,3 +167,16 @@ async def test_a_connection_that_a_schedule_uses_is_not_deleted(tenant, segment,
     assert (refused.status_code, refused.json()["code"]) == (409, "connection_used")
     (await tenant.http.delete(url(segment))).raise_for_status()
     assert (await tenant.http.delete(f"/v1/connections/{connection['id']}")).status_code == 204
+
+
+@pytest.mark.rule("S49", "D51")
+async def test_a_schedule_of_a_data_source_is_read_and_one_tried_out_without_a_scope_to_write(tenant, connection):
+    crm = await source(tenant, crmid=CRMID)
+    saved = (await tenant.http.put(f"{crm.path}/schedule", json=body(connection))).raise_for_status().json()
+    async with await client_with(tenant, "data_sources:read", "account:read") as reader:
+        assert (await reader.get(f"{crm.path}/schedule")).json() == saved
+        assert (await reader.delete(f"{crm.path}/schedule")).json()["code"] == "scope_missing"
+        timetable = {"frequency": "daily", "valid_from": str(TODAY), "valid_to": NEXT_YEAR}
+        tried = (await reader.post("/v1/schedules/preview", json=timetable)).raise_for_status().json()
+        assert tried["time_zone"] == saved["time_zone"]
+    (await tenant.http.delete(f"{crm.path}/schedule")).raise_for_status()

@@ -19,7 +19,7 @@ from tests.scheduler.world import (
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.store import runs
-from ingestd.store.engine import transaction, utc_now
+from ingestd.store.engine import new_id, transaction, utc_now
 
 FIRST = b"user_id,tier\nann,High\nbob,Low\n"
 SECOND = b"user_id,tier\nann,Medium\nbob,Low\ncat,High\n"
@@ -120,6 +120,7 @@ async def test_no_file_fails_the_run_and_tells_the_recipients(tenant, receiver, 
             assert (await show(tenant, segment))["status"] == "in_progress"
             [log] = await runs_of(tenant, segment, outcome="failed")
             assert log == run
+            assert await runs_of(tenant, segment, data_source_id=ids.show(Prefix.DATA_SOURCE, new_id())) == []
 
 
 async def test_a_run_that_waits_to_be_confirmed_keeps_no_other_waiting(tenant, receiver, tmp_path):

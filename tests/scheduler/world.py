@@ -83,7 +83,7 @@ async def move_clock(tenant: Any, now: datetime) -> int:
 
 async def runs_of(tenant: Any, segment: dict[str, Any], **filters: Any) -> list[dict[str, Any]]:
     """The runs of a segment, newest first."""
-    page = await tenant.http.get("/v1/runs", params={"segment": segment["id"], "limit": 200} | filters)
+    page = await tenant.http.get("/v1/runs", params={"segment_id": segment["id"], "limit": 200} | filters)
     return page.raise_for_status().json()["data"]
 
 

@@ -38,7 +38,7 @@ async def _held(tx: AsyncSession, caller: Principal, data_source_id: UUID) -> Ow
     "/schedule",
     operation_id="data_sources_schedule",
     summary="Show a data source's schedule",
-    dependencies=[needs(Scope.DATA_SOURCES_WRITE)],
+    dependencies=[needs(Scope.DATA_SOURCES_READ)],
 )
 async def get_one(data_source_id: DataSourceId, tx: Reading, caller: Caller) -> ScheduleOut:
     """When its file is fetched, and from where; 404 where it has no schedule."""

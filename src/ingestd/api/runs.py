@@ -29,8 +29,8 @@ class RunPage(Page[RunView]):
 
 def wanted(
     *,
-    segment: Annotated[SegmentId | None, Query(description="Of this segment.")] = None,
-    data_source: Annotated[DataSourceId | None, Query(description="For this data source.")] = None,
+    segment_id: Annotated[SegmentId | None, Query(description="Of this segment.")] = None,
+    data_source_id: Annotated[DataSourceId | None, Query(description="For this data source.")] = None,
     outcome: Annotated[Outcome | None, Query(description="Green or red.")] = None,
     result: Annotated[list[Result] | None, Query(description="With one of these results.")] = None,
     created_from: Annotated[Moment | None, Query(description="Made at this moment or later.")] = None,
@@ -38,7 +38,7 @@ def wanted(
 ) -> Wanted:
     """The filters of the execution log."""
     return Wanted(
-        owner_id=segment or data_source,
+        owners=[owner for owner in (segment_id, data_source_id) if owner is not None],
         outcome=outcome,
         results=result or (),
         created_from=created_from,

@@ -277,10 +277,10 @@ def _noted(
     "/preview",
     operation_id="schedules_preview",
     summary="Try out a timetable",
-    dependencies=[needs(Scope.SEGMENTS_WRITE)],
+    dependencies=[needs(Scope.ACCOUNT_READ)],
 )
 async def preview(body: TimetableIn, tx: Reading, caller: Caller) -> SchedulePreviewOut:
-    """The next ten runs of a schedule that would be made now; nothing is kept."""
+    """The next ten runs, by the account's clock, of a schedule that would be made now; nothing is kept."""
     account = await accounts.get(tx, caller.account_id)
     calendar = schedules.calendar_of(account)
     table = Timetable(body.frequency, body.valid_from, body.valid_to, utc_now(), calendar)

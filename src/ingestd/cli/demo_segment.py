@@ -100,7 +100,7 @@ async def _schedule(client: httpx.AsyncClient, segment: str) -> dict[str, Any]:
 async def _made_by_the_clock(client: httpx.AsyncClient, segment: str) -> str:
     """Wait until the clock has made a run; gives its id."""
     while True:
-        found = (await client.get("/v1/runs", params={"segment": segment})).raise_for_status().json()["data"]
+        found = (await client.get("/v1/runs", params={"segment_id": segment})).raise_for_status().json()["data"]
         if found:
             return str(found[0]["id"])
         await asyncio.sleep(0.1)

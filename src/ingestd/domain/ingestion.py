@@ -42,7 +42,6 @@ class Stage(StrEnum):
 
     QUEUED = "queued"
     CHECKING = "checking"
-    RESOLVING = "resolving"
     HELD = "held"
     APPLYING = "applying"
     SEGMENTING = "segmenting"
@@ -50,7 +49,7 @@ class Stage(StrEnum):
     DONE = "done"
 
 
-BEFORE_APPLYING: Final = frozenset({Stage.QUEUED, Stage.CHECKING, Stage.RESOLVING, Stage.HELD})
+BEFORE_APPLYING: Final = frozenset({Stage.QUEUED, Stage.CHECKING, Stage.HELD})
 """The stages in which nothing has been applied, so that an ingestion can still be cancelled."""
 
 

@@ -93,9 +93,9 @@ NewestFile = Row[str, int, str, datetime, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which runs; what is empty or None is no matter. The times are half-open."""
+    """Which runs: of all `owners`; what is empty or None is no matter. The times are half-open."""
 
-    owner_id: UUID | None = None
+    owners: Collection[UUID] = ()
     outcome: Outcome | None = None
     results: Collection[Result] = ()
     created_from: datetime | None = None
@@ -104,9 +104,7 @@ class Wanted:
 
 async def page(session: AsyncSession, account_id: UUID, cut: Cut, wanted: Wanted) -> list[Row[Any]]:
     """Some of the wanted runs of the account, as rows of `shown`."""
-    conditions = [Run.account_id == account_id]
-    if wanted.owner_id is not None:
-        conditions.append(Run.owner_id == wanted.owner_id)
+    conditions = [Run.account_id == account_id, *(Run.owner_id == owner for owner in wanted.owners)]
     if wanted.outcome is not None:
         conditions.append(Run.outcome == wanted.outcome)
     if wanted.results:
