@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from ingestd.cli import app as commands
+from ingestd.cli import serve
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound, Unavailable
 from ingestd.domain.ids import Prefix
@@ -85,6 +87,9 @@ def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path, ground, app):
         INGESTD_BLOB_URL="ftp://nowhere",
         INGESTD_EGRESS_ALLOW='["everything"]',
         INGESTD_MAIL__HOST="10.0.0.1",
+        INGESTD_HTP__PORT="80",
+        INGESTD_MASTERKEY="mistyped",
+        INGESTD_PUSH_PORT="2222",
     )
     assert isinstance(found.exception, Unavailable)
     told = {
@@ -92,12 +97,19 @@ def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path, ground, app):
         for line in found.output.splitlines()
         if line.startswith("FAIL  ")
     }
+    assert told.pop("variables").startswith("FAIL  variables: Nothing is set by INGESTD_HTP__PORT, INGESTD_MASTERKEY. ")
     assert told.keys() == {"data folder", "database", "blob store", "master key", "ports", "egress", "mail"}
     assert "chmod 700" in told["data folder"]
     assert "INGESTD_DATABASE_URL" in told["database"]
     assert "ingestd keys master" in told["master key"]
     assert "INGESTD_HTTP__PORT" in told["ports"]
     assert "hidden" not in found.output
+
+
+async def test_the_first_start_says_how_to_be_named_in_a_manifest(app, tenant):
+    wanted = re.search(r"-d '(.*)'", serve.welcome(app, tenant.id, tenant.key))[1]
+    made = await tenant.http.post("/v1/recipients", json=json.loads(wanted))
+    assert (made.status_code, made.json()["address"]) == (201, "you@example.com")
 
 
 def test_import_keys_are_registered_listed_and_revoked(tmp_path, ground, app):

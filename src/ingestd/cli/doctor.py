@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -26,6 +27,10 @@ from ingestd.telemetry import SECRET_SHAPE
 
 ROOM_BYTES: Final = 5 * 1024**3
 OLDEST_POSTGRES: Final = 170000
+
+PREFIX: Final = "INGESTD_"
+OF_COMMANDS: Final = ("INGESTD_PUSH_", "INGESTD_ROLES", "INGESTD_SECRETS_DIR")
+"""How variables begin that are no settings: options of commands, and where the secrets are."""
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -65,6 +70,19 @@ def _settings(model: BaseModel, prefix: str = "INGESTD_") -> Iterator[tuple[str,
             yield from _settings(value, f"{variable}__")
         else:
             yield variable, SECRET_SHAPE.sub("***", str(value)) if isinstance(value, str) else value
+
+
+def _variables(_: Settings) -> str:
+    """Whether each variable of ours sets something; one that is mistyped further down is refused by the settings."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    ours = (name for name in map(str.upper, os.environ) if name.startswith(PREFIX))
+    settings = (name for name in ours if not name.startswith(OF_COMMANDS))
+    if unknown := sorted(name for name in settings if name.partition("__")[0] not in known):
+        raise Unavailable(
+            f"Nothing is set by {', '.join(unknown)}. Mend the name or take it away; Kubernetes adds such names of its "
+            "own unless the pod has enableServiceLinks: false."
+        )
+    return "each sets something"
 
 
 def _data_dir(settings: Settings) -> str:
@@ -170,6 +188,7 @@ def _egress(settings: Settings) -> str:
 
 
 CHECKS: Final[dict[str, Check]] = {
+    "variables": _variables,
     "data folder": _data_dir,
     "database": _database,
     "blob store": _blobs,

@@ -16,6 +16,8 @@ from ingestd.settings import Settings
 
 FIRST_KEY: Final = "import_key"
 KNOWN_HOSTS: Final = "known_hosts"
+DOMAIN: Final = "example.org"
+"""Whose addresses the first account's manifests may name, as those of the samples do."""
 
 
 def serve(
@@ -53,7 +55,7 @@ def _roles(text: str) -> list[Role]:
 
 def _first_account(ground: Base) -> tuple[str, str]:
     folder = ground.settings.data_dir.absolute()
-    return accounts.make(ground, name="first", email_domains=["example.org"], admin=True, import_key=folder / FIRST_KEY)
+    return accounts.make(ground, name="first", email_domains=[DOMAIN], admin=True, import_key=folder / FIRST_KEY)
 
 
 async def _run(ground: Base, roles: list[Role], first: tuple[str, str] | None) -> None:
@@ -65,7 +67,7 @@ async def _run(ground: Base, roles: list[Role], first: tuple[str, str] | None) -
         _collect_seldom()
         typer.echo(f"ingestd is ready: {', '.join(_places(app))}")
         if first is not None and app.sftp_door and app.http_port:
-            typer.echo(_welcome(app, *first))
+            typer.echo(welcome(app, *first))
         await stop.wait()
         typer.echo("stopping")
 
@@ -89,7 +91,8 @@ def _places(app: App) -> list[str]:
     ]
 
 
-def _welcome(app: App, account: str, key: str) -> str:
+def welcome(app: App, account: str, key: str) -> str:
+    """What is said when the first account has been made: lines that work as they stand."""
     folder = app.settings.data_dir.absolute()
     hosts = folder / KNOWN_HOSTS
     hosts.write_text("".join(f"[{app.sftp.host}]:{app.sftp.port} {line}\n" for line in app.sftp.host_keys))
@@ -103,6 +106,11 @@ The first account was made.
 Put a file and its manifest:
 
   sftp -P {app.sftp.port} -i '{folder / FIRST_KEY}' -o UserKnownHostsFile='{hosts}' {account}@{app.sftp.host}
+
+A manifest's clientEmail has to be at {DOMAIN}, or a recipient's. Make yourself one:
+
+  curl -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' {app.http_url}/v1/recipients \\
+       -d '{{"name": "You", "address": "you@example.com"}}'
 
 See what became of it:
 
