@@ -106,6 +106,20 @@ async def test_a_preview_counts_who_fits_and_says_what_cannot_be_asked(tenant):
             assert answer.json() == {"count": fits}, condition
 
 
+@pytest.mark.rule("D41", "D46")
+@pytest.mark.threat("T118")
+async def test_dates_are_compared_whatever_the_name_of_the_attribute(tenant):
+    names = ["paid, at", "paid {at", "paid} at", "paid 'at", "paid.at", "%s", ":x", "null", "é"]
+    named = {f"c{n}": {"name": name, "format": "DATE", "segment_name": f"C_{n}"} | USED for n, name in enumerate(names)}
+    made = await source(tenant, crmid="identity", **named)
+    rows = (" ".join([person, *[day] * len(names)]) for person, day in (("c-1", "2024-01-01"), ("c-2", "2026-01-01")))
+    assert (await made.ingest(tsv(" ".join(["crmid", *named]), *rows)))["counts"]["accepted"] == 2
+    for name in names:
+        condition = {"all": [asks(name, "less", "2025-01-01T00:00:00Z"), asks(name, "exists")]}
+        answer = await tenant.http.post("/v1/filters/preview", json={"condition": condition})
+        assert answer.json() == {"count": 1}, (name, answer.text)
+
+
 @pytest.mark.rule("D41", "S75", "S140", "S141")
 async def test_members_follow_each_ingestion_before_it_is_completed(tenant):
     made = await crm(tenant)

@@ -167,7 +167,7 @@ def _compared(test: Test, meaning: Meaning, keys: AccountKeys) -> ColumnElement[
             values = [{SEALED: token} for value in values for token in keys.tokens(place, canonical_of(value))]
         return _equals_any(found, values)
     if meaning.format is DataType.DATE:
-        number: ColumnElement[Any] = cast(Profile.attributes[(meaning.name, "$D")].astext, BigInteger)
+        number: ColumnElement[Any] = cast(Profile.attributes[meaning.name]["$D"].astext, BigInteger)
         values = [value["$D"] for value in values]
     else:
         number = case((func.jsonb_typeof(found) == "number", cast(found.astext, Numeric)))
