@@ -22,6 +22,7 @@ class Metrics:
     ingestions: Counter
     rows: Counter
     rejections: Counter
+    given_up: Counter
     stage_seconds: Histogram
     deliveries: Counter
     messages: Counter
@@ -46,6 +47,9 @@ def new_metrics() -> Metrics:
         ingestions=Counter("ingestd_ingestions", "Ingestions that ended", ["target", "status"], registry=registry),
         rows=Counter("ingestd_rows", "Rows of files by what became of them", ["outcome"], registry=registry),
         rejections=Counter("ingestd_rejections", "Reasons for which rows were rejected", ["code"], registry=registry),
+        given_up=Counter(
+            "ingestd_given_up", "What failed again and again and is not tried any more", ["what"], registry=registry
+        ),
         stage_seconds=Histogram(
             "ingestd_stage_seconds",
             "Time a stage of an ingestion took",

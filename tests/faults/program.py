@@ -62,7 +62,9 @@ ROTATING = (
     "ingestd.store.attributes:set_sealed",
 )
 TELLING = ("ingestd.store.deliveries:claim", "ingestd.store.outgoing:mark")
-SINGLE = (HEARTBEAT, NEW_ERROR_FILE, OPENING)
+FILTERING = "ingestd.store.filters:refilter"
+COMPLETING = "ingestd.ingest.flow:Flow._complete"
+SINGLE = (HEARTBEAT, NEW_ERROR_FILE, OPENING, FILTERING, COMPLETING)
 ARMED = {*POINTS.values(), *SINGLE, *DATABASE_CALLS, *STORAGE_CALLS, *DOORS, *WALK, *ROTATING, *TELLING}
 LOST = (asyncssh.Error, OSError, httpx.TransportError)  # what a client sees of a service that fails
 

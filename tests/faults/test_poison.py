@@ -1,13 +1,17 @@
 """What crashes again and again is given up after a few attempts, and what comes after it is served (P6)."""
 
 import csv
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
-from tests.faults.program import ATTEMPTS, NEW_ERROR_FILE, until
+from tests.api.sources import source, tsv
+from tests.faults.program import ATTEMPTS, COMPLETING, FILTERING, NEW_ERROR_FILE, ROTATING, until
 from tests.faults.world import PARTS, PEOPLE, adding, other
 
-from ingestd.ingest.flow import UNNAMED
-from ingestd.ingest.work import UNREPORTED
+from ingestd.ingest.filters import NOT_RECOMPUTED
+from ingestd.ingest.giving_up import GIVEN_UP, UNNAMED, WRITTEN_OFF
+from ingestd.ingest.work import LEAVE, MERGE, SEGMENT, UNREPORTED
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
@@ -70,6 +74,130 @@ async def test_identifiers_that_kill_every_worker_are_told_of_and_found_once_the
     await client.push("second", adding("Rock"))
     assert (await client.ended())[1]["warnings"] == []
     assert [await client.playlist(other(n), kind="objectId") for n in range(PEOPLE)] == [["Rock"]] * PEOPLE
+
+
+@pytest.mark.rule("D54")
+async def test_a_merge_that_kills_every_worker_is_told_of(program, client):
+    await client.push("first", b"identity,objectId,Playlist\nann,,Rock\n,o-1,Jazz\n")
+    assert len(await client.ended()) == 1
+    program.arm("in a part, nothing written", act="die", always=True, only=MERGE)
+    await client.push("second", b"identity,objectId\nann,o-1\n")
+    poison = (await client.ended())[1]
+    assert (poison["status"], poison["counts"]["merged"], poison["warnings"]) == ("completed", 0, [WRITTEN_OFF[MERGE]])
+    program.release()
+    await client.push("third", b"identity,objectId\nann,o-1\n")
+    mended = (await client.ended())[2]
+    assert (mended["counts"]["merged"], mended["warnings"]) == (1, [])
+
+
+@pytest.mark.rule("D16")
+async def test_leaving_that_kills_every_worker_is_told_of(program, client):
+    rows = [f"p-{n} gold" for n in range(20)]
+    async with sourced(client) as made:
+        await made.post(tsv("id tier", *rows))
+        program.arm("in a part, nothing written", act="die", always=True, only=LEAVE)
+        await made.post(tsv("id tier", *rows[1:]), mode="replace")
+        poison = (await client.ended())[1]
+        assert (poison["status"], poison["counts"]["removed"]) == ("completed", 0)
+        assert poison["warnings"] == [WRITTEN_OFF[LEAVE]]
+        program.release()
+        await made.post(tsv("id tier", *rows[1:]), mode="replace")
+    mended = (await client.ended())[2]
+    assert (mended["counts"]["removed"], mended["warnings"]) == (1, [])
+
+
+@pytest.mark.rule("S65", "S75")
+async def test_a_segment_that_kills_every_worker_is_told_of(program, client):
+    async with sourced(client) as made:
+        program.arm("in a part, nothing written", act="die", always=True, only=SEGMENT)
+        await made.post(tsv("id tier", "p-1 gold"), segment={"name": "golden"})
+        (poison,) = await client.ended()
+        assert (poison["status"], poison["warnings"]) == ("completed", [WRITTEN_OFF[SEGMENT]])
+        program.release()
+        await made.post(tsv("id tier", "p-1 gold"), segment={"id": poison["segment"]["id"]})
+        assert (await client.ended())[1]["warnings"] == []
+        assert (await segment_of(made, poison["segment"]))["members"] == 1
+
+
+@pytest.mark.rule("D41", "S75")
+async def test_a_segment_that_cannot_be_found_anew_keeps_its_members_and_is_told_of(program, client):
+    async with sourced(client) as made:
+        segment = await golden(made)
+        program.arm(FILTERING, act="fail", always=True)
+        await made.post(tsv("id tier", "p-1 gold"))
+        (poison,) = await client.ended()
+        assert (poison["status"], poison["warnings"]) == ("completed", [NOT_RECOMPUTED.format("golden")])
+        assert (await segment_of(made, segment))["members"] == 0
+        program.release()
+        await made.post(tsv("id tier", "p-2 gold"))
+        assert (await client.ended())[1]["warnings"] == []
+        assert (await segment_of(made, segment))["members"] == 2
+
+
+@pytest.mark.rule("D41")
+async def test_a_segment_whose_members_cannot_be_found_is_taken_out_of_use_and_holds_nothing_up(program, client):
+    async with sourced(client) as made:
+        program.arm(FILTERING, act="fail", always=True)
+        segment = await golden(made, until="inactive")
+        await made.post(tsv("id tier", "p-1 gold"))
+        (after,) = await client.ended()
+        assert (after["status"], after["warnings"]) == ("completed", [])
+        program.release()
+        (await made.tenant.http.post(f"/v1/segments/{segment['id']}/activate")).raise_for_status()
+        assert (await shown_as(made, segment, "active"))["members"] == 1
+
+
+@pytest.mark.threat("T111")
+async def test_a_rotation_that_fails_is_shown_holds_nothing_up_and_can_be_asked_for_again(program, client):
+    async with sourced(client, tier={"name": "tier", "pii": True}) as made:
+        await made.post(tsv("id tier", "p-1 gold"))
+        program.arm(*ROTATING, act="fail", always=True)
+        for release, result in ((False, "failed"), (True, None)):
+            if release:
+                program.release()
+            (await made.tenant.http.post("/v1/account/rotate-keys")).raise_for_status()
+            await made.post(tsv("id tier", "p-2 tin"))
+            assert {each["status"] for each in await client.ended()} == {"completed"}
+            assert (await made.tenant.http.get("/v1/account")).json()["key_rotation"] == result
+
+
+async def test_an_ingestion_that_cannot_be_reported_is_ended_and_holds_nothing_up(program, client):
+    program.arm(COMPLETING, act="fail", always=True)
+    await client.push("first", adding("Rock"))
+    (poison,) = await client.ended()
+    assert (poison["status"], poison["counts"]["created"], poison["warnings"]) == ("completed", PEOPLE, [GIVEN_UP])
+    program.release()
+    await client.push("second", adding("Jazz"))
+    assert (await client.ended())[1]["counts"]["updated"] == PEOPLE
+
+
+@asynccontextmanager
+async def sourced(client, **columns):
+    """A data source of the columns `id` and `tier`, which may be used in segments."""
+    goals = {"id": "identity", "tier": {"name": "tier", "use_in_segments": True}} | columns
+    async with client.http() as http:
+        yield await source(SimpleNamespace(http=http), **goals)
+
+
+async def golden(made, *, until="active"):
+    """A filter segment of the golden, activated, when it has a status."""
+    condition = {"attribute": "tier", "op": "equals", "value": "gold"}
+    body = {"name": "golden", "description": "Who is golden", "type": "SCD", "condition": condition}
+    segment = (await made.tenant.http.post("/v1/filters", json=body)).raise_for_status().json()
+    (await made.tenant.http.post(f"/v1/segments/{segment['id']}/activate")).raise_for_status()
+    return await shown_as(made, segment, until)
+
+
+async def shown_as(made, segment, status):
+    """A segment when it has a status; the test's time limit ends a wait in vain."""
+    while (shown := await segment_of(made, segment))["status"] != status:
+        pass
+    return shown
+
+
+async def segment_of(made, segment):
+    """A segment as it stands."""
+    return (await made.tenant.http.get(f"/v1/segments/{segment['id']}")).raise_for_status().json()
 
 
 def applied(program):

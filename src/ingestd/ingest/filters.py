@@ -6,13 +6,22 @@ A condition can hold personal values, so it is kept sealed, as a secret of its s
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
+from ingestd import telemetry
 from ingestd.domain.condition import Condition, read, tests_of, written
+from ingestd.domain.notice import NoticeType
+from ingestd.ingest.tell import tell_segment
 from ingestd.keyring import AccountKeys, Keyring
-from ingestd.store import accounts, filters
+from ingestd.store import accounts, filters, segments
+from ingestd.store.engine import is_transient, utc_now
+
+NOT_RECOMPUTED: Final = "The members of the segment {!r} could not be found anew: it keeps those it had."
+
+log = telemetry.logger(__name__)
 
 
 def seal_condition(keys: AccountKeys, segment_id: UUID, condition: Condition) -> bytes:
@@ -25,7 +34,7 @@ def open_condition(keys: AccountKeys, segment_id: UUID, sealed: bytes) -> Condit
     return read(keys.open_secret(_place(segment_id), sealed))
 
 
-def recompute(
+def recompute(  # noqa: PLR0913 -- which of whose segments, for what, and how
     connection: Connection,
     keys: AccountKeys,
     account_id: UUID,
@@ -33,23 +42,33 @@ def recompute(
     segment_id: UUID | None = None,
     touched: Collection[str] | None = None,
     ingestion_id: UUID | None = None,
-) -> int:
-    """Recompute the account's filter segments in use, in the caller's transaction; gives how many.
+    leniently: bool = False,
+) -> list[str]:
+    """Recompute the account's filter segments in use, in the caller's transaction.
 
-    Only the one, if given, and only those that use an attribute that was `touched`, unless that is None.
+    Only the one, if given, and only those that use an attribute that was `touched`, unless that is None. Where this is
+    done `leniently`, one that fails is left as it was; gives a warning for each of those.
     """
-    done = 0
+    warnings = []
     rows = filters.in_use(connection, account_id, segment_id)
     meanings = filters.meanings_of(connection, account_id) if rows else {}
     kinds = {meaning.name: meaning.kind for meaning in meanings.values() if meaning.kind is not None}
     for row in rows:
-        condition = open_condition(keys, row.id, row.condition)
-        used = {meanings[test.attribute].name for test in tests_of(condition) if test.attribute in meanings}
-        if touched is None or not used.isdisjoint(touched):
-            expression = filters.matches(condition, meanings, keys)
-            filters.refilter(connection, row, expression, account_id=account_id, kinds=kinds, ingestion_id=ingestion_id)
-            done += 1
-    return done
+        try:
+            with connection.begin_nested():
+                condition = open_condition(keys, row.id, row.condition)
+                used = {meanings[test.attribute].name for test in tests_of(condition) if test.attribute in meanings}
+                if touched is None or not used.isdisjoint(touched):
+                    fits = filters.matches(condition, meanings, keys)
+                    filters.refilter(
+                        connection, row, fits, account_id=account_id, kinds=kinds, ingestion_id=ingestion_id
+                    )
+        except Exception as fault:
+            if not leniently or is_transient(fault):
+                raise
+            log.exception("segment_not_recomputed", segment=str(row.id))
+            warnings.append(NOT_RECOMPUTED.format(row.name))
+    return warnings
 
 
 def recompute_one(sql: Engine, keyring: Keyring, segment_id: UUID) -> None:
@@ -59,6 +78,13 @@ def recompute_one(sql: Engine, keyring: Keyring, segment_id: UUID) -> None:
         sealed = None if account_id is None else accounts.keys_for_sealing(connection, account_id)
         if account_id is not None and sealed is not None:
             recompute(connection, keyring.open(account_id, sealed), account_id, segment_id=segment_id)
+
+
+def give_up(sql: Engine, segment_id: UUID) -> None:
+    """Take a filter segment out of use whose members cannot be found: it can be mended, and activated again (P6)."""
+    with sql.begin() as connection:
+        if segments.deactivate(connection, segment_id):
+            tell_segment(connection, NoticeType.SEGMENT_DEACTIVATED, segment_id, now=utc_now())
 
 
 def _place(segment_id: UUID) -> str:

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import Any, Final, ParamSpec
+from functools import partial
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row
@@ -25,36 +26,29 @@ from ingestd.domain.errors import FileRefused, Unavailable
 from ingestd.domain.ingestion import Counts, ErrorView, Stage, Status, outcome, progress_after_reading
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Format, Mode, Plan, Target, exceeds
-from ingestd.ingest import applying, checking
+from ingestd.ingest import applying, checking, filters, sealing
 from ingestd.ingest.engine import Engine as Jobs
 from ingestd.ingest.engine import Stopping
-from ingestd.ingest.filters import recompute, recompute_one
+from ingestd.ingest.giving_up import NOBODY_LEFT, UNNAMED, WRITTEN_OFF, again_and_again, give_up, passes
 from ingestd.ingest.pool import Pool, PoolClosed
 from ingestd.ingest.refusal import error, error_of, nothing_applied
-from ingestd.ingest.sealing import seal_account
 from ingestd.ingest.tell import tell_ingestion
-from ingestd.ingest.work import LEAVE, SEGMENT, Checked, Job, Place, in_turns
+from ingestd.ingest.work import ERROR_FILE, LEAVE, SEGMENT, Checked, Job, Place, in_turns
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
 from ingestd.store import ingestions, ledger
 from ingestd.store.base import SLICES
-from ingestd.store.engine import is_transient, raw, utc_now
+from ingestd.store.engine import raw, utc_now
 from ingestd.store.ingestions import FenceLost
 from ingestd.store.load.sources import SAMPLE, Source
 from ingestd.store.load.stored import vacuum
-
-P = ParamSpec("P")
 
 log = telemetry.logger(__name__)
 
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 30.0
 """Seconds between two tries while the database, a disk or a worker fails; doubled each time, with jitter."""
-
-NOBODY_LEFT: Final = "Nobody was taken out of the data source, since not every row of the file could be stored."
-
-UNNAMED: Final = "Some people are not found by all their identifiers, which could not be stored: send the file again."
 
 LOOK_SECONDS: Final = 0.5
 """Seconds between two looks at which parts other replicas have applied; our own say so."""
@@ -86,7 +80,7 @@ class Flow:
             except PoolClosed:
                 raise Stopping from None
             except Exception as fault:
-                crashed = not (isinstance(fault, Unavailable) or is_transient(fault))
+                crashed = not passes(fault)
                 log.warning("ingestion_interrupted", crashed=crashed, exc_info=fault)
                 if self._stopping.wait(pause):
                     raise Stopping from None
@@ -95,25 +89,43 @@ class Flow:
 
     def seal(self, account_id: UUID) -> None:
         """Seal what is stored of an account's personal attributes; raise Stopping where the process goes down first."""
-        self._until_done(seal_account, self.sql, self.pool, self.place, self.keyring, account_id)
+        self._take_turn(
+            "seal",
+            partial(sealing.seal_account, self.sql, self.pool, self.place, self.keyring, account_id),
+            or_else=partial(sealing.give_up, self.sql, account_id),
+        )
 
     def filter(self, segment_id: UUID) -> None:
         """Compute the members of a filter segment that was activated; raise Stopping as `seal` does."""
-        self._until_done(recompute_one, self.sql, self.keyring, segment_id)
+        self._take_turn(
+            "filter",
+            partial(filters.recompute_one, self.sql, self.keyring, segment_id),
+            or_else=partial(filters.give_up, self.sql, segment_id),
+        )
 
-    def _until_done(self, act: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Do what can be repeated until it has been done once."""
+    def _take_turn(self, turn: str, act: Callable[[], None], *, or_else: Callable[[], None]) -> None:
+        """Do what can be repeated until it has been done once; `or_else` after too many failures that do not pass (P6).
+
+        The account's ingestions wait for its turns, so none is taken for ever.
+        """
+        failures = 0
         for pause in self._pauses():
             try:
-                act(*args, **kwargs)
+                if failures < self.settings.attempts:
+                    act()
+                    return
+                or_else()
+                self.metrics.given_up.labels(turn).inc()
+                log.error("turn_given_up", turn=turn)
             except PoolClosed:
                 raise Stopping from None
             except Exception as fault:
-                log.warning("turn_interrupted", act=act.__name__, exc_info=fault)
+                failures += not passes(fault)
+                log.warning("turn_interrupted", turn=turn, failures=failures, exc_info=fault)
                 if self._stopping.wait(pause):
                     raise Stopping from None
-                continue
-            return
+            else:
+                return
 
     def apply_part(self, ingestion_id: UUID, part: str) -> None:
         """Apply one part of an ingestion; a repeat does nothing, and a part that kills its process is given up (P6).
@@ -139,7 +151,7 @@ class Flow:
             except PoolClosed:
                 raise Stopping from None
             except Exception as fault:
-                deaths += not (isinstance(fault, Unavailable | FenceLost) or is_transient(fault))
+                deaths += not (isinstance(fault, FenceLost) or passes(fault))
                 log.warning("part_interrupted", part=part, deaths=deaths, exc_info=fault)
             else:
                 return
@@ -184,14 +196,20 @@ class Flow:
             row = ingestions.claim(connection, ingestion_id, crashed=crashed)
             if row.status == Status.IN_PROGRESS and row.fence == 1:
                 tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_PICKED_UP, now=utc_now())
-        job = self._job(row)
         if row.status == Status.IN_PROGRESS and row.stage != Stage.HELD:
-            try:
-                self._take_to_its_end(job, row)
-            except FenceLost:
-                if not self._is_cancelled(ingestion_id):
-                    raise
-        self.pool.run(applying.discard, job)
+            if row.attempts >= 3 * self.settings.attempts:
+                give_up(self.sql, row)
+                self.metrics.given_up.labels("ingestion").inc()
+            else:
+                self._go_on(row)
+        self._take_turn("discard", lambda: self.pool.run(applying.discard, self._job(row)), or_else=lambda: None)
+
+    def _go_on(self, row: Row[Any]) -> None:
+        try:
+            self._take_to_its_end(self._job(row), row)
+        except FenceLost:
+            if not self._is_cancelled(row.id):
+                raise
 
     def _is_cancelled(self, ingestion_id: UUID) -> bool:
         with self.sql.connect() as connection:
@@ -200,8 +218,7 @@ class Flow:
     def _take_to_its_end(self, job: Job, row: Row[Any]) -> None:
         """Do what is left to do; after too many crashes without checking, or without applying any more part (P6)."""
         if (row.checked is None or row.dry_run) and row.attempts >= self.settings.attempts:
-            why = error("infrastructure", "The service failed at this file again and again.", job.plan)
-            self._fail(job, Counts(), why)
+            self._fail(job, Counts(), again_and_again(job.plan))
             return
         try:
             with self._stage(job, Stage.CHECKING):
@@ -221,24 +238,32 @@ class Flow:
         with self._stage(job, Stage.APPLYING):
             applied = self._apply(job, checked, attempts=row.attempts)
         if applied is not None:
-            self._filter(job, applied)
-            self._complete(job, applied)
+            warnings = self._filter(job, applied, attempts=row.attempts)
+            self._complete(job, applied.with_warnings(warnings))
 
-    def _filter(self, job: Job, applied: Checked) -> None:
+    def _filter(self, job: Job, applied: Checked, *, attempts: int) -> list[str]:
         """Recompute the filter segments that use what the ingestion brought, before it is completed (S75, D41).
 
-        What is taken away by a replace, or comes together by a merge, can be any attribute.
+        What is taken away by a replace, or comes together by a merge, can be any attribute. Gives a warning for each
+        that could not be, after too many crashes (P6).
         """
         if job.plan.target is not Target.PROFILES:
-            return
+            return []
         touched = None if job.replaces or applied.merges else applied.names
         with self._stage(job, Stage.SEGMENTING):
             with self.sql.begin() as connection:
                 ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
             with self.sql.begin() as connection:
-                keys = AccountKeys.from_worker(job.keys)
-                recompute(connection, keys, job.account_id, touched=touched, ingestion_id=job.ingestion_id)
+                warnings = filters.recompute(
+                    connection,
+                    AccountKeys.from_worker(job.keys),
+                    job.account_id,
+                    touched=touched,
+                    ingestion_id=job.ingestion_id,
+                    leniently=attempts >= self.settings.attempts,
+                )
                 ingestions.guard(connection, job.ingestion_id, job.fence)
+        return warnings
 
     def _job(self, row: Row[Any]) -> Job:
         keys = self.keyring.open(row.account_id, SealedKeys(row.data_keys, row.index_key))
@@ -295,11 +320,11 @@ class Flow:
             if not {*checked.apart(), *units} <= applied.keys():
                 return None
         if any("lost" in applied[name] for name in checked.apart()):
-            checked = checked.model_copy(update={"warnings": [*checked.warnings, UNNAMED]})
+            checked = checked.with_warnings([UNNAMED])
         lost = [part for unit, parts in units.items() if "lost" in applied[unit] for part in parts]
         if job.replaces and not checked.returned and checked.leaving:
             if lost:
-                checked = checked.model_copy(update={"warnings": [*checked.warnings, NOBODY_LEFT]})
+                checked = checked.with_warnings([NOBODY_LEFT])
             else:
                 self.apply_part(job.ingestion_id, LEAVE)
         if job.source is not None and job.segment_id is not None:
@@ -308,6 +333,7 @@ class Flow:
         with self.sql.begin() as connection:
             ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
             applied = ledger.applied(connection, job.ingestion_id)
+        checked = checked.with_warnings(text for part, text in WRITTEN_OFF.items() if "lost" in applied.get(part, ()))
         if lost and attempts >= 2 * self.settings.attempts:
             checked = checked.without(lost)
         elif lost:
@@ -375,7 +401,7 @@ class Flow:
         """Say how it ended, in one transaction: status, counts, error file and notices (P4)."""
         now = utc_now()
         if checked is not None:
-            values |= checked.model_dump(include={"error_blob", "error_size_bytes", "rejects_blob"})
+            values |= checked.model_dump(include=ERROR_FILE)
         progress = _progress(job, Counts.model_validate(values["counts"]), 100)
         values |= {"stage": Stage.DONE, "finished_at": now, "progress": progress}
         with self.sql.begin() as connection:

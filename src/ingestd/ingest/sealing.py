@@ -35,7 +35,7 @@ async def seal_what_is_marked(session: AsyncSession, engine: Engine, account_id:
 
 async def rotate(session: AsyncSession, engine: Engine, account: Account) -> None:
     """Have new data keys made for an account and all its personal values sealed by them; the caller holds its row."""
-    if account.rotation is None:
+    if account.rotation in {None, Rotation.FAILED}:
         account.rotation = Rotation.ASKED
         await session.flush()
         await _ask(session, engine, account.id)
@@ -68,6 +68,13 @@ def seal_account(sql: SqlEngine, pool: Pool, place: Place, keyring: Keyring, acc
             accounts.keep_keys(connection, account_id, keyring.drop_old_keys(account_id, sealed))
         attributes.set_sealed(connection, account_id, personal, now=utc_now())
     log.info("personal_values_sealed", account=str(account_id), attributes=len(personal), people=changed)
+
+
+def give_up(sql: SqlEngine, account_id: UUID) -> None:
+    """Say that a rotation has failed: what is sealed already opens, and the rest is when it is asked for again (P6)."""
+    with sql.begin() as connection:
+        for step in (Rotation.ASKED, Rotation.SEALING):
+            accounts.move_on(connection, account_id, step, Rotation.FAILED)
 
 
 def _seal_people(place: Place, keys: bytes, account_id: UUID, personal: Mapping[str, int | None]) -> int:

@@ -48,16 +48,16 @@ def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeTyp
     if view.status.terminal and view.channel is Channel.SCHEDULE:
         _end_run(connection, view, ingestion_id, now=now)
     if notice is NoticeType.INGESTION_COMPLETED and row.target == Target.SEGMENT:
-        _tell_refreshed(connection, row.account_id, row.segment_id, now=now)
+        tell_segment(connection, NoticeType.SEGMENT_REFRESHED, row.segment_id, now=now)
 
 
-def _tell_refreshed(connection: Connection, account_id: UUID, segment_id: UUID, *, now: datetime) -> None:
-    """Write that a file's members are those of a segment now."""
+def tell_segment(connection: Connection, notice: NoticeType, segment_id: UUID, *, now: datetime) -> None:
+    """Write that something happened to a segment, which is shown as it stands in this transaction."""
     row = connection.execute(segments.of_id(segment_id)).one()
     told = Notice(
         id=new_id(),
-        account_id=account_id,
-        type=NoticeType.SEGMENT_REFRESHED,
+        account_id=row.account_id,
+        type=notice,
         subject_id=segment_id,
         data=segments.told(row),
         created_at=now,

@@ -45,6 +45,9 @@ SEGMENT: Final = "segment"
 """The part that puts the people of a data source's file into a segment; applied after that (S65)."""
 
 DOUBLED: Final = "People stood in more than one partition {} times; the last of their rows counts."
+ERROR_FILE: Final = {"error_blob", "error_size_bytes", "rejects_blob"}
+"""What of `Checked` says where the error file is."""
+
 UNREPORTED: Final = "Rows that could not be stored are not in the error file."
 
 
@@ -144,15 +147,19 @@ class Checked(BaseModel):
             for name in ("created", "updated", "removed", "unchanged", "merged", "erased"):
                 figures[name] += part.get(name, 0)
         doubled = sum(part.get("doubled", 0) for part in applied)
-        warnings = [*self.warnings, *([DOUBLED.format(doubled)] if doubled else [])]
-        return self.model_copy(update={"counts": Counts(**figures), "warnings": warnings})
+        warned = self.with_warnings([DOUBLED.format(doubled)] if doubled else [])
+        return warned.model_copy(update={"counts": Counts(**figures)})
+
+    def with_warnings(self, more: Iterable[str]) -> Checked:
+        """The same with more warnings."""
+        return self.model_copy(update={"warnings": [*self.warnings, *more]})
 
     def without(self, lost: Iterable[str]) -> Checked:
         """The same with the rows of lost parts rejected, where not even their error file could be written (P6)."""
         rows = sum(self.parts[part] for part in lost)
         accepted, rejected = self.counts.accepted - rows, self.counts.rejected + rows
         counts = self.counts.model_copy(update={"accepted": accepted, "rejected": rejected})
-        return self.model_copy(update={"counts": counts, "warnings": [*self.warnings, UNREPORTED]})
+        return self.with_warnings([UNREPORTED]).model_copy(update={"counts": counts})
 
 
 def in_turns(units: Sequence[str]) -> list[str]:

@@ -22,6 +22,8 @@ class Rotation(StrEnum):
 
     ASKED = "asked"
     SEALING = "sealing"
+    FAILED = "failed"
+    """It was given up, and can be asked for again."""
 
 
 class Account(Base):

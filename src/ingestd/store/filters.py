@@ -201,8 +201,8 @@ async def count(session: AsyncSession, account_id: UUID, expression: ColumnEleme
 
 
 def in_use(connection: Connection, account_id: UUID, segment_id: UUID | None = None) -> list[Row[Any]]:
-    """The account's filter segments that are in use, or the one of them: id, number, type, condition (sealed)."""
-    found = select(Segment.id, Segment.number, Segment.type, Segment.condition).where(
+    """The account's filter segments that are in use, or the one of them: id, name, number, type, condition (sealed)."""
+    found = select(Segment.id, Segment.name, Segment.number, Segment.type, Segment.condition).where(
         Segment.account_id == account_id,
         Segment.method == Method.FILTER,
         Segment.status.in_(_IN_USE),

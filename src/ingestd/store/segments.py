@@ -230,6 +230,13 @@ def told(segment: Segment | Row[Any]) -> dict[str, Any]:
     ).model_dump(mode="json")
 
 
+def deactivate(connection: Connection, segment_id: UUID) -> bool:
+    """Take a segment out of use; False where it is not in use."""
+    in_use = Segment.deleted_at.is_(None) & Segment.status.in_([each for each in SegmentStatus if each.takes_files])
+    ended = update(Segment).where(Segment.id == segment_id, in_use).values(status=SegmentStatus.INACTIVE)
+    return connection.execute(ended).rowcount > 0
+
+
 async def note_unchanged(session: AsyncSession, account_id: UUID, segment_id: UUID, *, data_as_of: datetime) -> None:
     """Keep that the newest file brings nothing new: what waited for a refresh is active without one (S44)."""
     segment = await get(session, account_id, segment_id, lock=True)
