@@ -183,15 +183,6 @@ def parse_url(url: str, allow: tuple[Allowed, ...]) -> Target:
     return Target(f"{scheme}://{authority}{explicit}{match['rest']}", host, port, purpose)
 
 
-def check_address(ip: str, port: int, *, purpose: Purpose, allow: tuple[Allowed, ...]) -> str:
-    """Return the address to connect to, or raise Forbidden "egress_denied" (T1, T6, T8, T9).
-
-    What the allow list covers is open. Else the port must be one of the purpose's, and the address public. An IPv4
-    address mapped into IPv6 is judged, and connected to, as what it is.
-    """
-    return _check(ip, port, purpose=purpose, allow=allow, internal=False)
-
-
 async def resolve(
     host: str, port: int, *, purpose: Purpose, allow: tuple[Allowed, ...], resolver: Resolver | None = None
 ) -> ResolvedAddress:
@@ -207,7 +198,7 @@ async def resolve(
     else:
         found = await _look_up(resolver or system_resolver, name, port)
     internal = name.rpartition(".")[2] in _INTERNAL_NAMES
-    checked = (_check(ip, port, purpose=purpose, allow=allow, internal=internal) for ip in found)
+    checked = (check_address(ip, port, purpose=purpose, allow=allow, internal=internal) for ip in found)
     return ResolvedAddress(name, port, tuple(dict.fromkeys(checked)))
 
 
@@ -229,7 +220,12 @@ async def _look_up(resolver: Resolver, name: str, port: int) -> list[str]:
     return found
 
 
-def _check(ip: str, port: int, *, purpose: Purpose, allow: tuple[Allowed, ...], internal: bool) -> str:
+def check_address(ip: str, port: int, *, purpose: Purpose, allow: tuple[Allowed, ...], internal: bool = False) -> str:
+    """Return the address to connect to, or raise Forbidden "egress_denied" (T1, T6, T8, T9).
+
+    What the allow list covers is open. Else the port must be one of the purpose's, and the address public and not
+    that of an `internal` name. An IPv4 address mapped into IPv6 is judged, and connected to, as what it is.
+    """
     address = ip_address(ip)
     zoned = "%" in ip
     if isinstance(address, IPv6Address) and address.ipv4_mapped:

@@ -48,7 +48,8 @@ def rows(upkeep, statement, **values):
 def files(upkeep, tenant):
     account = ids.read(Prefix.ACCOUNT, tenant.id)
     found = rows(upkeep, "SELECT state, blob FROM files WHERE account_id = :account ORDER BY id", account=account)
-    return [(state, upkeep.blobs.exists(blob)) for state, blob in found]
+    there = {blob.name for blob in upkeep.blobs.list("files")}
+    return [(state, blob in there) for state, blob in found]
 
 
 def stored(upkeep, tenant):

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.store.load.world import KEY, Memory, frame
 
+from ingestd.domain.identity import SLICES
 from ingestd.pipeline import parts as subject
 from ingestd.pipeline.parts import PartWriter, bucket_count, hashed, identifiers, read, rewrite
-from ingestd.store.base import SLICES
 from ingestd.store.profiles import identifier_hash
 
 MIB = 1024 * 1024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -13,8 +12,8 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from ingestd.api.context import Parts
+from ingestd.domain.column import guarded
 from ingestd.domain.ingestion import Counts, IngestionView
-from ingestd.pipeline.report import ACTIVE
 from ingestd.store import activity, ingestion_views
 from ingestd.store.activity import Wanted
 
@@ -79,9 +78,5 @@ def _cells(shown: IngestionView) -> list[Any]:
 def written(rows: Sequence[Sequence[Any]]) -> str:
     """CSV as RFC 4180 has it; no cell is a formula to a spreadsheet (T100)."""
     text = io.StringIO()
-    csv.writer(text).writerows([_guarded(cell) for cell in row] for row in rows)
+    csv.writer(text).writerows([guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return text.getvalue()
-
-
-def _guarded(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and re.match(ACTIVE, cell) else cell

@@ -31,7 +31,7 @@ TOLD: Final = {
     NoticeType.INGESTION_COMPLETED: "An ingestion is done; rejected rows are in its error file",
     NoticeType.INGESTION_FAILED: "A manifest or file was refused, or not one row was applied",
     NoticeType.INGESTION_CANCELLED: "An ingestion was cancelled, and nothing was applied",
-    NoticeType.INGESTION_HELD: "A refresh of a segment would remove many members: it waits to be confirmed",
+    NoticeType.INGESTION_HELD: "A refresh of a segment or data source would take many out: it waits to be confirmed",
     NoticeType.FILE_RECEIVED: "A file has come whole, or was given another name over SFTP",
     NoticeType.SEGMENT_CREATED: "A segment was made, as a draft",
     NoticeType.SEGMENT_ACTIVATED: "A segment was put into use, or its draft was published",

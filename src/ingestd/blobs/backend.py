@@ -53,9 +53,6 @@ class Backend(Protocol):
     def read(self, name: str) -> BinaryIO:
         """Return the sealed bytes as a file for `read` alone."""
 
-    def exists(self, name: str) -> bool:
-        """Tell whether there is such a blob."""
-
     def delete(self, names: Iterable[str]) -> None:
         """Remove blobs; those that are not there are fine."""
 

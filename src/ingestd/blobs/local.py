@@ -49,11 +49,6 @@ class LocalFolder:
             except FileNotFoundError as error:
                 raise NotFound("There is no such blob.") from error
 
-    def exists(self, name: str) -> bool:
-        """Tell whether there is such a blob."""
-        with _storage_errors():
-            return self._path(name).exists()
-
     def delete(self, names: Iterable[str]) -> None:
         """Remove blobs. After a power cut a removed blob may be back, for the next sweep to find."""
         with _storage_errors():

@@ -60,11 +60,6 @@ class ObjectStorage:
                 raise NotFound("There is no such blob.") from error
         return cast("BinaryIO", _SealedObject(iter(chunks)))
 
-    def exists(self, name: str) -> bool:
-        """Tell whether there is such a blob."""
-        with _storage_errors():
-            return _exists(self._store, name)
-
     def delete(self, names: Iterable[str]) -> None:
         """Remove blobs, many by one request where the service can do that."""
         wanted = list(names)

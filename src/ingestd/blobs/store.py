@@ -78,10 +78,6 @@ class BlobStore:
             raise
         return file
 
-    def exists(self, name: str) -> bool:
-        """Tell whether there is such a blob."""
-        return self._backend.exists(_checked(name))
-
     def delete(self, names: Iterable[str]) -> None:
         """Remove blobs; those that are not there are fine."""
         self._backend.delete([_checked(name) for name in names])

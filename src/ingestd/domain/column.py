@@ -11,9 +11,17 @@ OPERATION_SUFFIX: Final = ".operation"
 FAILURE_COLUMN: Final = "Failure Description"
 """The last column of an error file (S128)."""
 
+ACTIVE: Final = tuple("'=+-@\t\r\n\0＝＋－＠")  # noqa: RUF001 -- full-width signs
+"""How a cell begins that a spreadsheet could take for a formula, or that begins with the guard `'` itself (T100)."""
+
 MAX_NAME_LENGTH: Final = 120
 MAX_EVENT_NAME_LENGTH: Final = 512
 MAX_EVENT_PROPERTIES: Final = 100
+
+
+def guarded(cell: str) -> str:
+    """A cell of a CSV file as a spreadsheet shows it and computes nothing."""
+    return f"'{cell}" if cell.startswith(ACTIVE) else cell
 
 
 class DataType(StrEnum):

@@ -7,8 +7,6 @@ import unicodedata
 from typing import Final
 
 _SAFE: Final = re.compile(r"\w[\w .()-]{0,199}")
-TEMPORARY_SUFFIXES: Final = (".part", ".filepart")
-"""What clients append while a transfer runs; such a file counts once it is renamed."""
 
 
 def safe_name(name: str) -> str | None:

@@ -11,6 +11,9 @@ from ingestd.domain.column import DataType
 
 MAX_IDENTIFIER_LENGTH: Final = 1023
 
+SLICES: Final = 16
+"""Into so many equal ranges are cut the ids of all people, and the hashes of their identifiers, that are stored."""
+
 
 class IdentifierKind(IntEnum):
     """A kind of identifier; the number is stored and gives the precedence, smallest first (D54).

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Final
 
 from ingestd.domain.errors import NotFound
+from ingestd.domain.segment import SEPARATOR
 
-SEPARATOR: Final = "__"
 MAX_NAME: Final = 200
 """Characters of a file's name at most."""
 

@@ -15,7 +15,7 @@ from ingestd.domain.identity import IdentifierKind
 from ingestd.domain.plan import Format, Limits, Mode, Plan, Target
 
 SEPARATOR: Final = "__"
-"""What stands between the segment's name and any suffix in the name of its files (S20, D2)."""
+"""What stands between the name of a segment or a data source and any suffix in the name of its files (S20, D2)."""
 
 CHANNELS: Final = ["push", "email", "sms"]
 """Where what is sent to people by a segment or an attribute can go, and nowhere else (S141, D52)."""

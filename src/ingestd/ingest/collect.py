@@ -87,7 +87,9 @@ class Collected:
 
 @asynccontextmanager
 async def collect(intake: Intake, terms: Terms, wanted: Wanted, known: Known | None = None) -> AsyncIterator[Collected]:
-    """Fetch the wanted file into the blob store; what the block does not add as a file is gone when it is left.
+    """Fetch the wanted file into the blob store; the room it took is given back when the block is left.
+
+    The blob stays: where the block has not added it as a file, the sweep removes it.
 
         async with collect(intake, terms, Wanted(account, connection, run.path, segment.name), known) as found:
             async with transaction(intake.sessions) as session:

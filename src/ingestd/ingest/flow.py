@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine, Row
 
 from ingestd import telemetry, tracing
 from ingestd.domain.errors import FileRefused, Unavailable
+from ingestd.domain.identity import SLICES
 from ingestd.domain.ingestion import Counts, ErrorView, Stage, Status, outcome, progress_after_reading
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Format, Mode, Plan, Target, exceeds
@@ -38,7 +39,6 @@ from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
 from ingestd.store import ingestions, ledger
-from ingestd.store.base import SLICES
 from ingestd.store.engine import raw, utc_now
 from ingestd.store.ingestions import FenceLost
 from ingestd.store.load.sources import SAMPLE, Source

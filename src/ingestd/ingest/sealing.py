@@ -13,6 +13,7 @@ from sqlalchemy import Engine as SqlEngine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
+from ingestd.domain.identity import SLICES
 from ingestd.ingest.engine import Engine
 from ingestd.ingest.pool import Pool
 from ingestd.ingest.work import Place
@@ -20,7 +21,6 @@ from ingestd.keyring import AccountKeys, Keyring
 from ingestd.store import accounts, attributes
 from ingestd.store import engine as store
 from ingestd.store.accounts import Account, Rotation
-from ingestd.store.base import SLICES
 from ingestd.store.engine import utc_now
 from ingestd.store.load.sealing import mask_members, seal_slice
 

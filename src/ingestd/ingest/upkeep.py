@@ -146,7 +146,7 @@ class Upkeep:
         return endings.remove_all(self.sql)
 
     def cancel_held(self, now: datetime) -> int:
-        """Cancel refreshes of segments that wait to be confirmed, and that nobody did."""
+        """Cancel refreshes and replaces that wait to be confirmed, and that nobody did."""
         with self.sql.begin() as connection:
             cancelled = ingestions.cancel_held(connection, now - timedelta(days=self.retention.held_days), now=now)
             for ingestion_id in cancelled:

@@ -14,11 +14,11 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, Row
 
 from ingestd.blobs.store import BlobStore, BlobWriter, open_store
+from ingestd.domain.identity import SLICES
 from ingestd.domain.ingestion import Counts, Status
 from ingestd.domain.plan import Mode, Plan
 from ingestd.keyring import AccountKeys
 from ingestd.store import engine as store
-from ingestd.store.base import SLICES
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.load.sources import Source
 

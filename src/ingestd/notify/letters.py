@@ -24,13 +24,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from ingestd.domain import ids
+from ingestd.domain.column import guarded
 from ingestd.domain.ids import Prefix
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.recipient import ascii_address
 from ingestd.store.messages import Claimed
 
 WIDTH: Final = 78
-SUBJECT_LENGTH: Final = 180
 
 _TEMPLATES: Final = {
     NoticeType.INGESTION_PICKED_UP: "picked_up",
@@ -43,8 +43,6 @@ _TEMPLATES: Final = {
     NoticeType.WEBHOOK_DISABLED: "webhook_disabled",
     NoticeType.RECIPIENT_INVITED: "invited",
 }
-_ACTIVE: Final = tuple("'=+-@\t\r\n\0＝＋－＠")  # noqa: RUF001 -- full-width signs
-"""How a cell begins that a spreadsheet could take for a formula, or that begins with the guard itself (T100)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,7 @@ def problems_file(name: str, problems: Sequence[Mapping[str, str]]) -> Attachmen
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerow(["Where", "Code", "Failure Description"])
     for each in problems:
-        writer.writerow([_guarded(each[key]) for key in ("pointer", "code", "detail")])
+        writer.writerow([guarded(each[key]) for key in ("pointer", "code", "detail")])
     return Attachment(f"{name}.errors.csv", text.getvalue().encode())
 
 
@@ -162,10 +160,6 @@ def _facts(told: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _line(text: str) -> str:
     """A text as one line without control characters."""
     return "".join(char for char in " ".join(text.split()) if char.isprintable())
-
-
-def _guarded(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_ACTIVE) else cell
 
 
 def _fill(text: str) -> str:

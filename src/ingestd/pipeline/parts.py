@@ -22,10 +22,8 @@ import polars as pl
 import polars_hash as plh
 import pyarrow as pa
 
+from ingestd.domain.identity import SLICES
 from ingestd.domain.personal import MASK
-
-SLICES: Final = 16
-"""The number of parts is 1 or a multiple of this, the number of slices of the stored profiles."""
 
 SMALL_FILE: Final = 16 * 1024 * 1024
 """A file of fewer bytes is one part: sixteen small transactions take longer than one."""
@@ -93,7 +91,10 @@ class Arranged(NamedTuple):
 
 
 def bucket_count(file_bytes: int, part_bytes: int, most: int = MOST_PARTS) -> int:
-    """Into how many parts a file is cut that none has many more than `part_bytes` of its bytes; at most so many."""
+    """Into how many parts a file is cut that none has many more than `part_bytes` of its bytes; at most so many.
+
+    One, or a multiple of SLICES: no part lies in two slices of the stored people.
+    """
     if file_bytes < min(SMALL_FILE, part_bytes):
         return 1
     return min(most, SLICES * -(-file_bytes // (SLICES * part_bytes)))

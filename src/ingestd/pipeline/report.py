@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 from polars._typing import SchemaDict
 
-from ingestd.domain.column import FAILURE_COLUMN
+from ingestd.domain.column import ACTIVE, FAILURE_COLUMN
 from ingestd.domain.plan import Limits
 from ingestd.domain.rejection import ROW_REASONS
 from ingestd.pipeline.rules import rewrite, sentence
@@ -32,8 +32,7 @@ LOG_SCHEMA: Final[SchemaDict] = {
 
 NOTHING_BROKEN: Final = pl.DataFrame(schema=BROKEN_SCHEMA)
 
-ACTIVE: Final = r"^['=+\-@\t\r\n\x00\uFF1D\uFF0B\uFF0D\uFF20]"  # the last four are = + - @ in full width
-"""How a cell begins that a spreadsheet could take for a formula, or that begins with the guard itself."""
+_ACTIVE: Final = "^[" + "".join(f"\\x{{{ord(sign):x}}}" for sign in ACTIVE) + "]"
 
 AT_ONCE_BYTES: Final = 8 * 1024 * 1024
 """How much of the sentences is written at once: where every cell is wrong they take many times a batch's bytes."""
@@ -95,7 +94,7 @@ class ErrorFile:
     def _put(self, records: pl.DataFrame) -> None:
         cell = pl.all()
         for some in _slices(records):
-            guarded = some.select(pl.when(cell.str.contains(ACTIVE)).then("'" + cell).otherwise(cell).name.keep())
+            guarded = some.select(pl.when(cell.str.contains(_ACTIVE)).then("'" + cell).otherwise(cell).name.keep())
             piece = io.BytesIO()
             guarded.write_csv(piece, include_header=False, quote_style="always", line_terminator="\r\n")
             self._sink.write(piece.getvalue())

@@ -10,9 +10,6 @@ from sqlalchemy import BigInteger, DateTime, MetaData, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
-SLICES = 16
-"""`profiles` and `profile_aliases` are cut into this many equal ranges of their key's space."""
-
 Key = Annotated[UUID, mapped_column(Uuid, primary_key=True)]
 
 

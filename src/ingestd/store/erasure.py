@@ -13,9 +13,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.errors import NotFound
+from ingestd.domain.identity import SLICES
 from ingestd.keyring import AccountKeys
 from ingestd.store import source_changes
-from ingestd.store.base import SLICES
 from ingestd.store.data_sources import DataSource, DataSourceMember
 from ingestd.store.events import Event
 from ingestd.store.members import forget

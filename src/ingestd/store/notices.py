@@ -27,7 +27,7 @@ class Notice(Base):
     id: Mapped[Key]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     type: Mapped[str]
-    subject_id: Mapped[UUID | None] = mapped_column(index=True)  # an ingestion's, or a file's
+    subject_id: Mapped[UUID | None] = mapped_column(index=True)  # whatever `data` shows
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
 

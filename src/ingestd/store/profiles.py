@@ -20,10 +20,10 @@ from sqlalchemy import Index, SmallInteger, Uuid, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ingestd.domain.identity import kind_of
+from ingestd.domain.identity import SLICES, kind_of
 from ingestd.domain.personal import SEALED, identifier_place, is_sealed
 from ingestd.keyring import AccountKeys
-from ingestd.store.base import SLICES, Base
+from ingestd.store.base import Base
 
 FILL: Final = 45
 """Percent of a page that is filled at first: an updated row stays on its page, so no index is touched."""

@@ -17,8 +17,7 @@ import polars as pl
 from psycopg import Connection, sql
 from psycopg.errors import UniqueViolation
 
-from ingestd.domain.identity import IdentifierKind
-from ingestd.store.base import SLICES
+from ingestd.domain.identity import SLICES, IdentifierKind
 from ingestd.store.load.binary import Field
 from ingestd.store.load.stage import Cursors, Load, copy, cursor, lock_slices, partition, slices, tombstones
 

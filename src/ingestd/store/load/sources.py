@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from psycopg import Connection, sql
 
+from ingestd.domain.identity import SLICES
 from ingestd.domain.plan import Mode
-from ingestd.store.base import SLICES
 from ingestd.store.load.binary import BEGIN, END, Bytes, alike, from_digits
 from ingestd.store.load.stage import (
     Cursors,
