@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ingestd.domain.identity import SLICES
 from ingestd.ingest.work import in_turns
-from ingestd.store.base import SLICES
 
 
 @pytest.mark.parametrize("parts", [0, 1, 3, 16, 48, 256])
