@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Depends, Header, Request, Response, Security
@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd.api import idempotency
 from ingestd.api.problems import Refused
 from ingestd.api.rate import Rate
+from ingestd.api.turns import Turns
 from ingestd.domain import ids
 from ingestd.domain.errors import Forbidden
 from ingestd.domain.ids import Prefix
@@ -72,9 +73,6 @@ class SftpAddress:
     host_keys: tuple[str, ...]
 
 
-EXPORTS: Final = 2
-"""Exports at once: each holds a transaction, and with it a connection, until its reader has all."""
-
 Check = Callable[[], Awaitable[bool]]
 """Whether something that the service depends on answers."""
 
@@ -95,7 +93,7 @@ class Parts:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
-    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS))
+    exports: Turns = field(default_factory=Turns)
 
     @property
     def terms(self) -> Terms:

@@ -1,16 +1,20 @@
-"""Exports of the activity log as CSV, streamed."""
+"""Exports, read from the database while they are sent; here that of the activity log as CSV."""
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 from uuid import UUID
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Message, Send
 
+from ingestd import telemetry
 from ingestd.api.context import Parts
 from ingestd.domain.column import guarded
 from ingestd.domain.ingestion import Counts, IngestionView
@@ -28,31 +32,62 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _ROWS_AT_ONCE: Final = 200
 
+SILENCE_SECONDS: Final = 60.0
+LONGEST_SECONDS: Final = 3600.0
+
+log = telemetry.logger(__name__)
+
 
 def prefers_csv(request: Request) -> bool:
     """Whether the caller asks for CSV before JSON."""
     return request.headers.get("accept", "").partition(",")[0].partition(";")[0].strip().lower() == CSV
 
 
-def exported(service: Parts, account_id: UUID, which: Wanted, *, head: bool) -> StreamingResponse:
+class Export(StreamingResponse):
+    """The answer that an export is: its pieces, sent when the account has a turn.
+
+    Whoever takes nothing of it for a while, or has not all of it after a long time, is cut off: it holds a transaction.
+    """
+
+    def __init__(
+        self, service: Parts, account_id: UUID, pieces: AsyncGenerator[str], *, media_type: str, name: str
+    ) -> None:
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        super().__init__(pieces, media_type=f"{media_type}; charset=utf-8", headers=headers)
+        self._turns = service.exports
+        self._account_id = account_id
+        self._pieces = pieces
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the pieces to who takes them."""
+
+        async def patiently(message: Message) -> None:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await send(message)
+
+        try:
+            async with self._turns.of(self._account_id), aclosing(self._pieces), asyncio.timeout(LONGEST_SECONDS):
+                await super().stream_response(patiently)
+        except TimeoutError:  # the answer stays incomplete, which its reader sees
+            log.warning("export_cut_off", account=str(self._account_id))
+
+
+def exported(service: Parts, account_id: UUID, which: Wanted, *, head: bool) -> Export:
     """The wanted ingestions as a CSV file."""
-    return StreamingResponse(
-        nothing() if head else _pieces(service, account_id, which),
-        media_type=f"{CSV}; charset=utf-8",
-        headers={"Content-Disposition": 'attachment; filename="ingestions.csv"'},
-    )
+    pieces = nothing() if head else _pieces(service, account_id, which)
+    return Export(service, account_id, pieces, media_type=CSV, name="ingestions.csv")
 
 
-async def nothing() -> AsyncIterator[str]:
+async def nothing() -> AsyncGenerator[str]:
     """The body of an answer to HEAD."""
     pieces: tuple[str, ...] = ()
     for piece in pieces:
         yield piece
 
 
-async def _pieces(service: Parts, account_id: UUID, which: Wanted) -> AsyncIterator[str]:
+async def _pieces(service: Parts, account_id: UUID, which: Wanted) -> AsyncGenerator[str]:
     yield written([_COLUMNS])
-    async with service.exports, service.intake.sessions() as session:
+    async with service.intake.sessions() as session:
         ready: list[Sequence[Any]] = []
         async for row in activity.export(session, account_id, which):
             ready.append(_cells(ingestion_views.view(row)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -12,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from ingestd.api.context import NO_STORE, Caller, Parts, Reading, Scope, Service, needs
-from ingestd.api.exports import CSV, nothing, written
+from ingestd.api.exports import CSV, Export, nothing, written
 from ingestd.api.identifiers import Identifiers, Show, hashed, showing
 from ingestd.api.ids import PartitionId, SegmentId
 from ingestd.api.model import In
@@ -172,7 +173,7 @@ async def export(  # noqa: PLR0913 -- the filters
     partition: Of = None,
     as_of: AsOf = None,
     format: Annotated[ExportFormat, Query(description="How it is written.")] = ExportFormat.CSV,  # noqa: A002
-) -> StreamingResponse:
+) -> Export:
     """All members as they are at one moment, as a stream of CSV or of JSON lines; no cell is a formula (T100)."""
     async with service.intake.sessions() as session:
         segment = await visible(session, caller, segment_id)
@@ -180,19 +181,16 @@ async def export(  # noqa: PLR0913 -- the filters
         partitions = await seen(session, caller, segment, partition)
         show = await showing(session, caller)
     rows = _rows(service, segment, partitions, show, moment)
-    pieces = _csv(rows) if format is ExportFormat.CSV else _lines(rows)
-    return StreamingResponse(
-        nothing() if request.state.head else pieces,
-        media_type=f"{CSV if format is ExportFormat.CSV else NDJSON}; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="members.{format}"'},
-    )
+    pieces = nothing() if request.state.head else _csv(rows) if format is ExportFormat.CSV else _lines(rows)
+    media_type = CSV if format is ExportFormat.CSV else NDJSON
+    return Export(service, caller.account_id, pieces, media_type=media_type, name=f"members.{format}")
 
 
 async def _rows(
     service: Parts, segment: Segment, partitions: Mapping[int, Partition], show: Show, moment: Moment | None
-) -> AsyncIterator[list[dict[str, str]]]:
+) -> AsyncGenerator[list[dict[str, str]]]:
     """The members, a few at a time."""
-    async with service.exports, service.intake.sessions() as session:
+    async with service.intake.sessions() as session:
         ready: list[dict[str, str]] = []
         async for kind, value, number, since in members.export(session, segment, partitions, moment=moment):
             ready.append(
@@ -205,12 +203,14 @@ async def _rows(
         yield ready
 
 
-async def _csv(rows: AsyncIterator[list[dict[str, str]]]) -> AsyncIterator[str]:
+async def _csv(rows: AsyncGenerator[list[dict[str, str]]]) -> AsyncGenerator[str]:
     yield written([("kind", "value", "partition", "since")])
-    async for some in rows:
-        yield written([list(row.values()) for row in some])
+    async with aclosing(rows):
+        async for some in rows:
+            yield written([list(row.values()) for row in some])
 
 
-async def _lines(rows: AsyncIterator[list[dict[str, str]]]) -> AsyncIterator[str]:
-    async for some in rows:
-        yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in some)
+async def _lines(rows: AsyncGenerator[list[dict[str, str]]]) -> AsyncGenerator[str]:
+    async with aclosing(rows):
+        async for some in rows:
+            yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in some)
