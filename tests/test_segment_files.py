@@ -7,6 +7,8 @@ import pytest
 from tests.api.walk import client_with
 from tests.api.world import upload
 
+from ingestd.domain.segment import MAX_PARTITIONS
+
 SAMPLE = (Path(__file__).parent / "files" / "loyalty__2026-11-22.csv").read_bytes()
 LOYALTY = {"name": "loyalty", "description": "Who is how loyal", "method": "upload", "upload_type": "manual"}
 
@@ -102,6 +104,27 @@ async def test_further_columns_are_ignored_and_the_last_row_of_a_person_counts(t
     done = await refresh(tenant, segment, b"user_id,level,a,a\nann,High,1,2\nann,Low,1,2\n")
     assert done["counts"]["created"] == 1
     assert [warning.partition(" ")[0] for warning in done["warnings"]] == ["Column", "Column", "People"]
+
+
+@pytest.mark.rule("S41", "S45")
+async def test_a_segment_has_a_thousand_partitions_at_most_whatever_files_bring(tenant):
+    def file(first, last):
+        return "".join(["user_id,level\n", *(f"u{each},p{each}\n" for each in range(first, last))]).encode()
+
+    segment = await make(tenant)
+    done = await refresh(tenant, segment, file(0, MAX_PARTITIONS))
+    assert (done["status"], done["counts"]["created"]) == ("completed", MAX_PARTITIONS)
+    again = await refresh(tenant, segment, file(0, 10), mode="append")
+    assert (again["status"], again["counts"]["created"]) == ("completed", 0)
+    refused = await refresh(tenant, segment, file(MAX_PARTITIONS, MAX_PARTITIONS + 1), mode="append")
+    assert (refused["status"], refused["error"]["code"]) == ("failed", "file_unreadable")
+    assert "1000 partitions" in refused["error"]["detail"]
+    path = f"/v1/segments/{segment}/partitions"
+    listed = (await tenant.http.get(path)).json()["data"]
+    assert len(listed) == MAX_PARTITIONS
+    (await tenant.http.delete(f"{path}/{listed[0]['id']}")).raise_for_status()
+    done = await refresh(tenant, segment, file(MAX_PARTITIONS, MAX_PARTITIONS + 1), mode="append")
+    assert done["status"] == "completed"
 
 
 async def test_members_need_no_profile_and_make_none(tenant):

@@ -109,7 +109,7 @@ async def list_all(
     caller: Caller,
     as_of: Annotated[Moment | None, Query(description="With the members of this moment; SCD only.")] = None,
 ) -> PartitionsOut:
-    """A segment's partitions; none before its first refresh (S40)."""
+    """A segment's partitions, at most 1,000; none before its first refresh (S40)."""
     segment = await visible(tx, caller, segment_id)
     moment = moment_of(segment, as_of)
     found = await segments.partitions(tx, segment, disabled_too=caller.may(Scope.SEGMENTS_WRITE))

@@ -29,7 +29,7 @@ MEMBER_KINDS: Final = {
 """What the first column of a segment file can hold, by its header in lower case with `_` for a space (S23, D4)."""
 
 MAX_PARTITIONS: Final = 1000
-"""Partitions of one segment: a file with more values than that has something else in its second column."""
+"""Partitions of one segment; a file with more values than that has something else in its second column."""
 
 
 class SegmentType(StrEnum):

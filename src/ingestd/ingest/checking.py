@@ -21,6 +21,7 @@ from ingestd.pipeline.scan import CHUNK_BYTES, Scan, open_scan
 from ingestd.store import engine as store
 from ingestd.store import ingestions
 from ingestd.store.load.people import KnownPeople
+from ingestd.store.load.segments import partitions_of
 from ingestd.store.load.sources import leavers
 
 PROGRESS_SECONDS: Final = 0.3
@@ -52,7 +53,8 @@ def check(job: Job) -> Checked:
                 index_key=keys.index_key,
                 looked_up=_looked_up(job, layout, known),
             )
-            checker = _checker(job, layout)
+            filled = job.segment_id if job.plan.target is Target.SEGMENT else None
+            checker = _checker(job, layout, partitions_of(connections[0], filled) if filled else ())
             counts = check_file(scan, checker, report.sinks(writer), _Teller(job))
         with writer.closing() as parts:
             resolution = resolve(parts, scratch, known if known.any else None, keys.index_key)
@@ -118,8 +120,8 @@ def _part_bytes(job: Job) -> int:
     return job.place.part_bytes // (SHORT_PARTS if job.plan.target is Target.SEGMENT else 1) or 1
 
 
-def _checker(job: Job, layout: Layout) -> Check:
-    return Check(layout, job.plan, int(job.started_at.timestamp()))
+def _checker(job: Job, layout: Layout, partitions: Iterable[str] = ()) -> Check:
+    return Check(layout, job.plan, int(job.started_at.timestamp()), partitions)
 
 
 def _header_name(header: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import unicodedata
+from collections.abc import Iterable
 
 import polars as pl
 
@@ -14,24 +15,31 @@ from ingestd.domain.segment import MAX_PARTITIONS, partition_problem
 class Partitions:
     """Gives the normal form of a file's partitions, NFC and without space around it, remembering what it has seen.
 
-    Any thread may ask.
+    `there` are those that the segment has before. Any thread may ask.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, there: Iterable[str] = ()) -> None:
+        self._there = frozenset(there)
         self._known: dict[str, str | None] = {}
         self._alone = threading.Lock()
 
     def normal(self, cells: pl.Series) -> pl.Series:
-        """The normal form of each cell, null where it is none; FileRefused where a file has too many of them."""
+        """The normal form of each cell, null where it is none; FileRefused where the segment would have too many."""
         values = cells.drop_nulls().unique()
         with self._alone:
             for value in values:
                 if value not in self._known:
                     normal = unicodedata.normalize("NFC", value.strip())
                     self._known[value] = None if partition_problem(normal) else normal
-            if len({normal for normal in self._known.values() if normal}) > MAX_PARTITIONS:
+            given = {normal for normal in self._known.values() if normal}
+            if len(given) > MAX_PARTITIONS:
                 raise FileRefused(
                     f"The second column has more than {MAX_PARTITIONS} different values. It must hold the partition."
+                )
+            if len(given | self._there) > MAX_PARTITIONS and not given <= self._there:
+                raise FileRefused(
+                    f"With the second column's values the segment would have more than {MAX_PARTITIONS} partitions. "
+                    "Remove those that are not used any more."
                 )
             changed = {value: normal for value, normal in self._known.items() if normal != value}
         return cells.replace(list(changed), list(changed.values())) if changed else cells

@@ -97,6 +97,13 @@ class Refreshed:
     doubled: int = 0
 
 
+def partitions_of(connection: Connection[Any], segment_id: UUID) -> list[str]:
+    """The values of the partitions that a segment has."""
+    query = "SELECT value FROM partitions WHERE segment_id = %s AND removed_at IS NULL"
+    with cursor(connection) as cur:
+        return [value for (value,) in cur.execute(query, (segment_id,))]
+
+
 def apply_segment(
     connection: Connection[Any], buckets: Iterable[Bucket], refresh: Refresh, *, load: Load, ahead: Ahead = iter
 ) -> Refreshed:
