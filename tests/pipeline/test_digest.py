@@ -11,7 +11,7 @@ from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import fold, in_order
 
 SCHEMA = {
-    "id": pl.String, "row_no": pl.Int64, "k1": pl.String, "k2": pl.String, "ts": pl.Int64, "a:L": pl.String,
+    "id": pl.UInt128, "row_no": pl.Int64, "k1": pl.String, "k2": pl.String, "ts": pl.Int64, "a:L": pl.String,
     "o:L": pl.Int8, "a:M": pl.String, "p:sms": pl.Boolean,
 }  # fmt: skip
 ROW = st.fixed_dictionaries(
@@ -28,7 +28,7 @@ ROW = st.fixed_dictionaries(
 
 def frame(people):
     """Rows of people, each person's in a row, numbered in the order of the file."""
-    rows = [{"id": f"{who:032x}", **row} for who, rows in enumerate(people, start=10) for row in rows]
+    rows = [{"id": who << 120, **row} for who, rows in enumerate(people, start=10) for row in rows]
     return pl.DataFrame([{"row_no": number, "ts": number} | row for number, row in enumerate(rows)], schema=SCHEMA)
 
 

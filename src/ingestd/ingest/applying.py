@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from functools import cache, partial
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -90,7 +91,8 @@ def rehearse(job: Job, checked: Checked, part: str) -> Rehearsed:
     if rows is None or done is None:
         return Rehearsed(counts=counts)
     done = rows.join(done, on="id").sort("row_no")
-    samples = {what: done.filter(what=what).head(SAMPLE).select("row_no", "id").rows() for what in TOUCHES}
+    some = {what: done.filter(what=what).head(SAMPLE).select("row_no", "id") for what in TOUCHES}
+    samples = {what: [(row_no, UUID(int=id_).hex) for row_no, id_ in rows.iter_rows()] for what, rows in some.items()}
     return Rehearsed(counts=counts, samples=samples)
 
 

@@ -6,10 +6,11 @@ They are written in ranges of the identifier's hash, as parts are in ranges of t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import polars as pl
 
-from ingestd.pipeline.hashes import halves, whole
+from ingestd.hashes import split
 from ingestd.pipeline.parts import Folder, Stream, close_stream, open_stream
 from ingestd.pipeline.shorten import MOST_CELLS, batches, ranges
 
@@ -17,13 +18,9 @@ from ingestd.pipeline.shorten import MOST_CELLS, batches, ranges
 def read_links(folder: Folder, name: str) -> Iterator[pl.DataFrame]:
     """Some links, "id", "kind" and "hash", all of an identifier in one frame; as a rule there are few enough for one.
 
-    The hashes are numbers (`pipeline.hashes`). Frames follow one another as their hashes do.
+    Frames follow one another as their hashes do.
     """
-
-    def pieces() -> Iterator[pl.DataFrame]:
-        return (piece.select(whole("id"), "kind", whole("hash")) for piece in batches(folder, name))
-
-    return ranges(pieces, "hash", pl.DataFrame.unique, MOST_CELLS)
+    return ranges(partial(batches, folder, name), "hash", pl.DataFrame.unique, MOST_CELLS)
 
 
 class LinkWriter:
@@ -38,7 +35,7 @@ class LinkWriter:
         """Write some links in the order of their hashes."""
         if links.is_empty():
             return
-        table = links.sort("hash").select(*halves("id"), *halves("hash"), "kind").to_arrow()
+        table = split(links.sort("hash").select("id", "hash", "kind")).to_arrow()
         if self._stream is None:
             self._stream = open_stream(self._folder, self._name, table.schema)
         self._stream[1].write_table(table)

@@ -10,7 +10,6 @@ Beside the parts stand the *links*: which other identifiers stood in a row with 
 
 from __future__ import annotations
 
-from binascii import unhexlify
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import pyarrow as pa
 
 from ingestd.domain.identity import SLICES
 from ingestd.domain.personal import MASK
+from ingestd.hashes import bytes_of, from_digits, halves, joined, names_of_halves, split
 
 SMALL_FILE: Final = 16 * 1024 * 1024
 """A file of fewer bytes is one part: sixteen small transactions take longer than one."""
@@ -117,10 +117,14 @@ def naming(rows: pl.DataFrame) -> list[int]:
 
 
 def hashed(kind: int, index_key: str) -> pl.Expr:
-    """The hash of the column `k<kind>`: HMAC-SHA-256 of kind, NUL and value, the first 128 bits, as hexadecimal text.
+    """The hash of the column `k<kind>`: HMAC-SHA-256 of kind, NUL and value, the first 128 bits, as a number.
 
     The same as `store.profiles.identifier_hash`. `index_key` is the account's, never rotated.
     """
+    return _digits(kind, index_key).map_batches(from_digits, return_dtype=pl.UInt128)
+
+
+def _digits(kind: int, index_key: str) -> pl.Expr:
     return plh.concat_str(pl.lit(f"{kind}\0"), f"k{kind}").chash.hmac_sha256(key=index_key).str.head(32)
 
 
@@ -189,8 +193,8 @@ class PartWriter:
         if "partition" in accepted.columns:
             return Arranged(self._parts.sorted(_members(accepted, self._index_key), pl.col("high") // 2**48))
         ids, links = self._tied(accepted)
-        rows = accepted.select(ids.alias("id"), pl.exclude("line_no"))
-        return Arranged(self._parts.sorted(rows, _start("id")), links)
+        rows = accepted.select(ids, pl.exclude("line_no"))
+        return Arranged(self._parts.sorted(rows, pl.col("id") // 2**112), links)
 
     def put(self, arranged: Arranged) -> None:
         """Write a batch that was arranged."""
@@ -223,22 +227,17 @@ class PartWriter:
         linked = [kind for kind in kinds if kind != kinds[0] or kind in self._looked_up]
         if not linked:
             return ids, []
-        links = [_links(hashes.select(ids, hash=str(kind)).drop_nulls(), kind) for kind in linked]
-        return ids, [self._links.sorted(of_kind, pl.col("hash_high") // 2**48) for of_kind in links]
+        links = [
+            hashes.select(ids, pl.col(str(kind)).alias("hash"), pl.lit(kind, pl.Int16).alias("kind")).drop_nulls()
+            for kind in linked
+        ]
+        return ids, [self._links.sorted(of_kind, pl.col("hash") // 2**112) for of_kind in links]
 
 
-def _links(tied: pl.DataFrame, kind: int) -> pl.DataFrame:
-    """Links as `pipeline.links` reads them, of primaries ("id") and identifiers of one kind ("hash")."""
-    id_high, id_low = _halves(tied["id"])
-    high, low = _halves(tied["hash"])
-    links = {"id_high": id_high, "id_low": id_low, "hash_high": high, "hash_low": low}
-    return pl.DataFrame(links).with_columns(pl.lit(kind, pl.Int16).alias("kind"))
-
-
-def read(folder: Folder, name: str, columns: list[str] | None = None) -> pl.DataFrame:
-    """Read one part."""
+def read(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read one part, or some columns of it."""
     with folder.open(name) as file:
-        return pl.read_ipc_stream(file, columns=columns)
+        return joined(pl.read_ipc_stream(file, columns=None if columns is None else names_of_halves(columns)))
 
 
 def read_all(folder: Folder, names: Iterable[str], buckets: int) -> Iterator[pl.DataFrame]:
@@ -263,7 +262,7 @@ def rewrite(parts: Parts, folder: Folder, *, moved: pl.DataFrame, rejected: Iter
             people, on="id", how="left", maintain_order="left"
         )
         rows = rows.with_columns(id=pl.coalesce("person", "id")).drop("person")
-        buckets.put(buckets.sorted(rows, _start("id")))
+        buckets.put(buckets.sorted(rows, pl.col("id") // 2**112))
     written = buckets.close()
     return Parts(parts.buckets, lambda: written)
 
@@ -271,32 +270,16 @@ def rewrite(parts: Parts, folder: Folder, *, moved: pl.DataFrame, rejected: Iter
 def _members(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
     """Rows of a segment's file as they are written. Hashing is most of their check, so two threads do it."""
     (kind,) = kinds_of(rows.columns)
-    half = rows.height // 2
+    middle = rows.height // 2
     with ThreadPoolExecutor(2) as pool:
-        halves = pool.map(lambda some: _hashed_halves(some, kind, index_key), (rows[:half], rows[half:]))
-    return pl.concat(halves).with_columns(rows["row_no"], rows[f"k{kind}"], rows["partition"])
+        hashes = pool.map(lambda some: _hashed_halves(some, kind, index_key), (rows[:middle], rows[middle:]))
+    return pl.concat(hashes).with_columns(rows["row_no"], rows[f"k{kind}"], rows["partition"])
 
 
 def _hashed_halves(rows: pl.DataFrame, kind: int, index_key: str) -> pl.DataFrame:
     """The hashes of identifiers as two numbers each."""
-    high, low = _halves(rows.select(hashed(kind, index_key)).to_series())
-    return pl.DataFrame({"high": high, "low": low})
-
-
-def _halves(digits: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """The two numbers that the halves of hashes are."""
-    numbers = _numbers(digits, ">u8")
-    return numbers.gather_every(2), numbers.gather_every(2, 1)
-
-
-def _start(digits: str) -> pl.Expr:
-    """The first 16 bits of a hash that stands as digits."""
-    return pl.col(digits).str.head(4).map_batches(lambda some: _numbers(some, ">u2"), return_dtype=pl.UInt64)
-
-
-def _numbers(digits: pl.Series, of: str) -> pl.Series:
-    """The numbers that stand as hexadecimal digits, all in one text, which takes half as long as one by one."""
-    return pl.Series(np.frombuffer(unhexlify(digits.to_arrow().buffers()[2] or b""), of).astype(np.uint64))
+    digits = rows.select(_digits(kind, index_key)).to_series()
+    return halves(bytes_of(digits), "hash").rename(lambda name: name.removeprefix("hash_"))
 
 
 Stream = tuple[pa.BufferedOutputStream, pa.ipc.RecordBatchStreamWriter]
@@ -331,10 +314,11 @@ class _Buckets:
         """Sort rows by the range in which `start` lies, the first 16 bits of their hash, and else as they stood."""
         sizes = [frame.height]
         if self.count > 1:
-            range_of = frame.select((start * self.count // _RANGE).cast(pl.UInt16)).to_series().to_numpy()
+            number = start.cast(pl.UInt32) * self.count // _RANGE
+            range_of = frame.select(number.cast(pl.UInt16)).to_series().to_numpy()
             frame = frame.rechunk()[np.argsort(range_of, kind="stable")]
             sizes = np.bincount(range_of).tolist()
-        return Sorted(frame.to_arrow(), sizes)
+        return Sorted(split(frame).to_arrow(), sizes)
 
     def put(self, rows: Sorted) -> None:
         """Write sorted rows, each into the stream of its range, once there are enough for as many ranges."""

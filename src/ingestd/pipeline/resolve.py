@@ -24,7 +24,6 @@ import polars as pl
 
 from ingestd.domain.errors import FileRefused
 from ingestd.domain.identity import IdentifierKind
-from ingestd.pipeline.hashes import from_digits, to_digits
 from ingestd.pipeline.links import LinkWriter, read_links
 from ingestd.pipeline.parts import Folder, Parts, hashed, kinds_of, read
 
@@ -67,13 +66,13 @@ class Resolution:
     """What resolving found beyond "every row is the person of its primary identifier".
 
     `moved` has "hash" and "id": primaries whose person has another id. `merges` has "loser" and "survivor", ids of
-    stored people; both as 32 hexadecimal digits. `rejected` are the rows ("row_no") that would tie two identities:
-    "identifiers_of_two_people". `aliases` are the links (`pipeline.links`) of what is to be stored: identifiers that
-    are not yet, and whose hash is not the "id" of their person; the names of streams.
+    stored people. `rejected` are the rows ("row_no") that would tie two identities: "identifiers_of_two_people".
+    `aliases` are the links (`pipeline.links`) of what is to be stored: identifiers that are not yet, and whose hash is
+    not the "id" of their person; the names of streams.
     """
 
-    moved: pl.DataFrame = field(default_factory=lambda: _with_digits(NOBODY))
-    merges: pl.DataFrame = field(default_factory=lambda: _with_digits(pl.DataFrame(schema=MERGE_SCHEMA)))
+    moved: pl.DataFrame = field(default_factory=lambda: NOBODY)
+    merges: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MERGE_SCHEMA))
     rejected: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
 
@@ -110,11 +109,7 @@ def resolve(parts: Parts, folder: Folder, known: Known | None, index_key: str) -
         aliases = [*chain(*pool.map(lambda name: _under_persons(folder, name, moved, contested), new))]
     tied = LinkWriter(folder, TIED)
     tied.write(ties.aliases)
-    return Resolution(_with_digits(moved), _with_digits(ties.merges), ties.rejected, (*aliases, *tied.close()))
-
-
-def _with_digits(numbers: pl.DataFrame) -> pl.DataFrame:
-    return numbers.select(to_digits(column) for column in numbers)
+    return Resolution(moved, ties.merges, ties.rejected, (*aliases, *tied.close()))
 
 
 def _known_primaries(folder: Folder, name: str, known: Known) -> pl.DataFrame:
@@ -168,17 +163,17 @@ def _rows_of(contested: pl.DataFrame, parts: Parts, folder: Folder, index_key: s
         with folder.open(name) as file:
             kinds = kinds_of(pl.read_ipc_stream(file, n_rows=0).columns)
         rows = read(folder, name, ["row_no", "id", *(f"k{kind}" for kind in kinds)])
-        rows = rows.with_columns(from_digits(pl.col("id"))).join(contested, on="id", how="semi")
+        rows = rows.join(contested, on="id", how="semi")
         count += rows.height
         if count > MOST_CONTESTED:
             raise FileRefused(TOO_MANY, code="file_unreadable")
-        found.append(rows.select("row_no", *(from_digits(hashed(kind, index_key)).alias(str(kind)) for kind in kinds)))
+        found.append(rows.select("row_no", *(hashed(kind, index_key).alias(str(kind)) for kind in kinds)))
     return pl.concat(found).sort("row_no")
 
 
 @dataclass(frozen=True, slots=True)
 class _Tied:
-    """What `Resolution` calls by the same names, of contested rows, with hashes as numbers."""
+    """What `Resolution` calls by the same names, of contested rows; the aliases themselves."""
 
     moved: pl.DataFrame = field(default_factory=lambda: NOBODY)
     merges: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MERGE_SCHEMA))
@@ -196,7 +191,7 @@ def _tie(rows: pl.DataFrame, known: Known | None, index_key: str) -> _Tied:
         elsewhere = elsewhere.join(known.people(elsewhere["id"].unique()), on="id", how="semi")  # not those of nobody
         themselves = known.founders(asked.join(elsewhere, on="hash", how="anti"))
         people = known.people(pl.concat([elsewhere["id"], themselves["hash"]]).unique())
-        people = people.rename({"identity": "k1"}).with_columns(identity=from_digits(hashed(1, index_key)))
+        people = people.rename({"identity": "k1"}).with_columns(identity=hashed(1, index_key))
         for person, origin, identity in people.select("id", "origin", "identity").iter_rows():
             ties.know(person, origin, identity)
         for hash_, person in elsewhere.iter_rows():

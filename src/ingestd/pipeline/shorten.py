@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from ingestd.domain.column import OPERATION_CODES, Operation
+from ingestd.hashes import joined
 from ingestd.pipeline.parts import Folder
 
 MOST_CELLS: Final = 4_000_000
@@ -28,12 +29,12 @@ place: Final = pl.col("row_no")
 
 
 def batches(folder: Folder, name: str) -> Iterator[pl.DataFrame]:
-    """Read one part piece by piece."""
+    """Read one part, or links, piece by piece."""
     with folder.open(name) as file:
         for batch in pa.ipc.open_stream(file):
             piece = pl.from_arrow(batch)
             assert isinstance(piece, pl.DataFrame)
-            yield piece
+            yield joined(piece)
 
 
 def groups(pieces: Iterable[pl.DataFrame], most: int = MOST_CELLS) -> Iterator[pl.DataFrame]:

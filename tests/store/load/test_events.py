@@ -16,7 +16,8 @@ from ingestd.store.load.stage import Load
 
 def test_ids_of_events_rise_with_people_and_rows_and_a_repeat_gives_the_same():
     load = Load(account_id=uuid4(), ingestion_id=uuid4(), seq=1, received_at=NOW, now=NOW)
-    events = pl.DataFrame({"id": ["00" * 16, "0a" * 16, "0a" * 16, "f0" * 16], "row_no": [9, 2, 2**32 - 1, 1]})
+    rows = [(0, 9), (0x0A << 120, 2), (0x0A << 120, 2**32 - 1), (0xF0 << 120, 1)]
+    events = pl.DataFrame(rows, schema={"id": pl.UInt128, "row_no": pl.Int64}, orient="row")
     ids = [UUID(bytes=bytes(each)) for each in event_ids(load, events)]
     assert ids == sorted(set(ids))
     assert [UUID(bytes=bytes(each)) for each in event_ids(load, events[1:])] == ids[1:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from uuid import uuid4
 
 import polars as pl
 import pytest
@@ -15,6 +16,8 @@ from tests.thorough import examples
 from ingestd.domain.column import OPERATION_CODES, Operation
 from ingestd.pipeline import rules
 from ingestd.store.load import profiles
+from ingestd.store.load.profiles import apply_profiles
+from ingestd.store.load.stage import Load
 from ingestd.store.profiles import identifier_hash
 
 ADD, SET, REMOVE, DELETE = (OPERATION_CODES[each] for each in Operation)
@@ -326,3 +329,11 @@ def test_of_many_attributes_those_that_changed_are_known(account):
     account.push(frame([people[0] | {f"a:{name}": "2" for name in changed}], **columns))
     ((origins,),) = account.rows("SELECT origins FROM profiles WHERE account_id = %s")
     assert origins == dict.fromkeys(changed, 2)
+
+
+def test_a_part_of_an_older_version_whose_ids_are_digits_is_not_applied(account):
+    load = Load(account_id=account.id, ingestion_id=uuid4(), seq=1, received_at=NOW, now=NOW)
+    digests = pl.DataFrame({"id": ["0" * 31 + "7"], "rows": [1], "digest": [1]})
+    with pytest.raises(TypeError), account.connection.transaction():
+        apply_profiles(account.connection, digests, pytest.fail, pytest.fail, columns=["k1"], load=load)
+    assert account.people() == {}

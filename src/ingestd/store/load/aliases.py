@@ -19,7 +19,7 @@ from psycopg.errors import UniqueViolation
 
 from ingestd.domain.identity import SLICES, IdentifierKind
 from ingestd.store.load.binary import Field
-from ingestd.store.load.stage import Cursors, Load, copy, cursor, lock_slices, partition, slices, tombstones
+from ingestd.store.load.stage import Cursors, Load, copy, cursor, lock_slices, partition, slices, tombstones, uuids
 
 FIELDS: Final[dict[str, Field]] = {"kind": "smallint", "hash": "uuid", "profile_id": "uuid"}
 
@@ -44,7 +44,7 @@ def apply_aliases(
     """
     with cursor(connection) as cur:
         lock_slices(cur, load.account_id, range(SLICES), shared=shared)
-        stones = tombstones(cur, load)["hash"].str.to_integer(base=16, dtype=pl.UInt128)
+        stones = tombstones(cur, load)["hash"]
         for some in aliases:
             rows = some.rename({"id": "profile_id"}).sort("hash")
             if stones.len():
@@ -79,6 +79,6 @@ def _add(cur: Cursors, table: sql.Identifier, aliases: pl.DataFrame, load: Load)
 
 def remove_aliases(cur: Cursors, identifiers: pl.DataFrame, load: Load) -> None:
     """Remove the aliases among some identifiers ("kind", "hash"): of people who were erased since the file came."""
-    for kind, hashes in identifiers.group_by("kind").agg("hash").iter_rows():
+    for (kind,), some in identifiers.group_by("kind"):
         query = "DELETE FROM profile_aliases WHERE account_id = %s AND kind = %s AND hash = ANY (%s::uuid[])"
-        cur.execute(query, (load.account_id, kind, hashes))
+        cur.execute(query, (load.account_id, kind, uuids(some["hash"])))

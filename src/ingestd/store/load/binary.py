@@ -8,7 +8,6 @@ matrix, and the matrices and texts are joined row by row in one pass of Arrow.
 from __future__ import annotations
 
 import struct
-from binascii import unhexlify
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -21,9 +20,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ingestd.hashes import Bytes, to_bytes
+
 Field = Literal["uuid", "smallint", "bigint", "tid", "text", "json", "jsonb"]
-"""The type of a column. In the frame "uuid" is 32 hexadecimal digits, 16 bytes, or a number; JSON is its text; "tid" is
-the place of a row, as one number, its page before the last 16 bits.
+"""The type of a column. In the frame "uuid" is a hash as a number, or 16 bytes; JSON is its text; "tid" is the place of
+a row, as one number, its page before the last 16 bits.
 """
 
 Constant = UUID | int | datetime
@@ -36,10 +37,8 @@ _VERSION: Final = b"\1"
 """What JSON text of a jsonb begins with."""
 
 _NUMBERS: Final = {"smallint": ">i2", "bigint": ">i8"}
-_TYPES: Final = {"smallint": 21, "bigint": 20, "tid": 27, "jsonb": 3802}
+_TYPES: Final = {"smallint": 21, "bigint": 20, "tid": 27, "uuid": 2950, "jsonb": 3802}
 _EPOCH: Final = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
-
-Bytes = npt.NDArray[np.uint8]
 
 
 def encode(
@@ -110,20 +109,10 @@ def _constant(value: Constant) -> bytes:
 def _values(column: pl.Series, field: Field) -> Bytes:
     """Values of one size, none of which is null, as the rows of a matrix."""
     if field == "uuid":
-        if column.dtype == pl.UInt128:
-            half = pl.lit(2**64, dtype=pl.UInt128)
-            halves = pl.select(high=column // half, low=column % half).cast(pl.UInt64).to_numpy()
-            return np.ascontiguousarray(halves, ">u8").view(np.uint8)
-        return from_digits(column) if column.dtype == pl.String else column.to_numpy()
+        return to_bytes(column) if column.dtype == pl.UInt128 else column.to_numpy()
     if field == "tid":
         return _matrix(column, ">i8")[:, 2:]
     return _matrix(column, _NUMBERS[field])
-
-
-def from_digits(column: pl.Series, size: int = 16) -> Bytes:
-    """The bytes, `size` of each, of texts of hexadecimal digits, as the rows of a matrix."""
-    digits = column.to_arrow().buffers()[2] or b""
-    return np.frombuffer(unhexlify(digits), np.uint8).reshape(column.len(), size)
 
 
 def alike(content: bytes, height: int) -> Bytes:

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 from psycopg import Connection, sql
 
-from ingestd.store.load.binary import Constant, Field, from_digits
+from ingestd.hashes import to_bytes
+from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.profiles import Applied, Changes, apply_profiles
 from ingestd.store.load.stage import Identifiers, Load, copy, cursor, erased
 
@@ -66,6 +67,6 @@ def event_ids(load: Load, events: pl.DataFrame) -> pl.Series:
     """
     ids = np.empty((events.height, 16), np.uint8)
     ids[:, :10] = np.frombuffer(load.ingestion_id.bytes[:10], np.uint8)
-    ids[:, 10:12] = from_digits(events["id"].str.head(4), 2)
+    ids[:, 10:12] = to_bytes(events["id"])[:, :2]
     ids[:, 12:] = events["row_no"].to_numpy().astype(">u4").view(np.uint8).reshape(-1, 4)
     return pl.Series(ids, dtype=pl.Array(pl.UInt8, 16))

@@ -8,6 +8,7 @@ events are found from then on.
 from __future__ import annotations
 
 from typing import Any, Final
+from uuid import UUID
 
 import polars as pl
 from psycopg import Connection
@@ -77,10 +78,10 @@ def apply_merges(connection: Connection[Any], merges: pl.DataFrame, *, load: Loa
         return 0
     with cursor(connection) as cur:
         lock_slices(cur, load.account_id, slices(pl.concat([merges["loser"], merges["survivor"]])))
-        return sum(_merge(cur, loser, survivor, load) for loser, survivor in merges.iter_rows())
+        return sum(_merge(cur, UUID(int=loser), UUID(int=survivor), load) for loser, survivor in merges.iter_rows())
 
 
-def _merge(cur: Cursors, loser: str, survivor: str, load: Load) -> int:
+def _merge(cur: Cursors, loser: UUID, survivor: UUID, load: Load) -> int:
     pair = {"loser": loser, "survivor": survivor, "account": load.account_id, "seq": load.seq, "now": load.now}
     merged = cur.execute(MERGE, pair).rowcount
     if merged:

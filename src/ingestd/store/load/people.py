@@ -8,11 +8,10 @@ from queue import SimpleQueue
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-import numpy as np
 import polars as pl
 from psycopg import Connection, sql
-from psycopg.rows import tuple_row
 
+from ingestd.hashes import from_bytes
 from ingestd.store.load.stage import Cursors, copy, cursor, place, probe_only, slices
 from ingestd.store.load.stored import AT_ONCE, CROWD, FEW
 
@@ -41,8 +40,6 @@ SELECT hash, profile_id FROM {}
 WHERE account_id = %(account)s AND kind = %(kind)s AND hash BETWEEN %(first)s AND %(last)s LIMIT %(most)s
 """
 """All identifiers of a kind in a range: a fraction of what it costs to look each of them up."""
-
-HALVES: Final = np.dtype([("hash_high", ">u8"), ("hash_low", ">u8"), ("id_high", ">u8"), ("id_low", ">u8")])
 
 _NONE = pl.DataFrame(schema={"hash": pl.UInt128, "id": pl.UInt128})
 
@@ -141,13 +138,5 @@ class KnownPeople:
 
 def _pairs(cur: Cursors, query: sql.Composable, parameters: dict[str, Any]) -> pl.DataFrame:
     """What a query finds: "hash" and "id"."""
-    with cur.connection.cursor(binary=True, row_factory=tuple_row) as binary:
-        ((packed,),) = binary.execute(sql.SQL(PAIRS).format(query), parameters).fetchall()
-    halves = np.frombuffer(packed or b"", HALVES)
-    numbers = pl.DataFrame({name: halves[name].astype(np.uint64) for name in HALVES.names or ()})
-    return numbers.select(_whole("hash"), _whole("id"))
-
-
-def _whole(name: str) -> pl.Expr:
-    high, low = (pl.col(f"{name}_{half}").cast(pl.UInt128) for half in ("high", "low"))
-    return (high * pl.lit(2**64, dtype=pl.UInt128) + low).alias(name)
+    ((packed,),) = cur.execute(sql.SQL(PAIRS).format(query), parameters, binary=True).fetchall()
+    return from_bytes(packed, "hash", "id").select("hash", "id")

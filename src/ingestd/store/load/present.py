@@ -19,6 +19,7 @@ import polars as pl
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
+from ingestd.hashes import bytes_of_halves
 from ingestd.store.load.stage import Cursors
 
 RANGE: Final = 16**4
@@ -137,8 +138,7 @@ def unpack(cur: Cursors, names: Mapping[str, Any], bucket: Bucket) -> None:
 
 def hashes(members: pl.DataFrame) -> pl.Series:
     """The hashes as 16 bytes each."""
-    halves = np.column_stack([members[half].to_numpy() for half in KEY]).astype(">u8")
-    return pl.Series("hash", halves.view(np.uint8).reshape(-1, 16), dtype=pl.Array(pl.UInt8, 16))
+    return pl.Series("hash", bytes_of_halves(*(members[half] for half in KEY)), dtype=pl.Array(pl.UInt8, 16))
 
 
 def in_order(frame: pl.DataFrame) -> pl.DataFrame:

@@ -18,10 +18,11 @@ from psycopg import Connection, sql
 
 from ingestd.domain.errors import IngestdError
 from ingestd.domain.segment import SegmentType
+from ingestd.hashes import split
 from ingestd.store.engine import new_id
 from ingestd.store.load.binary import Constant, Field
 from ingestd.store.load.present import KEY, Bucket, find, hashes, in_order, note, pack, repeats, unpack
-from ingestd.store.load.stage import Cursors, Load, cursor, pieces, probe_only, send
+from ingestd.store.load.stage import Cursors, Load, Packed, cursor, pieces, probe_only, send, tombstones, uuids
 from ingestd.store.segments import LOCK_MEMBERS
 
 FIELDS: Final[dict[str, Field]] = {"hash": "uuid", "kind": "smallint", "partition": "smallint", "value": "text"}
@@ -128,11 +129,7 @@ def apply_segment(
 
 def _erased(cur: Cursors, load: Load) -> pl.DataFrame:
     """The identifiers that were erased after the file was received, by their hashes (T115)."""
-    cur.execute(
-        "SELECT hash FROM tombstones WHERE account_id = %s AND erased_at > %s", (load.account_id, load.received_at)
-    )
-    halves = [divmod(hash_.int, 1 << 64) for (hash_,) in cur]
-    return pl.DataFrame(halves, schema=dict.fromkeys(KEY, pl.UInt64), orient="row")
+    return split(tombstones(cur, load)).rename(lambda name: name.removeprefix("hash_"))
 
 
 def last_of_each(rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -179,8 +176,8 @@ class Step:
     """A bucket, what becomes of its members, and what the server is sent for that: nothing is left to compute then.
 
     `wanted` are its members from now on, each once, `left` those who leave it, `there` those who enter or move.
-    `ended` are the hashes of all whose membership ends, as the text of an array, `begun` the rows of those whose
-    begins. `erased` and `doubled` count as in `Refreshed`.
+    `ended` are the hashes of all whose membership ends, `begun` the rows of those whose begins. `erased` and `doubled`
+    count as in `Refreshed`.
     """
 
     bucket: Bucket
@@ -188,16 +185,10 @@ class Step:
     both: Compared
     left: pl.DataFrame
     there: pl.DataFrame
-    ended: str
+    ended: Packed
     begun: list[memoryview]
     erased: int
     doubled: int
-
-
-def _array(members: pl.DataFrame) -> str:
-    """Their hashes as the text of a uuid[]."""
-    digits = hashes(members).to_numpy().tobytes().hex()
-    return "{" + ",".join(digits[at : at + 32] for at in range(0, len(digits), 32)) + "}"
 
 
 Ahead = Callable[[Iterator[Step]], Iterator[Step]]
@@ -246,7 +237,7 @@ class _Work:
         left = both.left.clear() if self._refresh.additive else both.left
         there = in_order(pl.concat([both.entered, both.moved.select(both.entered.columns)]))
         ended = in_order(pl.concat([left, both.moved.select(left.columns)]))
-        return Step(bucket, wanted, both, left, there, _array(ended), self._begun(there), erased, doubled)
+        return Step(bucket, wanted, both, left, there, uuids(hashes(ended)), self._begun(there), erased, doubled)
 
     def _begun(self, members: pl.DataFrame) -> list[memoryview]:
         if members.is_empty():

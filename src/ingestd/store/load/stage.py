@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import polars as pl
@@ -14,6 +14,7 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.rows import TupleRow, tuple_row
 
+from ingestd.hashes import from_bytes
 from ingestd.store.load.binary import BEGIN, END, Constant, Field, array, encode
 
 Cursors = Cursor[TupleRow]
@@ -46,7 +47,7 @@ class _Packed(Dumper):
         return obj.content
 
 
-NOBODY: Final = pl.DataFrame(schema={"id": pl.String})
+NOBODY: Final = pl.DataFrame(schema={"id": pl.UInt128})
 NO_CONSTANTS: Final[Mapping[str, Constant]] = {}
 
 
@@ -82,13 +83,11 @@ def lock_slices(cur: Cursors, account_id: UUID, slices: Iterable[int], *, shared
 
 
 def slices(ids: pl.Series) -> list[int]:
-    """The slices of the stored profiles in which some ids (or hashes) lie: their first hexadecimal digits."""
-    if ids.dtype == pl.UInt128:
-        return [int(each) for each in (ids // 2**124).unique().sort()]
-    digits = {str(each)[:1] for each in (ids.min(), ids.max()) if each is not None}
-    if len(digits) > 1:
-        digits = set(ids.str.head(1).unique())
-    return sorted(int(digit, 16) for digit in digits)
+    """The slices of the stored profiles in which some ids (or hashes) lie: their first four bits."""
+    if ids.is_empty():
+        return []
+    first, last = (cast("int", edge) >> 124 for edge in (ids.min(), ids.max()))
+    return [first] if first == last else (ids // 2**124).cast(pl.UInt8).unique().sort().to_list()
 
 
 def by_slice(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -96,7 +95,7 @@ def by_slice(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
     numbers = slices(rows["profile_id"])
     for number in numbers:
         alone = len(numbers) == 1
-        yield number, rows if alone else rows.filter(pl.col("profile_id").str.starts_with(f"{number:x}"))
+        yield number, rows if alone else rows.filter(pl.col("profile_id") // 2**124 == number)
 
 
 def place(table: str, numbers: list[int]) -> sql.Identifier:
@@ -179,6 +178,11 @@ def unnested(
     return sql.SQL(", ").join(selected), parameters
 
 
+def uuids(hashes: pl.Series) -> Packed:
+    """A parameter that is an array of hashes."""
+    return Packed(array(hashes, "uuid"))
+
+
 def told_apart(texts: pl.Series) -> tuple[pl.Series, pl.Series]:
     """The different ones of some texts, and for each its place among them, or null."""
     encoded = texts.to_arrow().dictionary_encode()
@@ -193,13 +197,6 @@ def erased(cur: Cursors, identifiers: Identifiers, load: Load) -> pl.DataFrame:
 
 def tombstones(cur: Cursors, load: Load) -> pl.DataFrame:
     """The identifiers ("hash") that were erased after a file was received."""
-    cur.execute(
-        "SELECT replace(hash::text, '-', '') FROM tombstones WHERE account_id = %s AND erased_at > %s",
-        (load.account_id, load.received_at),
-    )
-    return pl.DataFrame(cur.fetchall(), schema={"hash": pl.String}, orient="row")
-
-
-def cut(digits: str | None) -> list[str]:
-    """Ids that stand in one text, their digits one after the other: a fraction of what as many rows cost."""
-    return [digits[at : at + 32] for at in range(0, len(digits), 32)] if digits else []
+    query = "SELECT string_agg(uuid_send(hash), '') FROM tombstones WHERE account_id = %s AND erased_at > %s"
+    ((packed,),) = cur.execute(query, (load.account_id, load.received_at), binary=True).fetchall()
+    return from_bytes(packed, "hash")

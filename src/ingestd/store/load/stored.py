@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 from psycopg import Connection, sql
-from psycopg.rows import tuple_row
 
 from ingestd.domain.identity import kind_word
-from ingestd.store.load.binary import from_digits
-from ingestd.store.load.stage import Cursors, Load, partition, place, probe_only, slices
+from ingestd.hashes import from_bytes, joined
+from ingestd.store.load.stage import Cursors, Load, partition, place, probe_only, slices, uuids
 
 FEW: Final = 1000
 """So many people are looked up one by one; of more, the range in which they lie is read."""
@@ -47,10 +46,10 @@ CASE WHEN coalesce(pg_column_compression(attributes), pg_column_compression(iden
 """
 """The bytes of attributes and identifiers. Of compressed ones, which may be a hundredth, they are not known yet."""
 
-HALVES: Final = [("high", ">u8"), ("low", ">u8")]
+ID: Final = [("id_high", ">u8"), ("id_low", ">u8")]
 
-PERSON: Final = np.dtype([*HALVES, ("stored", ">i8"), ("place", ">i8"), ("size", ">u4")])
-"""The halves of an id, the digest, the place of the row, and SIZE."""
+PERSON: Final = np.dtype([*ID, ("stored", ">i8"), ("place", ">i8"), ("size", ">u4")])
+"""The id, the digest, the place of the row, and SIZE."""
 
 PERSONS: Final = rf"""
 string_agg(
@@ -58,12 +57,12 @@ string_agg(
 )
 """
 
-LENGTH: Final = np.dtype([*HALVES, ("size", ">u4")])
+LENGTH: Final = np.dtype([*ID, ("size", ">u4")])
 
 LENGTHS: Final = """
 string_agg(uuid_send(profile_id) || int4send(pg_column_size(attributes) + pg_column_size(identifiers)), '')
 """
-"""Asked of WHOLE: the halves of an id, and the bytes of attributes and identifiers."""
+"""Asked of WHOLE: the id, and the bytes of attributes and identifiers."""
 
 VALUES: Final = "string_agg(uuid_send(profile_id), ''), ARRAY[{values}]"
 COLUMN: Final = r"convert_to(string_agg(coalesce({value}, ''), E'\n'), 'UTF8')"
@@ -154,7 +153,7 @@ def _unpacked(ids: pl.Series, packed: bytes | None, fields: np.dtype[Any]) -> pl
     """What an answer has on people beside their ids, null where it has nothing."""
     found = np.frombuffer(packed or b"", fields)
     numbers = {name: found[name].astype(fields[name].newbyteorder("=")) for name in fields.names or ()}
-    return _in_order(ids, numbers.pop("high"), numbers.pop("low"), pl.DataFrame(numbers))
+    return _in_order(ids, joined(pl.DataFrame(numbers)))
 
 
 def _values(cur: Cursors, ids: pl.Series, columns: Sequence[str], load: Load, *, longest: int | None) -> pl.DataFrame:
@@ -166,10 +165,9 @@ def _values(cur: Cursors, ids: pl.Series, columns: Sequence[str], load: Load, *,
         texts.append(sql.SQL(COLUMN).format(value=value))
     answer = sql.SQL(VALUES).format(values=sql.SQL(", ").join(texts))
     found, lines = _answer(cur, ids, answer, keys, load, longest=longest)
-    high, low = np.frombuffer(found, ">u8").astype(np.uint64).reshape(-1, 2).T
     cells = pl.DataFrame(dict(zip(columns, map(_text, lines), strict=True)))
     cells = cells.select(pl.all().str.split("\n").explode()).select(pl.when(pl.all() != "").then(pl.all()))
-    return _in_order(ids, high, low, cells)
+    return _in_order(ids, from_bytes(found, "id").hstack(cells))
 
 
 def _text(content: bytes) -> pl.Series:
@@ -178,16 +176,11 @@ def _text(content: bytes) -> pl.Series:
     return pl.Series(pa.LargeStringArray.from_buffers(1, ends, pa.py_buffer(content)))
 
 
-def _in_order(
-    ids: pl.Series, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], found: pl.DataFrame
-) -> pl.DataFrame:
-    """What was found of people, given the halves of their ids, in the order of those asked for; null where nothing."""
-    asked = from_digits(ids).view(">u8").astype(np.uint64).T
-    if np.array_equal(asked, [high, low]):  # a range is read in its order
-        return found
-    halves = pl.DataFrame({"high": asked[0], "low": asked[1]})
-    stored = found.with_columns(high=high, low=low)
-    return halves.join(stored, on=["high", "low"], how="left", maintain_order="left").select(found.columns)
+def _in_order(ids: pl.Series, found: pl.DataFrame) -> pl.DataFrame:
+    """What was found of people, given with their "id", in the order of those asked for; null where nothing."""
+    if not ids.equals(found["id"]):  # a range is read in its order
+        found = ids.to_frame("id").join(found, on="id", how="left", maintain_order="left")
+    return found.drop("id")
 
 
 def _answer(
@@ -204,18 +197,14 @@ def _answer(
     Of the others `longest` bytes are stored at most; without a number there are none, and all have much.
     """
     table = place("profiles", slices(ids))
-    asked = parameters | {"account": load.account_id, "first": ids[0], "last": ids[-1]}
+    asked = parameters | {"account": load.account_id, "first": UUID(int=ids[0]), "last": UUID(int=ids[-1])}
     most = CROWD * ids.len()
     if longest is not None and ids.len() > FEW:
         within = sql.SQL(RANGE).format(answer=sql.SQL("count(*), {}").format(answer), table=table, size=sql.SQL(SIZE))
-        ((count, *found),) = _ask(cur, within, asked | {"most": most, "longest": longest})
+        limits = {"most": most, "longest": longest}
+        ((count, *found),) = cur.execute(within, asked | limits, binary=True).fetchall()
         if count < most:
             return tuple(found)
     each = sql.SQL(WHOLE if longest is None else EACH).format(answer=answer, table=table)
-    ((*found,),) = _ask(cur, each, asked | {"ids": "{" + ids.str.join(",").item() + "}"})
-    return tuple(found)
-
-
-def _ask(cur: Cursors, query: sql.Composed, parameters: dict[str, object]) -> list[tuple[Any, ...]]:
-    with cur.connection.cursor(binary=True, row_factory=tuple_row) as binary:
-        return binary.execute(query, parameters).fetchall()
+    (row,) = cur.execute(each, asked | {"ids": uuids(ids)}, binary=True).fetchall()
+    return row
