@@ -63,7 +63,7 @@ ROTATING = (
 )
 TELLING = ("ingestd.store.deliveries:claim", "ingestd.store.outgoing:mark")
 FILTERING = "ingestd.store.filters:refilter"
-COMPLETING = "ingestd.ingest.flow:Flow._complete"
+COMPLETING = "ingestd.ingest.ending:complete"
 SINGLE = (HEARTBEAT, NEW_ERROR_FILE, OPENING, FILTERING, COMPLETING)
 ARMED = {*POINTS.values(), *SINGLE, *DATABASE_CALLS, *STORAGE_CALLS, *DOORS, *WALK, *ROTATING, *TELLING}
 LOST = (asyncssh.Error, OSError, httpx.TransportError)  # what a client sees of a service that fails

@@ -22,11 +22,11 @@ from ingestd.app.gauges import exposition
 from ingestd.app.ground import Base
 from ingestd.app.serving import serving
 from ingestd.fetch.remote import Terms
-from ingestd.ingest import applying
+from ingestd.ingest import applying, flow, turns, units
 from ingestd.ingest.engine import Engine, Workflows
 from ingestd.ingest.fetching import Fetching
-from ingestd.ingest.flow import Flow
 from ingestd.ingest.intake import Intake
+from ingestd.ingest.means import Means
 from ingestd.ingest.pool import Pool
 from ingestd.ingest.upkeep import Upkeep
 from ingestd.ingest.work import FROZEN, Place
@@ -146,7 +146,7 @@ class _Starting:
             self._run(outbox.run)
         warm = partial(applying.warm, ground.database_url)
         self.pool = pool = Pool(settings.processes, threads=settings.processes, warm=warm)
-        flow = Flow(
+        means = Means(
             sql=self.sql,
             pool=pool,
             place=Place(ground.database_url, ground.blob_place, settings.part_bytes),
@@ -163,11 +163,15 @@ class _Starting:
             loop=asyncio.get_running_loop(),
         )
         workflows = Workflows(
-            walk=flow.walk, apply_part=flow.apply_part, seal=flow.seal, filter=flow.filter, fetch=fetching.fetch
+            walk=partial(flow.walk, means),
+            apply_part=partial(units.apply_part, means),
+            seal=partial(turns.seal, means),
+            filter=partial(turns.compute_filter, means),
+            fetch=fetching.fetch,
         )
         await asyncio.to_thread(self.engine.launch, workflows, settings, alone=ground.alone)
         self.stack.push_async_callback(asyncio.to_thread, self.engine.stop)
-        self.stack.push_async_callback(asyncio.to_thread, flow.stop)
+        self.stack.push_async_callback(asyncio.to_thread, means.stop)
         self.stack.callback(fetching.stop)
         self.checks["worker"] = checks.of_flag(self.engine.is_alive)
 

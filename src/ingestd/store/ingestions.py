@@ -50,7 +50,7 @@ class Ingestion(Base):
     `seq` is null where a manifest was refused before it got a number; `attempts` counts those that crashed; `checked`
     is what checking found (`ingest.work.Checked`), once it is whole. `rows_of` is the ingestion whose rejected rows
     this one reads in place of the file. `recipients` and `webhook_ids` are told what becomes of it; `delays` counts how
-    often they were told that it takes long. `rehearsal` is what a dry run found (`ingest.flow`), `held` why it
+    often they were told that it takes long. `rehearsal` is what a dry run found (`ingest.units`), `held` why it
     waits to be confirmed.
     """
 
@@ -209,7 +209,7 @@ async def last_of_source(session: AsyncSession, source_id: UUID) -> UUID | None:
 
 
 async def rehearsal(session: AsyncSession, ingestion_id: UUID) -> dict[str, Any] | None:
-    """What a dry run found (`ingest.flow`), or None."""
+    """What a dry run found (`ingest.units`), or None."""
     found: dict[str, Any] | None = await session.scalar(select(Ingestion.rehearsal).where(Ingestion.id == ingestion_id))
     return found
 

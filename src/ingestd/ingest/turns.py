@@ -1,0 +1,59 @@
+"""Turns: what is done once in an account's order, between its ingestions, or after one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from uuid import UUID
+
+from ingestd import telemetry
+from ingestd.ingest import filters, sealing
+from ingestd.ingest.engine import Stopping
+from ingestd.ingest.giving_up import passes
+from ingestd.ingest.means import Means
+from ingestd.ingest.pool import PoolClosed
+
+log = telemetry.logger(__name__)
+
+
+def seal(means: Means, account_id: UUID) -> None:
+    """Seal what is stored of an account's personal attributes; raise Stopping where the process goes down first."""
+    take_turn(
+        means,
+        "seal",
+        partial(sealing.seal_account, means.sql, means.pool, means.place, means.keyring, account_id),
+        or_else=partial(sealing.give_up, means.sql, account_id),
+    )
+
+
+def compute_filter(means: Means, segment_id: UUID) -> None:
+    """Compute the members of a filter segment that was activated; raise Stopping as `seal` does."""
+    take_turn(
+        means,
+        "filter",
+        partial(filters.recompute_one, means.sql, means.keyring, segment_id),
+        or_else=partial(filters.give_up, means.sql, segment_id),
+    )
+
+
+def take_turn(means: Means, turn: str, act: Callable[[], None], *, or_else: Callable[[], None]) -> None:
+    """Do what can be repeated until it has been done once; `or_else` after too many failures that do not pass (P6).
+
+    The account's ingestions wait for its turns, so none is taken for ever.
+    """
+    failures = 0
+    for _ in means.tries():
+        try:
+            if failures < means.settings.attempts:
+                act()
+                return
+            or_else()
+            means.metrics.given_up.labels(turn).inc()
+            log.error("turn_given_up", turn=turn)
+        except PoolClosed:
+            raise Stopping from None
+        except Exception as fault:
+            failures += not passes(fault)
+            log.warning("turn_interrupted", turn=turn, failures=failures, exc_info=fault)
+        else:
+            return
