@@ -64,20 +64,25 @@ def fold(
     before: Mapping[str, pl.Series | None] = dict.fromkeys(rows.columns) if stored is None else stored.to_dict()
     known = stored is not None
     identifiers, preferences, attributes = (_Change(people.height, known=known) for _ in range(3))
+    last = people.last(rows.select(name for name in rows.columns if name.startswith(("k", "p:", "a:")) or name == "ts"))
     for kind in _names(rows, "k"):
         was = before[f"k{kind}"]
-        named = _list_of_all(people, rows[f"k{kind}"], is_json=int(kind) in sealed)
+        named = _list_of_all(people, rows[f"k{kind}"], last[f"k{kind}"], is_json=int(kind) in sealed)
         identifiers.add(kind_word(int(kind)), _with_all(was, named), was)
     for name in _names(rows, "p:"):
         was = before[f"p:{name}"]
-        preferences.add(name, _or(people.last(rows[f"p:{name}"]).cast(pl.String), was), was)
+        preferences.add(name, _or(last[f"p:{name}"].cast(pl.String), was), was)
     moves = pl.repeat(False, people.height, eager=True)
     for name in _names(rows, "a:"):
         was = before[f"a:{name}"]
-        value, moved = _attribute(people, rows, name, was)
+        code = rows.get_column(f"o:{name}", default=None)
+        if code is None or not (code > 0).any():
+            value = _or(as_stored(last[f"a:{name}"]), was)
+        else:
+            value, moved = _edited_attribute(people, rows[f"a:{name}"], code, was)
+            moves |= moved
         attributes.add(name, value, was, numbers=are_numbers(rows[f"a:{name}"]))
-        moves |= moved
-    ts = people.last(rows["ts"])
+    ts = last["ts"]
     return pl.DataFrame(
         {
             "id": rows["id"].gather(people.ends),
@@ -152,16 +157,17 @@ class _People:
         self.starts = (self.ends.shift(1) + 1).fill_null(0)
         self.height = self.ends.len()
 
-    def last_place(self, counts: pl.Series) -> pl.Series:
+    def last_place(self, counts: pl.Expr) -> pl.Expr:
         """Each person's last row that counts, or null."""
-        found = self.place.zip_with(counts, _NOWHERE).forward_fill().gather(self.ends)
-        return found.zip_with((found >= self.starts).fill_null(value=False), _NOWHERE)
+        found = pl.when(counts).then(pl.lit(self.place)).forward_fill().gather(pl.lit(self.ends))
+        return pl.when(found >= pl.lit(self.starts)).then(found)
 
-    def last(self, values: pl.Series) -> pl.Series:
-        """Each person's last value that is not null."""
+    def last(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Each person's last value in each column that is not null: of all in one query, which is most of its cost."""
         if self.height == self.place.len():
-            return values
-        return values.gather(self.last_place(values.is_not_null()))
+            return rows
+        columns = map(pl.col, rows.columns)
+        return rows.select(column.gather(self.last_place(column.is_not_null())) for column in columns)
 
 
 class _Change:
@@ -189,32 +195,27 @@ class _Change:
         return pl.select(pl.when(differs).then(text)).to_series()
 
 
-def _attribute(
-    people: _People, rows: pl.DataFrame, name: str, before: pl.Series | None
+def _edited_attribute(
+    people: _People, values: pl.Series, code: pl.Series, before: pl.Series | None
 ) -> tuple[pl.Series, pl.Series | bool]:
-    """Fold one attribute onto what was stored `before`; also gives whose list it moves.
+    """Fold one attribute that has operations onto what was stored `before`; also gives whose list it moves.
 
     Whatever stands before a person's last assignment, `$set` or `$delete` is forgotten. If `$add` and `$remove` follow
     it, they change the list that begins with the assigned value; otherwise the stored one.
     """
-    values = as_stored(rows[f"a:{name}"])
-    code = rows.get_column(f"o:{name}", default=None)
-    if code is None or not (code > 0).any():
-        return _or(people.last(values), before), False
-    code = code.fill_null(0)
-    edits, given = code.is_in([_ADD, _REMOVE]), values.is_not_null()
-    reset = people.last_place((code == _DELETE) | (given & ~edits))
-    known = reset.is_not_null()
-    deleted = (code.gather(reset) == _DELETE).fill_null(value=False)
-    value = values.gather(reset).zip_with(~deleted, _NOTHING)
+    rows = pl.DataFrame({"number": people.number, "value": as_stored(values), "code": code.fill_null(0)})
+    edits, given = pl.col("code").is_in([_ADD, _REMOVE]), pl.col("value").is_not_null()
+    reset = rows.select(people.last_place((pl.col("code") == _DELETE) | (given & ~edits))).to_series()
+    value: pl.Expr = pl.when(pl.col("code") != _DELETE).then("value")
     if before is not None:
-        value = value.zip_with(known, before)
-    edits &= given & (people.place > reset.gather(people.number)).fill_null(value=True)
-    if not edits.any():
-        return value, False
-    some = pl.DataFrame({"number": people.number, "value": values, "remove": code == _REMOVE}).filter(edits)
-    value, moves = _edited(value, some)
-    return value, moves & ~known
+        value = pl.when(pl.col("code").is_null()).then(pl.lit(before)).otherwise(value)
+    assigned = rows.select(pl.col("value", "code").gather(pl.lit(reset))).select(value).to_series()
+    after = (pl.lit(people.place) > pl.lit(reset).gather("number")).fill_null(value=True)
+    some = rows.filter(edits & given & after).select("number", "value", remove=pl.col("code") == _REMOVE)
+    if some.is_empty():
+        return assigned, False
+    edited, moves = _edited(assigned, some)
+    return edited, moves & reset.is_null()
 
 
 def _edited(values: pl.Series, edits: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
@@ -285,26 +286,29 @@ def _or(values: pl.Series, others: pl.Series | None) -> pl.Series:
     return values if others is None else values.zip_with(values.is_not_null(), others)
 
 
-def _list_of_all(people: _People, values: pl.Series, *, is_json: bool) -> pl.Series:
+def _list_of_all(people: _People, values: pl.Series, last: pl.Series, *, is_json: bool) -> pl.Series:
     """Each person's different identifiers of one kind as a JSON list, or null; nearly everybody has one at most."""
-    quote = "" if is_json else '"'
-    if is_json:
-        values = as_stored(values)
-    elif values.str.contains_any(['"', "\\"]).any():
-        values = values.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
-    last = people.last(values)
+    quote, written = ("", as_stored) if is_json else ('"', _escaped)
     several = people.number.filter((values != last.gather(people.number)).fill_null(value=False)).unique()
+    last = written(last)
     if several.len():
+        named = pl.DataFrame({"number": people.number, "value": values}).drop_nulls()
+        named = named.filter(pl.col("number").is_in(several.implode()))
         text = (
-            pl.DataFrame({"number": people.number, "value": values})
-            .filter(pl.col("number").is_in(several.implode()))
-            .drop_nulls()
+            named.with_columns(written(named["value"]))
             .unique(maintain_order=True)
             .group_by("number", maintain_order=True)
             .agg(pl.col("value").str.join(f"{quote}, {quote}"))
         )
-        last = last.scatter(text["number"], text["value"])
+        last = last.clone().scatter(text["number"], text["value"])
     return pl.select(pl.concat_str(pl.lit(f"[{quote}"), last, pl.lit(f"{quote}]"))).to_series()
+
+
+def _escaped(texts: pl.Series) -> pl.Series:
+    """Texts as they stand between the quotes of JSON."""
+    if not texts.str.contains_any(['"', "\\"]).any():
+        return texts
+    return texts.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
 
 
 def _names(rows: pl.DataFrame, prefix: str) -> list[str]:
