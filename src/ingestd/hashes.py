@@ -50,7 +50,9 @@ def to_bytes(hashes: pl.Series) -> Bytes:
 
 def bytes_of_halves(high: pl.Series, low: pl.Series) -> Bytes:
     """The bytes of hashes that are given by halves, as the rows of a matrix."""
-    return np.column_stack([high.to_numpy(), low.to_numpy()]).astype(">u8").view(np.uint8)
+    content = np.empty((high.len(), 2), ">u8")
+    content[:, 0], content[:, 1] = high.to_numpy(), low.to_numpy()
+    return content.view(np.uint8)
 
 
 def halves(content: bytes, *names: str) -> pl.DataFrame:
