@@ -6,7 +6,12 @@ import json
 
 import pytest
 from tests.api.walk import client_with
+from tests.api.world import account_of
 from tests.test_segment_files import make, refresh, show
+
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+from ingestd.store import members, segments
 
 FIRST = b"user_id,level\nann,High\nbob,Medium\ncem,Low\n"
 SECOND = b"user_id,level\nann,Low\nbob,Medium\ndan,High\n"
@@ -271,6 +276,18 @@ async def test_whoever_has_an_identifier_is_erased_with_all_others_of_theirs(ten
     assert await tenant.profile("a-1", "objectId") is None
     trail = (await tenant.http.get("/v1/audit", params={"limit": 2})).json()["data"]
     assert {each["action"] for each in trail} == {"profile.erased", "identifiers.erased"}
+
+
+async def test_partitions_and_who_is_in_them_are_of_one_moment(tenant):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"user_id,level\nann,A\n")
+    async with tenant.app.intake.sessions() as session:
+        await members.at_one_moment(session)
+        row = await segments.get(session, account_of(tenant), ids.read(Prefix.SEGMENT, segment))
+        numbers = [each.number for each in await segments.partitions(session, row, disabled_too=True)]
+        await refresh(tenant, segment, b"user_id,level\nann,B\n")
+        rows = members.export(session, row, numbers, moment=None)
+        assert [value async for _, value, _, _ in rows] == ["ann"]
 
 
 async def test_a_refresh_is_seen_whole_or_not_at_all(tenant):

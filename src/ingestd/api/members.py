@@ -12,7 +12,7 @@ from fastapi import Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from ingestd.api.context import NO_STORE, Caller, Parts, Reading, Scope, Service, needs
+from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Reading, Scope, Service, needs
 from ingestd.api.exports import CSV, Export, nothing, written
 from ingestd.api.identifiers import Identifiers, Show, hashed, showing
 from ingestd.api.ids import PartitionId, SegmentId
@@ -110,6 +110,7 @@ async def list_members(
     as_of: AsOf = None,
 ) -> SegmentMemberPage:
     """Who is in a segment or in one partition, or was at a moment; addresses and numbers need `profiles:read_pii`."""
+    await members.at_one_moment(tx)
     segment = await visible(tx, caller, segment_id)
     moment = moment_of(segment, as_of)
     partitions = await seen(tx, caller, segment, partition)
@@ -130,6 +131,7 @@ async def lookup(
 
     In a filter segment are people, so there any identifier of a person will do.
     """
+    await members.at_one_moment(tx)
     segment = await visible(tx, caller, segment_id)
     moment = moment_of(segment, body.as_of)
     keys = await service.intake.keys(caller.account_id)
@@ -178,19 +180,21 @@ async def export(  # noqa: PLR0913 -- the filters
     async with service.intake.sessions() as session:
         segment = await visible(session, caller, segment_id)
         moment = moment_of(segment, as_of)
-        partitions = await seen(session, caller, segment, partition)
+        await seen(session, caller, segment, partition)
         show = await showing(session, caller)
-    rows = _rows(service, segment, partitions, show, moment)
+    rows = _rows(service, caller, segment, partition, show, moment)
     pieces = nothing() if request.state.head else _csv(rows) if format is ExportFormat.CSV else _lines(rows)
     media_type = CSV if format is ExportFormat.CSV else NDJSON
     return Export(service, caller.account_id, pieces, media_type=media_type, name=f"members.{format}")
 
 
 async def _rows(
-    service: Parts, segment: Segment, partitions: Mapping[int, Partition], show: Show, moment: Moment | None
+    service: Parts, caller: Principal, segment: Segment, partition: Of, show: Show, moment: Moment | None
 ) -> AsyncGenerator[list[dict[str, str]]]:
     """The members, a few at a time."""
     async with service.intake.sessions() as session:
+        await members.at_one_moment(session)
+        partitions = await seen(session, caller, segment, partition)
         ready: list[dict[str, str]] = []
         async for kind, value, number, since in members.export(session, segment, partitions, moment=moment):
             ready.append(

@@ -40,6 +40,15 @@ def _of(segment: Segment, numbers: Collection[int], moment: datetime | None) -> 
     )
 
 
+async def at_one_moment(session: AsyncSession) -> None:
+    """Let all that is asked in this transaction be of one moment; nothing may have been asked in it yet.
+
+    Who asks for the partitions and then for who is in them would miss everybody whom a refresh moves meanwhile.
+    """
+    for setting in ALL_AT_ONE_MOMENT:
+        await session.execute(text(setting))
+
+
 async def page(
     session: AsyncSession, segment: Segment, numbers: Collection[int], cut: Cut, *, moment: datetime | None
 ) -> Sequence[SegmentMember]:
@@ -63,12 +72,7 @@ async def find(
 async def export(
     session: AsyncSession, segment: Segment, numbers: Collection[int], *, moment: datetime | None
 ) -> AsyncIterator[Row[int, str, int, datetime]]:
-    """All of them as they are at one moment: kind, value, partition, valid_from.
-
-    Nothing else may have been asked in this transaction yet.
-    """
-    for setting in ALL_AT_ONE_MOMENT:
-        await session.execute(text(setting))
+    """All of them, in a transaction of one moment: kind, value, partition, valid_from."""
     statement = _of(segment, numbers, moment).with_only_columns(
         SegmentMember.kind, SegmentMember.value, SegmentMember.partition, SegmentMember.valid_from
     )
