@@ -68,7 +68,7 @@ def _files_are_their_blobs(ground, sql):
     }
     named = set()
     files = "SELECT account_id, blob, size_bytes, sha256 FROM files"
-    manifests = "SELECT account_id, blob, size_bytes, sha256 FROM manifests"
+    manifests = "SELECT account_id, blob, size_bytes, sha256 FROM manifests WHERE blob IS NOT NULL"
     for row in sql.execute(f"{files} UNION ALL {manifests}"):
         with ground.blobs.open(row.blob, keys[row.account_id]) as stream:
             data = stream.read()

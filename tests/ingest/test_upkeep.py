@@ -66,6 +66,22 @@ def age_all_but(young, folder):
             os.utime(path, (old, old))
 
 
+@pytest.mark.rule("D18")
+async def test_the_texts_of_manifests_expire_after_a_week_and_their_names_stay_used(upkeep, tenant, pushed):
+    draft = {"name": "draft.manifest", "content": {"fileName": "x.csv"}}
+    draft = (await tenant.http.post("/v1/manifests", json=draft)).raise_for_status().json()["id"]
+    used = pushed["manifest"]["id"]
+    account = ids.read(Prefix.ACCOUNT, tenant.id)
+    blobs = dict(rows(upkeep, "SELECT state, blob FROM manifests WHERE account_id = :account", account=account))
+    shown = (await tenant.http.get(f"/v1/manifests/{used}")).json()
+    await asyncio.to_thread(upkeep.once, store.utc_now() + 8 * DAY)
+    assert [upkeep.blobs.exists(blobs[state]) for state in ("accepted", "draft")] == [False, True]
+    assert (await tenant.http.get(f"/v1/manifests/{draft}")).json()["content"] == {"fileName": "x.csv"}
+    assert (await tenant.http.get(f"/v1/manifests/{used}")).json() == shown | {"content": None, "plan": None}
+    again = await tenant.http.post("/v1/manifests", json={"name": pushed["manifest"]["name"], "content": {}})
+    assert again.json()["code"] == "name_used"
+
+
 async def test_files_expire_after_a_week_and_make_room(upkeep, tenant, pushed):
     await tenant.put("waits.csv", bytes(100))
     now = store.utc_now()
@@ -130,7 +146,7 @@ async def test_blobs_that_nothing_names_are_removed_once_they_are_old(ground, up
     for name in [*left, young]:
         ground.blobs.create(name, keys).commit()
     named = {blob for (blob,) in rows(upkeep, "SELECT blob FROM files WHERE state IN ('consumed', 'available')")}
-    named |= {blob for (blob,) in rows(upkeep, "SELECT blob FROM manifests")}
+    named |= {blob for (blob,) in rows(upkeep, "SELECT blob FROM manifests WHERE blob IS NOT NULL")}
     age_all_but(young, Path(ground.blob_place))
     await asyncio.to_thread(upkeep.once, store.utc_now())
     there = {blob.name for blob in upkeep.blobs.list()}

@@ -6,13 +6,16 @@ import asyncio
 import json
 from datetime import timedelta
 
+import asyncssh
 import pytest
 from sqlalchemy import text, update
 from tests.sftpd.world import LIMIT, manifest, put
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
+from ingestd.domain.manifest import MAX_BYTES
 from ingestd.scheduler.clock import Clock
+from ingestd.store import usage
 from ingestd.store.engine import transaction
 from ingestd.store.files import File
 from ingestd.store.ingestions import Ingestion
@@ -207,18 +210,30 @@ async def test_a_name_in_another_spelling_finds_its_file(world, client):
     assert await world.ingestions() == [("scheduled", None, 1)]
 
 
-@pytest.mark.rule("D26")
-@pytest.mark.parametrize("under", ["x.manifest", "x.manifest.part"])
-async def test_a_manifest_too_large_is_received_and_refused(world, client, under):
+@pytest.mark.rule("D26", "S122")
+@pytest.mark.threat("T42")
+async def test_a_manifest_too_large_is_refused_and_no_more_of_it_is_kept_than_shows_that(world, client):
     async with client.sftp() as sftp:
         await put(sftp, "x.csv", b"1")
-        await put(sftp, under, b" " * LIMIT)
-        if under != "x.manifest":
-            await sftp.rename(under, "x.manifest")
-        assert await sftp.getsize("x.manifest") == LIMIT
+        await put(sftp, "x.manifest", b" " * LIMIT)
     assert await world.ingestions() == [INCORRECT]
     (row,) = await world.rows(Ingestion)
     assert [problem["code"] for problem in row.error["problems"]] == ["too_large"]
+    (paper,) = await world.rows(Manifest)
+    assert await world.content(paper) == b" " * (MAX_BYTES + 1)
+    assert paper.size_bytes == MAX_BYTES + 1
+
+
+@pytest.mark.threat("T42")
+async def test_a_file_larger_than_a_manifest_is_not_renamed_to_one_and_goes_on_counting(world, client):
+    async with client.sftp() as sftp:
+        await put(sftp, "x.manifest.part", b" " * LIMIT)
+        with pytest.raises(asyncssh.SFTPFailure, match=f"A manifest may have {MAX_BYTES} bytes"):
+            await sftp.rename("x.manifest.part", "x.manifest")
+    assert (await world.ingestions(), await world.rows(Manifest)) == ([], [])
+    assert await world.files() == [("x.manifest.part", LIMIT, "available")]
+    async with world.sessions() as session:
+        assert await usage.stored(session, client.account_id) == LIMIT
 
 
 @pytest.mark.rule("D18")

@@ -35,11 +35,19 @@ def begin(store):
     numbers = itertools.count()
     room = Room(sessions(async_engine("postgresql:///never_asked")), store, LIMIT)
 
-    def begin(pace=AT_LEISURE):
+    def begin(pace=AT_LEISURE, kept=None):
         incoming = Incoming(ACCOUNT, store.create(f"files/{next(numbers)}", KEYS), room)
-        return Upload("x.csv", incoming, limit=LIMIT, pace=pace)
+        return Upload("x.csv", incoming, limit=LIMIT, pace=pace, kept=kept)
 
     return begin
+
+
+async def test_of_an_upload_no_more_is_kept_than_is_wanted(begin, store):
+    upload = begin(kept=5)
+    for offset, piece in ((3, b"defg"), (0, b"abc"), (7, b"h")):
+        await upload.write(offset, piece)
+    blob = await upload.commit()
+    assert (upload.size, blob.size, content(store, blob.name)) == (8, 5, b"abcde")
 
 
 def content(store, name):

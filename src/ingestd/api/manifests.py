@@ -34,7 +34,7 @@ from ingestd.domain.manifest import MAX_BYTES, SUFFIX
 from ingestd.domain.manifest import Manifest as Parsed
 from ingestd.domain.moment import Moment
 from ingestd.domain.plan import ColumnRule, Target
-from ingestd.ingest.manifests import examine, keep, text_of
+from ingestd.ingest.manifests import Examined, examine, keep, text_of
 from ingestd.ingest.pairing import Arrival, add_draft, rewrite_draft, submit_draft
 from ingestd.store import ingestions, manifests
 from ingestd.store.engine import utc_now
@@ -109,7 +109,8 @@ class ManifestItem(Out):
 class ManifestOut(ManifestItem):
     """A manifest: what it says, what that means, and what is wrong with it.
 
-    `content` and `plan` are null where it cannot be read. `ingestion` is what it became.
+    `content` and `plan` are null where it cannot be read, and once its text has expired, as files do. `ingestion` is
+    what it became.
     """
 
     content: dict[str, Any] | None
@@ -139,16 +140,16 @@ async def _kept(body: ManifestIn, service: Service, caller: Caller) -> AsyncIter
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A manifest as it was read before the transaction began."""
+    """A manifest as it was read before the transaction began; null where its text has expired."""
 
-    blob: str
-    text: bytes
+    blob: str | None
+    text: bytes | None
 
 
 async def _stored(manifest_id: ManifestId, service: Service, caller: Caller) -> _Stored:
     async with service.intake.sessions() as session:
         blob = (await manifests.get(session, caller.account_id, manifest_id)).blob
-    return _Stored(blob, await text_of(service.intake, caller.account_id, blob))
+    return _Stored(blob, None if blob is None else await text_of(service.intake, caller.account_id, blob))
 
 
 Kept = Annotated[Arrival, Depends(_kept, scope="function")]
@@ -286,7 +287,9 @@ async def submit(
 ) -> IngestionView:
     """Pair a draft with its data file and ingest that. Where it is refused it stays a draft."""
     manifest = await _draft(tx, caller, manifest_id, stored)
-    blob = BlobInfo(manifest.blob, manifest.size_bytes, manifest.sha256)
+    assert stored.blob is not None  # the texts of drafts do not expire
+    assert stored.text is not None
+    blob = BlobInfo(stored.blob, manifest.size_bytes, manifest.sha256)
     arrival = Arrival(Channel.UPLOAD, caller.account_id, manifest.name, stored.text, blob, caller.actor)
     ingestion = await submit_draft(tx, service.intake, manifest, arrival, now=utc_now())
     return await accepted(tx, caller, response, ingestion.id, "manifest.submitted")
@@ -313,13 +316,13 @@ def _item(manifest: Manifest) -> ManifestItem:
     )
 
 
-async def _shown(tx: AsyncSession, manifest: Manifest, text: bytes) -> ManifestOut:
-    found = await examine(tx, manifest.account_id, text)
+async def _shown(tx: AsyncSession, manifest: Manifest, text: bytes | None) -> ManifestOut:
+    found = Examined(None, (), None) if text is None else await examine(tx, manifest.account_id, text)
     draft = manifest.state == ManifestState.DRAFT
     ingestion = await ingestions.find_of_manifest(tx, manifest.id)
     return ManifestOut(
         **_item(manifest).model_dump(),
-        content=_content(text),
+        content=None if text is None else _content(text),
         plan=_plan(found.parsed),
         problems=_problems(found.problems) if draft else manifest.problems,
         warnings=list(found.parsed.warnings) if found.parsed else [],

@@ -21,6 +21,7 @@ async def settle_waiting(intake: Intake, now: datetime) -> int:
     settled = 0
     for manifest in waiting:
         try:
+            assert manifest.blob is not None  # the texts of those that wait do not expire
             text = await text_of(intake, manifest.account_id, manifest.blob)
             async with transaction(intake.sessions) as session:
                 settled += await settle(session, intake, manifest, text, now=now)

@@ -65,6 +65,7 @@ async def settle(session: AsyncSession, intake: Intake, waiting: Manifest, text:
     manifest = await manifests.get(session, account.id, waiting.id, lock=True)
     if manifest.state != ManifestState.WAITING or manifest.brought_by is None:
         return False  # another clock was faster
+    assert manifest.blob is not None  # the texts of those that wait do not expire
     blob = BlobInfo(manifest.blob, manifest.size_bytes, manifest.sha256)
     arrival = Arrival(Channel.SFTP, account.id, manifest.name, text, blob, Actor.read(manifest.brought_by))
     return await _meet(session, intake, account, manifest, arrival, now=now) is not None

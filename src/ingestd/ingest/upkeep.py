@@ -1,8 +1,8 @@
 """Upkeep: what has to be done from time to time, by any process and by several at once without harm.
 
-Files, error files, history and audit entries expire (P10), what deleted accounts and segments have left and blobs that
-no row names are removed, what dead uploads had reserved is given back, and the events of the months to come get their
-partitions. `docs/operations.md` lists all that is kept, and how long.
+Files, manifests, error files, history and audit entries expire (P10), what deleted accounts and segments have left and
+blobs that no row names are removed, what dead uploads had reserved is given back, and the events of the months to come
+get their partitions. `docs/operations.md` lists all that is kept, and how long.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from ingestd.store import (
     idempotency_keys,
     ingestions,
     ledger,
+    manifests,
     messages,
     notices,
     orphans,
@@ -75,8 +76,8 @@ class Upkeep:
     def once(self, now: datetime) -> None:
         """Do every chore; one that fails does not keep the others, and has its next turn in an hour."""
         for chore in (
-            *(self.add_months, self.expire_files, self.expire_error_files, self.expire_mails, self.expire_audit),
-            *(self.expire_notices, self.expire_runs, self.expire_ledger, self.expire_changes),
+            *(self.add_months, self.expire_files, self.expire_manifests, self.expire_error_files, self.expire_mails),
+            *(self.expire_audit, self.expire_notices, self.expire_runs, self.expire_ledger, self.expire_changes),
             *(self.expire_answers, self.expire_jobs),
             *(self.cancel_held, self.end_reservations, self.remove_accounts, self.sweep),
             self.remove_members,
@@ -97,6 +98,10 @@ class Upkeep:
     def expire_files(self, now: datetime) -> int:
         """Forget the bytes of old files that no open ingestion needs; their rows stay."""
         return self._forget(files.expire, now - timedelta(days=self.retention.file_days))
+
+    def expire_manifests(self, now: datetime) -> int:
+        """Forget the texts of old manifests, which hold addresses; their names and hashes stay."""
+        return self._forget(manifests.expire, now - timedelta(days=self.retention.file_days))
 
     def expire_error_files(self, now: datetime) -> int:
         """Forget old error files."""

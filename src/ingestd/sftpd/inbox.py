@@ -36,10 +36,10 @@ from asyncssh import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.blobs.store import BlobInfo
-from ingestd.domain.errors import Conflict, Forbidden, IngestdError, NotFound, Unavailable
+from ingestd.domain.errors import Conflict, Forbidden, IngestdError, Invalid, NotFound, Unavailable
 from ingestd.domain.file_name import safe_name
 from ingestd.domain.ingestion import Channel
-from ingestd.domain.manifest import SUFFIX
+from ingestd.domain.manifest import MAX_BYTES, SUFFIX
 from ingestd.domain.submission import Actor
 from ingestd.ingest.intake import Intake, add_file
 from ingestd.ingest.manifests import text_of
@@ -124,7 +124,9 @@ class Inbox(SFTPServer):
             if pflags & FXF_EXCL and await files.find_available(session, self._key.account_id, name):
                 raise Conflict("There is a file of this name.", code="file_exists")
         incoming = await self._intake.begin(self._key.account_id)
-        upload = Upload(name, incoming, limit=self._intake.limits.file_bytes, pace=Pace.of(self._settings))
+        kept = MAX_BYTES + 1 if name.endswith(SUFFIX) else None  # enough to see that a manifest is too large
+        limit, pace = self._intake.limits.file_bytes, Pace.of(self._settings)
+        upload = Upload(name, incoming, limit=limit, pace=pace, kept=kept)
         self._uploads.add(upload)
         return upload
 
@@ -257,9 +259,14 @@ class Inbox(SFTPServer):
             upload.abort()
 
     async def _submit_waiting(self, old: str, new: str) -> None:
-        """Submit a file as the manifest that its new name makes it; the manifest takes over its blob."""
+        """Submit a file as the manifest that its new name makes it; the manifest takes over its blob.
+
+        Invalid where it is larger than any manifest: what is no file any more does not count against the quota (T42).
+        """
         async with self._begin() as session:
             waiting = await self._waiting(session, old)
+        if waiting.size_bytes > MAX_BYTES:
+            raise Invalid(f"A manifest may have {MAX_BYTES} bytes.", code="manifest_too_large")
         text = await text_of(self._intake, self._key.account_id, waiting.blob)
         async with self._begin() as session:
             await accounts.lock(session, self._key.account_id)

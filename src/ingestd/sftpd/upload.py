@@ -41,15 +41,18 @@ class Pace:
 class Upload:
     """A file being received. After any error it is lost: what came is forgotten and `commit` refuses.
 
+    It may have `limit` bytes, of which the first that are `kept` are passed on.
+
     One call at a time. Bytes are passed on 1 MiB at a time: to seal and store them a thread is needed, since on object
     storage they wait for the network.
     """
 
-    def __init__(self, name: str, incoming: Incoming, *, limit: int, pace: Pace) -> None:
+    def __init__(self, name: str, incoming: Incoming, *, limit: int, pace: Pace, kept: int | None = None) -> None:
         self.name = name
         self.size = 0
         self.incoming = incoming
         self._limit = limit
+        self._kept = limit if kept is None else kept
         self._pace = pace
         self._began = self._touched = pace.clock()
         self._ready: list[bytes] = []
@@ -119,8 +122,9 @@ class Upload:
             raise Invalid("The upload has a hole: send the whole file, from its first byte.", code="upload_hole")
 
     def _append(self, data: bytes) -> None:
-        self._ready.append(data)
-        self._ready_bytes += len(data)
+        kept = data[: max(self._kept - self.size, 0)]
+        self._ready.append(kept)
+        self._ready_bytes += len(kept)
         self.size += len(data)
 
     def _take(self) -> bytes:

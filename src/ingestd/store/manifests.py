@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, exists, select, text
+from sqlalchemy import Connection, ForeignKey, Index, UniqueConstraint, exists, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,10 +28,15 @@ class ManifestState(StrEnum):
     REFUSED = "refused"
 
 
+HAS_TEXT: Final = text("blob IS NOT NULL AND state IN ('accepted', 'refused')")
+"""Whether a manifest that nobody waits for any more still has its text; as the index says it."""
+
+
 class Manifest(Base):
     """A manifest as it came in, what it was paired with, or why it was refused.
 
-    One that came before its data file and is `waiting` for it has that file's name and who brought the manifest.
+    One that came before its data file and is `waiting` for it has that file's name and who brought the manifest. `blob`
+    has its text, null once that has expired.
     """
 
     __tablename__ = "manifests"
@@ -40,6 +45,7 @@ class Manifest(Base):
         Index("ix_manifests_account_id_created_at_id", "account_id", "created_at", "id"),
         Index("ix_manifests_account_id_state_created_at_id", "account_id", "state", "created_at", "id"),
         Index("ix_manifests_blob", "blob"),
+        Index("ix_manifests_created_at", "created_at", postgresql_where=HAS_TEXT),
         Index("ix_manifests_waiting", "created_at", postgresql_where=text("state = 'waiting'")),
     )
 
@@ -48,7 +54,7 @@ class Manifest(Base):
     name: Mapped[str]
     size_bytes: Mapped[int]
     sha256: Mapped[str]
-    blob: Mapped[str]
+    blob: Mapped[str | None]
     state: Mapped[str]
     problems: Mapped[list[Any]]
     file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"), index=True)
@@ -109,3 +115,20 @@ async def to_settle(session: AsyncSession, before: datetime) -> Sequence[Manifes
     )
     found = await session.scalars(statement)
     return found.all()
+
+
+_EXPIRE = text("""
+    WITH old AS MATERIALIZED (
+        SELECT id, blob FROM manifests
+        WHERE blob IS NOT NULL AND state IN ('accepted', 'refused') AND created_at < :before
+        LIMIT :at_most FOR UPDATE SKIP LOCKED
+    ), forgotten AS (
+        UPDATE manifests m SET blob = NULL FROM old WHERE m.id = old.id
+    )
+    SELECT blob FROM old
+""")
+
+
+def expire(connection: Connection, before: datetime, *, at_most: int) -> list[str]:
+    """Forget the texts of manifests that came before a time and wait for nothing; their names stay used (D18)."""
+    return list(connection.scalars(_EXPIRE, {"before": before, "at_most": at_most}))
