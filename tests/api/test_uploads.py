@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 from tests.api.sources import CRMID, attribute, source, tsv
+from tests.api.walk import client_with
 from tests.api.world import account_of, nothing_is_checked, until, upload
 
 from ingestd.domain import ids as ids_of
@@ -483,3 +484,72 @@ async def test_a_form_that_does_not_fit_leaves_nothing(tenant):
     assert (await tenant.http.get("/v1/ingestions")).json()["data"] == []
     await tenant.app.intake.close()
     assert {each.name for each in tenant.app.intake.blobs.list("files")} == stored
+
+
+MAPPING = [
+    {"column": "crmid", "new_attribute": {"name": "crmid", "identifier": True}},
+    {"column": "town", "new_attribute": {"name": "town", "pii": True}},
+]
+
+
+@pytest.mark.rule("S58", "S62")
+@pytest.mark.threat("T116")
+@pytest.mark.parametrize("form", [False, True])
+async def test_a_mapping_beside_a_file_needs_its_own_scope_and_is_in_the_audit_trail(tenant, form):
+    crm = await source(tenant)
+    data = tsv("crmid town", "c-1 Ulm")
+    file = await upload(tenant, "people.tsv", data)
+    wishes = {"mapping": MAPPING}
+
+    async def post(http):
+        if form:
+            parts = {"file": ("form.tsv", data), "upload": (None, json.dumps(wishes))}
+            return await http.post(f"{crm.path}/uploads", files=parts)
+        return await http.post("/v1/ingestions", json=wishes | {"file_id": file["id"], "data_source_id": crm.id})
+
+    async with await client_with(tenant, "ingestions:write") as narrow:
+        refused = await post(narrow)
+    assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
+    assert "data_sources:write" in refused.json()["detail"]
+    assert (await tenant.http.get("/v1/attributes")).json()["data"] == []
+    async with await client_with(tenant, "ingestions:write", "data_sources:write") as wide:
+        made = (await post(wide)).raise_for_status().json()
+        me = (await wide.get("/v1/me")).json()["key_id"]
+    assert (await tenant.ended(made["id"]))["counts"]["created"] == 1
+    trail = (await tenant.http.get("/v1/audit", params={"actor": me})).json()["data"]
+    told = {(each["action"], each["target"]) for each in trail}
+    made_ones = (await tenant.http.get("/v1/attributes")).json()["data"]
+    assert {("mapping.written", crm.id)} | {("attribute.created", each["id"]) for each in made_ones} <= told
+    assert len(made_ones) == 2
+
+
+@pytest.mark.threat("T116")
+async def test_attributes_that_a_mapping_makes_are_in_the_audit_trail(tenant):
+    crm = await source(tenant, crmid=CRMID)
+    made = (await tenant.http.get("/v1/attributes")).json()["data"][0]
+    trail = (await tenant.http.get("/v1/audit")).json()["data"]
+    assert [each["target"] for each in trail if each["action"] == "attribute.created"] == [made["id"]]
+    assert [each["target"] for each in trail if each["action"] == "mapping.written"] == [crm.id]
+
+
+@pytest.mark.rule("D15")
+async def test_what_writes_a_segment_needs_its_scope(tenant):
+    body = {"name": "buyers", "description": "Who buys", "type": "SCD", "method": "upload", "upload_type": "manual"}
+    segment = (await tenant.http.post("/v1/segments", json=body)).raise_for_status().json()["id"]
+    (await tenant.http.post(f"/v1/segments/{segment}/activate")).raise_for_status()
+    first = await upload(tenant, "buyers__1.csv", b"user_id,p\nu-1,a\nu-2,a\nu-3,b\n,c\n")
+    body = {"file_id": first["id"], "segment_id": segment}
+    async with await client_with(tenant, "ingestions:write") as narrow:
+        refused = [await narrow.post("/v1/ingestions", json=body)]
+        done = await tenant.ended((await tenant.http.post("/v1/ingestions", json=body)).json()["id"])
+        refused.append(await narrow.post(f"/v1/ingestions/{done['id']}/retry", json={"rows": "rejected"}))
+        second = await upload(tenant, "buyers__2.csv", b"user_id,p\nu-1,a\n")
+        body = {"file_id": second["id"], "segment_id": segment}
+        held = (await tenant.http.post("/v1/ingestions", json=body)).json()["id"]
+        await until(tenant, held, stage="held")
+        refused.append(await narrow.post(f"/v1/ingestions/{held}/confirm"))
+        for each in refused:
+            assert (each.status_code, each.json()["code"]) == (403, "scope_missing")
+            assert "segments:write" in each.json()["detail"]
+    (await tenant.http.post(f"/v1/ingestions/{held}/confirm")).raise_for_status()
+    assert (await tenant.ended(held))["counts"]["removed"] == 2

@@ -91,7 +91,8 @@ class AttributePage(Page[AttributeOut]):
     """Attributes."""
 
 
-def _shown(attribute: Attribute) -> AttributeOut:
+def shown(attribute: Attribute) -> AttributeOut:
+    """An attribute as the API shows it."""
     return AttributeOut(
         id=ids.show(Prefix.ATTRIBUTE, attribute.id),
         name=attribute.name,
@@ -119,11 +120,11 @@ def _shown(attribute: Attribute) -> AttributeOut:
 async def create(body: AttributeIn, tx: Tx, service: Service, caller: Caller, response: Response) -> AttributeOut:
     """Make an attribute; a name for segments or macros that is not UPPER_SNAKE is refused with one that is."""
     await accounts.lock(tx, caller.account_id)
-    shown = _shown(await make(tx, caller.account_id, body.new(), at="/body", now=utc_now()))
+    made = shown(await make(tx, caller.account_id, body.new(), at="/body", now=utc_now()))
     await seal_what_is_marked(tx, service.intake.engine, caller.account_id)
-    audit.note(tx, caller, "attribute.created", shown.id, after=shown)
-    response.headers["Location"] = f"{router.prefix}/{shown.id}"
-    return shown
+    audit.note(tx, caller, "attribute.created", made.id, after=made)
+    response.headers["Location"] = f"{router.prefix}/{made.id}"
+    return made
 
 
 @router.get(
@@ -137,7 +138,7 @@ async def list_all(
 ) -> AttributePage:
     """The account's attributes, by name."""
     found = await attributes.page(tx, caller.account_id, asked.cut, in_segments=use_in_segments)
-    return asked.page(AttributePage, found, _shown)
+    return asked.page(AttributePage, found, shown)
 
 
 @router.get(
@@ -148,7 +149,7 @@ async def list_all(
 )
 async def get_one(attribute_id: AttributeId, tx: Reading, caller: Caller) -> AttributeOut:
     """One attribute."""
-    return _shown(await attributes.get(tx, caller.account_id, attribute_id))
+    return shown(await attributes.get(tx, caller.account_id, attribute_id))
 
 
 @router.patch(
@@ -167,7 +168,7 @@ async def change(
     """
     await accounts.lock(tx, caller.account_id)
     attribute = await attributes.get(tx, caller.account_id, attribute_id, lock=True)
-    before = _shown(attribute)
+    before = shown(attribute)
     match.check(before)
     attribute.display_name = body.get("display_name", attribute.display_name)
     if "pii" in body:
@@ -181,7 +182,7 @@ async def change(
         segment_name=body.get("segment_name", attribute.segment_name),
         macro_name=body.get("macro_name", attribute.macro_name),
     )
-    return audit.changed(tx, caller, "attribute.changed", before, _shown(attribute))
+    return audit.changed(tx, caller, "attribute.changed", before, shown(attribute))
 
 
 @router.delete(
@@ -195,7 +196,7 @@ async def delete(attribute_id: AttributeId, tx: Tx, caller: Caller, match: IfMat
     """Delete an attribute that no mapping has ever named; 409 for any other, since people may have values of it."""
     await accounts.lock(tx, caller.account_id)
     attribute = await attributes.get(tx, caller.account_id, attribute_id, lock=True)
-    before = _shown(attribute)
+    before = shown(attribute)
     match.check(before)
     if await data_sources.mapped(tx, caller.account_id, attribute.name):
         raise Conflict("A mapping names the attribute, so people may have values of it.", code="attribute_used")

@@ -120,6 +120,11 @@ class Principal:
         """Whether the key has a scope."""
         return not self.scopes.isdisjoint({scope, Scope.ADMIN})
 
+    def demand(self, scope: Scope) -> None:
+        """Raise Forbidden, which names the scope, where the key does not have it."""
+        if not self.may(scope):
+            raise Forbidden(f"This needs the scope {scope}.", code="scope_missing")
+
 
 def parts(request: Request) -> Parts:
     """The parts of the service."""
@@ -188,8 +193,7 @@ def needs(scope: Scope) -> Any:
     """The dependency, for a route's decorator, that lets only callers with a scope through; the refusal names it."""
 
     async def check(caller: Caller) -> None:
-        if not caller.may(scope):
-            raise Forbidden(f"This needs the scope {scope}.", code="scope_missing")
+        caller.demand(scope)
 
     return Security(check, scopes=[scope])
 

@@ -11,26 +11,25 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
-from ingestd.api.context import Caller, Principal, Reading, Scope, Service, Tx, needs
+from ingestd.api.context import Caller, Parts, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.exports import CSV, exported, prefers_csv
 from ingestd.api.ids import DataSourceId, FileId, IngestionId, SegmentId
-from ingestd.api.mappings import Columns
+from ingestd.api.mappings import Columns, written
 from ingestd.api.model import Address, In
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.pause import pause
 from ingestd.api.routes import Router
 from ingestd.api.segments import SegmentName, note_made
-from ingestd.domain.errors import Forbidden, Invalid, Problem
+from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.ingestion import Channel, IngestionView, Status
 from ingestd.domain.moment import Moment
 from ingestd.domain.plan import Mode, Target
 from ingestd.ingest import control
 from ingestd.ingest.control import Rows
-from ingestd.ingest.intake import Intake
 from ingestd.ingest.pairing import submit_file
 from ingestd.ingest.segments import submit_segment
 from ingestd.ingest.uploads import NewSegment, Upload, header_of, submit_upload
-from ingestd.store import activity, ingestion_views, segments
+from ingestd.store import activity, ingestion_views, ingestions, segments
 from ingestd.store.activity import Wanted
 from ingestd.store.engine import utc_now
 from ingestd.store.ingestions import Ingestion
@@ -74,16 +73,16 @@ class UploadIn(In):
             return [Problem("/body/segment", "one_of", "Give a name or an id.")]
         return []
 
-    def upload(self, file_id: UUID, data_source_id: UUID, caller: Principal) -> Upload:
-        """The upload that is asked for, or Forbidden where the caller may not write the segment."""
+    def upload(self, file_id: UUID, data_source_id: UUID) -> Upload:
+        """The upload that is asked for."""
+        option = self.segment
         return Upload(
             file_id=file_id,
             data_source_id=data_source_id,
-            columns=None if self.mapping is None else [each.wanted() for each in self.mapping],
             mode=self.mode or Mode.APPEND,
             dry_run=self.dry_run,
             notify=self.notify,
-            segment=_segment(self.segment, caller),
+            segment=None if option is None else option.id if option.name is None else NewSegment(option.name),
         )
 
 
@@ -188,42 +187,50 @@ async def list_all(
 async def create(body: IngestionIn, tx: Tx, service: Service, caller: Caller, response: Response) -> IngestionView:
     """Ingest a file that waits, with a manifest given here, for a segment or for a data source.
 
-    Nothing stays of it where it is refused. Follow it with `GET …?wait=`, its events, or a webhook.
+    Nothing stays of it where it is refused. A mapping needs the scope `data_sources:write` too, a segment
+    `segments:write`. Follow it with `GET …?wait=`, its events, or a webhook.
     """
     body.check()
-    ingestion = await _submitted(body, tx, service.intake, caller)
+    ingestion = await _submitted(body, tx, service, caller)
     return await accepted(tx, caller, response, ingestion.id, "ingestion.created")
 
 
-def _segment(option: SegmentOptionIn | None, caller: Principal) -> NewSegment | UUID | None:
-    if option is None:
-        return None
-    if not caller.may(Scope.SEGMENTS_WRITE):
-        raise Forbidden(f"A segment needs the scope {Scope.SEGMENTS_WRITE}.", code="scope_missing")
-    return option.id if option.name is None else NewSegment(option.name)
-
-
-async def _submitted(body: IngestionIn, tx: AsyncSession, intake: Intake, caller: Principal) -> Ingestion:
-    account_id, actor, now = caller.account_id, caller.actor, utc_now()
+async def _submitted(body: IngestionIn, tx: AsyncSession, service: Parts, caller: Principal) -> Ingestion:
+    intake, account_id, actor, now = service.intake, caller.account_id, caller.actor, utc_now()
     if body.segment_id is not None:
+        caller.demand(Scope.SEGMENTS_WRITE)
         mode = body.mode or Mode.REPLACE
         return await submit_segment(
             tx, intake, account_id, body.segment_id, body.file_id, mode=mode, actor=actor, now=now
         )
     if body.data_source_id is not None:
-        upload = body.upload(body.file_id, body.data_source_id, caller)
+        upload = body.upload(body.file_id, body.data_source_id)
         header = await header_of(intake, account_id, body.file_id)
-        return await submitted_upload(tx, intake, caller, upload, header)
+        return await submitted_upload(body, tx, service, caller, upload, header)
     manifest = json.dumps(body.manifest).encode()
     return await submit_file(tx, intake, account_id, body.file_id, manifest, actor=actor, now=now)
 
 
 async def submitted_upload(
-    tx: AsyncSession, intake: Intake, caller: Principal, upload: Upload, header: tuple[str, ...]
+    body: UploadIn,
+    tx: AsyncSession,
+    service: Parts,
+    caller: Principal,
+    upload: Upload,
+    header: tuple[str, ...],
 ) -> Ingestion:
-    """Submit a data source's file, and note in the audit trail the segment that is made on the way."""
+    """Submit a data source's file, and note in the audit trail the mapping and the segment that come with it.
+
+    Forbidden where the caller might not write the mapping, or the segment, by itself.
+    """
     account_id = caller.account_id
-    ingestion = await submit_upload(tx, intake, account_id, upload, header, actor=caller.actor, now=utc_now())
+    if body.segment is not None:
+        caller.demand(Scope.SEGMENTS_WRITE)
+    if body.mapping is not None:
+        caller.demand(Scope.DATA_SOURCES_WRITE)
+        columns = [each.wanted() for each in body.mapping]
+        await written(tx, service, caller, upload.data_source_id, columns, at="/body/mapping")
+    ingestion = await submit_upload(tx, service.intake, account_id, upload, header, actor=caller.actor, now=utc_now())
     if isinstance(upload.segment, NewSegment) and ingestion.segment_id is not None:
         note_made(tx, caller, await segments.get(tx, account_id, ingestion.segment_id))
     return ingestion
@@ -278,8 +285,9 @@ async def confirm(
 ) -> IngestionView:
     """Let a refresh go on that was held because too many members would leave; 409 for any other.
 
-    It is checked again, as the last of the account's order.
+    It is checked again, as the last of the account's order. That of a segment needs the scope `segments:write` too.
     """
+    await _demand_segment(tx, caller, ingestion_id)
     await control.confirm(tx, service.intake, caller.account_id, ingestion_id, now=utc_now())
     return await accepted(tx, caller, response, ingestion_id, "ingestion.confirmed")
 
@@ -297,11 +305,19 @@ async def retry(
     """Ingest the same rows anew, as the last of the account's order: `all`, or only those that were `rejected`.
 
     Events that were applied are appended a second time by `all`. People who were erased since the file came stay away.
+    Of a file whose people are put into a segment it needs the scope `segments:write` too.
     """
+    await _demand_segment(tx, caller, ingestion_id)
     again = await control.retry(
         tx, service.intake, caller.account_id, ingestion_id, rows=body.rows, actor=caller.actor, now=utc_now()
     )
     return await accepted(tx, caller, response, again.id, "ingestion.retried")
+
+
+async def _demand_segment(tx: AsyncSession, caller: Principal, ingestion_id: UUID) -> None:
+    """Raise Forbidden where an ingestion writes a segment, and the caller may not."""
+    if (await ingestions.row(tx, caller.account_id, ingestion_id)).segment_id is not None:
+        caller.demand(Scope.SEGMENTS_WRITE)
 
 
 async def accepted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -10,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
 from ingestd.api.attributes import AttributeIn
-from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
+from ingestd.api.attributes import shown as shown_attribute
+from ingestd.api.context import Caller, Parts, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import DataSourceId
 from ingestd.api.model import In
@@ -161,18 +163,32 @@ async def put_mapping(
 
     An ingestion keeps the mapping that it was submitted with.
     """
-    await accounts.lock(tx, caller.account_id)
-    source = await data_sources.get(tx, caller.account_id, data_source_id, lock=True)
-    present = await data_sources.mapping(tx, source)
-    before = None if present is None else await shown_mapping(tx, caller.account_id, present)
-    match.check(before)
     columns = [each.wanted() for each in body.columns or ()]
     if body.copy_of is not None:
         columns = await _copied(tx, caller.account_id, body.copy_of)
-    mapping = await write(
-        tx, service.intake.engine, source, columns, at="/body/columns", actor=caller.actor, now=utc_now()
-    )
-    after = await shown_mapping(tx, caller.account_id, mapping)
+    return await written(tx, service, caller, data_source_id, columns, at="/body/columns", check=match.check)
+
+
+async def written(  # noqa: PLR0913 -- a mapping, by whom, and how it was asked for
+    tx: AsyncSession,
+    service: Parts,
+    caller: Principal,
+    source_id: UUID,
+    columns: Sequence[Column],
+    *,
+    at: str,
+    check: Callable[[MappingOut | None], None] = lambda _: None,
+) -> MappingOut:
+    """Write a mapping, which the present one is checked for, and into the trail what that has changed."""
+    await accounts.lock(tx, caller.account_id)
+    source = await data_sources.get(tx, caller.account_id, source_id, lock=True)
+    present = await data_sources.mapping(tx, source)
+    before = None if present is None else await shown_mapping(tx, caller.account_id, present)
+    check(before)
+    done = await write(tx, service.intake.engine, source, columns, at=at, actor=caller.actor, now=utc_now())
+    after = await shown_mapping(tx, caller.account_id, done.mapping)
+    for attribute in map(shown_attribute, done.made):
+        audit.note(tx, caller, "attribute.created", attribute.id, after=attribute)
     audit.note(tx, caller, "mapping.written", after.data_source_id, before=before, after=after)
     return after
 

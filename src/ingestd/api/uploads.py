@@ -84,7 +84,8 @@ async def upload(  # noqa: PLR0913 -- FastAPI's way to say what it uses
 ) -> IngestionView:
     """Upload a file and ingest it at once: `curl -F file=@people.tsv -F 'upload={"mode": "replace"}' …/uploads`.
 
-    What `PUT /v1/files/{name}` and `POST /v1/ingestions` do in two requests. Nothing stays of it where it is refused.
+    What `PUT /v1/files/{name}` and `POST /v1/ingestions` do in two requests. Nothing stays of it where it is refused. A
+    mapping needs the scope `data_sources:write` too, a segment `segments:write`.
     """
     intake, account_id = service.intake, caller.account_id
     async with intake.sessions() as session:
@@ -101,8 +102,8 @@ async def upload(  # noqa: PLR0913 -- FastAPI's way to say what it uses
                 await _enter(request, tx, intake, caller, sent)
             file = await add_file(tx, incoming, blob, name=name, actor=caller.actor, now=utc_now())
             audit.note(tx, caller, "file.uploaded", shown(file).id, after=shown(file))
-            wanted = body.upload(file.id, data_source_id, caller)
-            made = await submitted_upload(tx, intake, caller, wanted, header)
+            wanted = body.upload(file.id, data_source_id)
+            made = await submitted_upload(body, tx, service, caller, wanted, header)
             return await accepted(tx, caller, response, made.id, "ingestion.created")
         except (IngestdError, Replayed):
             intake.room.later(asyncio.to_thread(intake.blobs.delete, [blob.name]))

@@ -16,6 +16,7 @@ from ingestd.ingest.attributes import goals, make, mark_pii
 from ingestd.ingest.engine import Engine
 from ingestd.ingest.sealing import seal_what_is_marked
 from ingestd.store import attributes, data_sources
+from ingestd.store.attributes import Attribute
 from ingestd.store.data_sources import DataSource
 from ingestd.store.data_sources import Mapping as Version
 
@@ -30,6 +31,14 @@ class Column:
     pii: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A version of a mapping, and the attributes that were made for it."""
+
+    mapping: Version
+    made: Sequence[Attribute]
+
+
 async def write(  # noqa: PLR0913 -- a mapping, by whom and when
     session: AsyncSession,
     engine: Engine,
@@ -39,16 +48,17 @@ async def write(  # noqa: PLR0913 -- a mapping, by whom and when
     at: str,
     actor: Actor,
     now: datetime,
-) -> Version:
+) -> Written:
     """Give a data source a new version of its mapping, or raise Invalid with every problem, pointers beginning at `at`.
 
     The caller holds the account. Where nothing changed, the present version stays.
     """
-    pairs = []
+    pairs, new = [], []
     for place, column in enumerate(columns):
         name = column.attribute
         if column.new is not None:
             made = await make(session, source.account_id, column.new, at=f"{at}/{place}/new_attribute", now=now)
+            new.append(made)
             name = made.name
         assert name is not None
         pairs.append(Pair(column.column, name))
@@ -59,7 +69,8 @@ async def write(  # noqa: PLR0913 -- a mapping, by whom and when
         placed = tuple(replace(problem, pointer=at + problem.pointer) for problem in problems)
         raise Invalid("The mapping does not fit.", code="mapping_incorrect", problems=placed)
     await seal_what_is_marked(session, engine, source.account_id)
-    return await _keep(session, source, [_settled(pair, known) for pair in pairs], actor=actor, now=now)
+    mapping = await _keep(session, source, [_settled(pair, known) for pair in pairs], actor=actor, now=now)
+    return Written(mapping, new)
 
 
 def _settled(pair: Pair, known: Mapping[str, Goal]) -> dict[str, str]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,7 +19,6 @@ from ingestd.domain.plan import Format, Mode, Plan
 from ingestd.domain.recipient import normal_address
 from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
 from ingestd.domain.submission import Actor, Submission
-from ingestd.ingest import mapping as mappings
 from ingestd.ingest.attributes import goals
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.pairing import may_be_written_to
@@ -34,8 +32,6 @@ from ingestd.store.files import FileState
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.segments import Segment
 
-AT_COLUMNS: Final = "/body/mapping"
-
 
 @dataclass(frozen=True, slots=True)
 class NewSegment:
@@ -48,13 +44,12 @@ class NewSegment:
 class Upload:
     """A file that waits and the data source it is for, as it was asked for.
 
-    `columns` is a new version of the mapping, None the present one. `notify` are told, the recipients of a schedule
-    unasked. `segment` is one to be made of the file's people, or one that they are put into (S65, D15).
+    `notify` are told, the recipients of a schedule unasked. `segment` is one to be made of the file's people, or one
+    that they are put into (S65, D15).
     """
 
     file_id: UUID
     data_source_id: UUID
-    columns: Sequence[mappings.Column] | None = None
     mode: Mode = Mode.APPEND
     dry_run: bool = False
     notify: Sequence[str] = ()
@@ -103,8 +98,6 @@ async def submit_upload(  # noqa: PLR0913 -- an upload, its header, by whom and 
     source = await data_sources.get(session, account_id, upload.data_source_id, lock=True)
     if file.state != FileState.AVAILABLE:
         raise Conflict("The file does not wait any more. Upload it again.", code="file_taken")
-    if upload.columns is not None:
-        await mappings.write(session, intake.engine, source, upload.columns, at=AT_COLUMNS, actor=actor, now=now)
     its_plan = await plan_for(session, intake, source, mode=upload.mode)
     bind(its_plan, header)
     told = await _told(session, account, upload.notify) if upload.channel is Channel.UPLOAD else tuple(upload.notify)
