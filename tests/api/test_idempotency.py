@@ -1,10 +1,15 @@
 """Idempotency-Key: one effect, one answer, whatever is sent twice."""
 
 import asyncio
+import json
+from itertools import count
 
 import pytest
 from sqlalchemy import text
+from tests.api.sources import source, tsv
+from tests.api.world import upload
 
+from ingestd import egress
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.store.engine import transaction
@@ -106,3 +111,44 @@ async def test_a_secret_that_is_shown_once_is_nowhere_in_clear(tenant):
         trail = await session.scalars(text("SELECT after::text FROM audit WHERE after IS NOT NULL"))
         assert all(secret.encode() not in answer for answer in answers)
         assert all(secret not in after for after in trail)
+
+
+SERVER = {"kind": "sftp", "host": "silent.example.org", "root": "", "username": "u", "password": "p"}
+CONNECTIONS = 20
+"""Those of the doors to the database (`store.engine.async_engine`)."""
+
+
+@pytest.mark.threat("T12", "T60")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/webhooks", {"url": "https://silent.example.org/"}), ("/v1/connections", SERVER)],
+)
+async def test_no_request_holds_a_database_connection_while_it_waits_for_a_name_server(
+    tenant, other, monkeypatch, path, body
+):
+    waiting, all_wait, answered = count(1), asyncio.Event(), asyncio.Event()
+
+    async def silent(*_):
+        if next(waiting) == CONNECTIONS:
+            all_wait.set()
+        await answered.wait()
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(egress, "system_resolver", silent)
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(post(tenant, body | {"name": f"w{n}"}, f"w{n}", path)) for n in range(CONNECTIONS)]
+        await all_wait.wait()
+        async with asyncio.timeout(5):  # less than a name server gets
+            assert (await other.http.get("/v1/account")).status_code == 200
+        answered.set()  # now all of them go on at once, with no second connection for any
+    assert {each.result().status_code for each in asked} <= {201, 409}
+
+
+async def test_an_ingestion_that_is_asked_for_again_is_answered_again(tenant):
+    crm = await source(tenant, id="identity")
+    file = await upload(tenant, "people.tsv", tsv("id", "p-1"))
+    body = {"file_id": file["id"], "data_source_id": crm.id}
+    first, again = [await post(tenant, body, "people", "/v1/ingestions") for _ in range(2)]
+    assert (first.status_code, again.headers["idempotency-replayed"]) == (202, "true")
+    assert json.loads(first.content) == json.loads(again.content)
+    await tenant.ended(first.json()["id"])

@@ -98,6 +98,11 @@ class ConnectionPage(Page[ConnectionView]):
     """Connections."""
 
 
+async def _found(body: ConnectionIn, service: Service) -> str:
+    """The host of a new connection, looked up before the transaction begins: none waits for a name server."""
+    return await _checked_host(service, body.kind, body.host, body.port or body.kind.port)
+
+
 @router.post(
     "",
     status_code=201,
@@ -105,7 +110,15 @@ class ConnectionPage(Page[ConnectionView]):
     summary="Configure a connection",
     dependencies=[needs(Scope.CONNECTIONS_WRITE)],
 )
-async def create(body: ConnectionIn, tx: Tx, service: Service, caller: Caller, response: Response) -> ConnectionView:
+async def create(
+    host: Annotated[str, Depends(_found)],
+    body: ConnectionIn,
+    *,
+    tx: Tx,
+    service: Service,
+    caller: Caller,
+    response: Response,
+) -> ConnectionView:
     """Keep a server that files are fetched from; an account has at most five. The secret is sealed, never shown."""
     now = utc_now()
     connection = Connection(
@@ -113,7 +126,7 @@ async def create(body: ConnectionIn, tx: Tx, service: Service, caller: Caller, r
         account_id=caller.account_id,
         name=body.name,
         kind=body.kind,
-        host=await _checked_host(service, body.kind, body.host, body.port or body.kind.port),
+        host=host,
         port=body.port or body.kind.port,
         root=parse_root(body.root),
         username=body.username,
@@ -121,7 +134,7 @@ async def create(body: ConnectionIn, tx: Tx, service: Service, caller: Caller, r
         created_at=now,
         updated_at=now,
     )
-    await _seal(connection, body, service)
+    await _seal(tx, connection, body, service)
     await connections.add(tx, connection)
     made = view(connection)
     audit.note(tx, caller, "connection.created", made.id, after=made)
@@ -172,7 +185,7 @@ async def change(
         connection.kind, connection.host, connection.port = address
         connection.pin([])
     if moved or not body.keys().isdisjoint(_SECRETS):
-        await _seal(connection, body, service)
+        await _seal(tx, connection, body, service)
     connection.name = body.get("name", before.name)
     connection.username = body.get("username", before.username)
     connection.root = parse_root(body.get("root", before.root))
@@ -252,11 +265,11 @@ async def _checked_host(service: Parts, kind: Kind, host: str, port: int) -> str
     return egress.parse_host(host)
 
 
-async def _seal(connection: Connection, given: ConnectionIn | ConnectionPatch, service: Parts) -> None:
+async def _seal(tx: Tx, connection: Connection, given: ConnectionIn | ConnectionPatch, service: Parts) -> None:
     """Take the secret of a request over into the connection, sealed."""
     said = given if isinstance(given, dict) else given.model_dump()
     texts = {name: said[name].get_secret_value() for name in _SECRETS if said.get(name) is not None}
     login = parse_login(Kind(connection.kind), **dict.fromkeys(_SECRETS) | texts)
-    keys = await service.intake.keys(connection.account_id)
+    keys = await service.intake.keys(connection.account_id, tx)
     connection.auth, connection.public_key = login.auth, login.public_key
     connection.secret = keys.seal_secret(secret_context(connection.id), login.secret.encode())

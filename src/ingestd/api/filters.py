@@ -76,7 +76,7 @@ class ConditionOut(BaseModel):
 async def preview(body: ConditionIn, tx: Reading, service: Service, caller: Caller) -> FilterPreviewOut:
     """How many people would be in a segment with this condition; nothing is made."""
     meanings = await _checked(tx, caller, body.condition)
-    keys = await service.intake.keys(caller.account_id)
+    keys = await service.intake.keys(caller.account_id, tx)
     return FilterPreviewOut(
         count=await filters.count(tx, caller.account_id, filters.matches(body.condition, meanings, keys))
     )
@@ -105,7 +105,7 @@ async def create(body: FilterSegmentIn, tx: Tx, service: Service, caller: Caller
         type=body.type,
         method=Method.FILTER,
         upload_type=UploadType.MANUAL,
-        condition=seal_condition(await service.intake.keys(caller.account_id), id_, body.condition),
+        condition=seal_condition(await service.intake.keys(caller.account_id, tx), id_, body.condition),
         status=SegmentStatus.DRAFT,
         members=0,
         webhook_ids=[],
@@ -149,7 +149,7 @@ async def put_condition(
     if segment.method != Method.FILTER:
         raise Conflict("Files fill this segment: it has no condition.", code="segment_unfiltered")
     await _checked(tx, caller, body.condition)
-    segment.condition = seal_condition(await service.intake.keys(account.id), segment.id, body.condition)
+    segment.condition = seal_condition(await service.intake.keys(account.id, tx), segment.id, body.condition)
     if SegmentStatus(segment.status).takes_files:
         seq = await accounts.take_seq(tx, account.id)
         await service.intake.engine.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
@@ -164,7 +164,7 @@ async def _condition(tx: AsyncSession, service: Parts, caller: Principal, segmen
     """The condition of a segment as it is shown."""
     if segment.condition is None:
         return ConditionOut(condition=None)
-    condition = open_condition(await service.intake.keys(caller.account_id), segment.id, segment.condition)
+    condition = open_condition(await service.intake.keys(caller.account_id, tx), segment.id, segment.condition)
     return ConditionOut(condition=_masked(condition, await _meanings(tx, caller)))
 
 

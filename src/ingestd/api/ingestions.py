@@ -177,6 +177,12 @@ async def list_all(
     return asked.page(IngestionPage, rows, ingestion_views.view)
 
 
+async def _header(body: IngestionIn, service: Service, caller: Caller) -> tuple[str, ...]:
+    """The header of a data source's file, read before the transaction begins: none waits for a blob."""
+    body.check()
+    return () if body.data_source_id is None else await header_of(service.intake, caller.account_id, body.file_id)
+
+
 @router.post(
     "",
     status_code=202,
@@ -184,18 +190,27 @@ async def list_all(
     summary="Ingest a file",
     dependencies=[needs(Scope.INGESTIONS_WRITE)],
 )
-async def create(body: IngestionIn, tx: Tx, service: Service, caller: Caller, response: Response) -> IngestionView:
+async def create(
+    header: Annotated[tuple[str, ...], Depends(_header)],
+    body: IngestionIn,
+    *,
+    tx: Tx,
+    service: Service,
+    caller: Caller,
+    response: Response,
+) -> IngestionView:
     """Ingest a file that waits, with a manifest given here, for a segment or for a data source.
 
     Nothing stays of it where it is refused. A mapping needs the scope `data_sources:write` too, a segment
     `segments:write`. Follow it with `GET …?wait=`, its events, or a webhook.
     """
-    body.check()
-    ingestion = await _submitted(body, tx, service, caller)
+    ingestion = await _submitted(body, header, tx, service, caller)
     return await accepted(tx, caller, response, ingestion.id, "ingestion.created")
 
 
-async def _submitted(body: IngestionIn, tx: AsyncSession, service: Parts, caller: Principal) -> Ingestion:
+async def _submitted(
+    body: IngestionIn, header: tuple[str, ...], tx: AsyncSession, service: Parts, caller: Principal
+) -> Ingestion:
     intake, account_id, actor, now = service.intake, caller.account_id, caller.actor, utc_now()
     if body.segment_id is not None:
         caller.demand(Scope.SEGMENTS_WRITE)
@@ -205,7 +220,6 @@ async def _submitted(body: IngestionIn, tx: AsyncSession, service: Parts, caller
         )
     if body.data_source_id is not None:
         upload = body.upload(body.file_id, body.data_source_id)
-        header = await header_of(intake, account_id, body.file_id)
         return await submitted_upload(body, tx, service, caller, upload, header)
     manifest = json.dumps(body.manifest).encode()
     return await submit_file(tx, intake, account_id, body.file_id, manifest, actor=actor, now=now)

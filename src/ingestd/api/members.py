@@ -134,7 +134,7 @@ async def lookup(
     await members.at_one_moment(tx)
     segment = await visible(tx, caller, segment_id)
     moment = moment_of(segment, body.as_of)
-    keys = await service.intake.keys(caller.account_id)
+    keys = await service.intake.keys(caller.account_id, tx)
     own = await attributes.identifying(tx, caller.account_id)
     named = [hashed(asked, keys.index_key, own) for asked in body.identifiers]
     hashes = [each and each[1] for each in named]

@@ -71,7 +71,7 @@ async def sight(tx: AsyncSession, service: Parts, caller: Principal) -> Sight:
     return Sight(
         tx,
         caller,
-        await service.intake.keys(caller.account_id),
+        await service.intake.keys(caller.account_id, tx),
         frozenset(await attributes.personal_names(tx, caller.account_id)),
         await attributes.identifying(tx, caller.account_id),
     )

@@ -180,7 +180,7 @@ async def list_segments(profile_id: ProfileId, tx: Reading, service: Service, ca
 
 
 async def _segments(tx: AsyncSession, service: Parts, profile: Profile) -> list[MembershipOut]:
-    keys = await service.intake.keys(profile.account_id)
+    keys = await service.intake.keys(profile.account_id, tx)
     found = await members.of_person(tx, profile.account_id, [hash_ for _, hash_ in hashes_of(profile, keys)])
     return [
         MembershipOut(
@@ -224,7 +224,7 @@ async def erase(profile_id: ProfileId, tx: Tx, service: Service, caller: Caller)
     counted as `erased`. A file that is received later makes a new person. Stored files and error files expire by
     themselves.
     """
-    keys = await service.intake.keys(caller.account_id)
+    keys = await service.intake.keys(caller.account_id, tx)
     await erasure.erase(tx, caller.account_id, profile_id, keys=keys, now=utc_now())
     audit.note(tx, caller, "profile.erased", ids.show(Prefix.PROFILE, profile_id))
 
@@ -241,7 +241,7 @@ async def erase_identifiers(body: EraseIn, tx: Tx, service: Service, caller: Cal
     Also those who have no profile and are, or were, members of segments only. All of it or, where one identifier is
     none (422), nothing.
     """
-    keys = await service.intake.keys(caller.account_id)
+    keys = await service.intake.keys(caller.account_id, tx)
     own = await attributes.identifying(tx, caller.account_id)
     asked = [hashed(each, keys.index_key, own) for each in body.identifiers]
     problems = [

@@ -172,7 +172,7 @@ async def confirm(
     recipient_id: RecipientId, body: RecipientConfirmIn, tx: Tx, service: Service, caller: Caller
 ) -> RecipientOut:
     """Confirm an address with the code that was mailed to it."""
-    keys = await service.intake.keys(caller.account_id)
+    keys = await service.intake.keys(caller.account_id, tx)
     recipient = await recipients.get(tx, caller.account_id, recipient_id, lock=True)
     code = confirmation_code(keys.mac("recipients", recipient_id.bytes))
     if not hmac.compare_digest(code.encode(), body.code.strip().lower().encode()):

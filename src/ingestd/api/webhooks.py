@@ -125,6 +125,11 @@ def _shown(webhook: Webhook) -> WebhookOut:
     )
 
 
+async def _reached(body: WebhookIn, request: Request, service: Service) -> str:
+    """The URL of a new webhook, looked up before the transaction begins: none waits for a name server."""
+    return await _checked(body.url, request, service)
+
+
 @router.post(
     "",
     status_code=201,
@@ -133,11 +138,16 @@ def _shown(webhook: Webhook) -> WebhookOut:
     dependencies=[needs(Scope.WEBHOOKS_WRITE), NO_STORE],
 )
 async def create(
-    body: WebhookIn, *, request: Request, tx: Tx, service: Service, caller: Caller, response: Response
+    url: Annotated[str, Depends(_reached)],
+    body: WebhookIn,
+    *,
+    tx: Tx,
+    service: Service,
+    caller: Caller,
+    response: Response,
 ) -> WebhookMade:
     """Register an address; each event is posted to it, signed as Standard Webhooks 1.0 has it."""
-    url = await _checked(body.url, request, service)
-    keys = await service.intake.keys(caller.account_id)
+    keys = await service.intake.keys(caller.account_id, tx)
     webhook_id, secret, now = new_id(), new_secret(), utc_now()
     webhook = Webhook(
         id=webhook_id,
@@ -193,7 +203,7 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
 ) -> WebhookOut:
     """Rename, move, enable or disable it, or choose other events or headers. What waits goes to the new address."""
     url = await _checked(body["url"], request, service) if "url" in body else None
-    keys = await service.intake.keys(caller.account_id)
+    keys = await service.intake.keys(caller.account_id, tx)
     webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
     before = _shown(webhook)
     match.check(before)
@@ -216,7 +226,7 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
 )
 async def rotate_secret(webhook_id: WebhookId, body: RotateIn, tx: Tx, service: Service, caller: Caller) -> WebhookMade:
     """Give it a new secret, in this answer only; until the grace is over (a day, if unsaid) both sign."""
-    keys = await service.intake.keys(caller.account_id)
+    keys = await service.intake.keys(caller.account_id, tx)
     webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
     before, secret = _shown(webhook), new_secret()
     sealed = keys.seal_secret(secret_context(webhook_id), secret.encode())

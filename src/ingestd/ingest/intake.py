@@ -6,6 +6,7 @@ transaction under the account's row lock, so that the order of an account is the
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -46,14 +47,15 @@ class Intake:
     restricted_events: tuple[str, ...] = RESTRICTED_EVENTS
     _keys: dict[UUID, tuple[SealedKeys, AccountKeys]] = field(default_factory=dict, repr=False)
 
-    async def keys(self, account_id: UUID) -> AccountKeys:
-        """The keys of an account, or NotFound where there is no such account.
+    async def keys(self, account_id: UUID, session: AsyncSession | None = None) -> AccountKeys:
+        """The keys of an account, or NotFound where there is no such account; a transaction asks by itself.
 
+        Would whoever holds a connection wait for a second one, as many as there are connections would wait for ever.
         They are opened once, and again when the account has other ones: after a rotation old ones open nothing new,
         and those of an account that was erased open nothing at all.
         """
-        async with self.sessions() as session:
-            account = await accounts.get(session, account_id)
+        async with nullcontext(session) if session else self.sessions() as asking:
+            account = await accounts.get(asking, account_id)
         return self.open_keys(account_id, SealedKeys(account.data_keys, account.index_key))
 
     def open_keys(self, account_id: UUID, sealed: SealedKeys) -> AccountKeys:
