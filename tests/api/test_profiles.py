@@ -141,6 +141,19 @@ async def test_a_person_can_be_shown_and_erased_by_the_id_of_a_profile_that_was_
     assert await tenant.profile("ann") is None
 
 
+@pytest.mark.threat("T114")
+async def test_a_person_of_very_many_identifiers_can_be_erased(tenant, ground):
+    many = 33_000  # a statement binds 65,535 values
+    await tenant.push(b"identity,objectId\n" + b"".join(b"ann,o-%d\n" % number for number in range(many)))
+    assert (await counts_of(ground, tenant))["profile_aliases"] == many
+    ann = (await tenant.profile("ann"))["id"]
+    assert (await tenant.http.delete(f"/v1/profiles/{ann}")).status_code == 204
+    assert set((await counts_of(ground, tenant)).values()) == {0}
+    assert (await tenant.push(b"objectId\no-32999\n"))["counts"]["created"] == 1
+    retried = await retry(tenant, (await tenant.http.get("/v1/ingestions")).json()["data"][-1])
+    assert retried["counts"]["erased"] == many
+
+
 @pytest.mark.threat("T50")
 async def test_another_account_can_neither_see_nor_erase_a_person(tenant, other):
     await tenant.push(b"identity\nann\n")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, select, text, tuple_
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Uuid, any_, delete, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.errors import NotFound
@@ -21,9 +21,7 @@ from ingestd.store.events import Event
 from ingestd.store.members import forget
 from ingestd.store.profiles import (
     Profile,
-    ProfileAlias,
     ProfileRedirect,
-    Tombstone,
     find_many,
     get_many,
     hashes_of,
@@ -35,6 +33,18 @@ _LOCK: Final = text(
     "SELECT pg_advisory_xact_lock(hashtextextended(CAST(:account AS text), slice)) "
     "FROM generate_series(0, :last) AS slice"
 )
+
+# People can have any number of identifiers, of which a statement could not bind each by itself.
+_REMOVE_ALIASES: Final = text("""
+    DELETE FROM profile_aliases a USING unnest(CAST(:kinds AS smallint[]), CAST(:hashes AS uuid[])) AS gone (kind, hash)
+    WHERE a.account_id = :account AND a.kind = gone.kind AND a.hash = gone.hash
+""")
+_SET_STONES: Final = text("""
+    INSERT INTO tombstones (account_id, kind, hash, erased_at)
+    SELECT :account, kind, hash, :now
+    FROM unnest(CAST(:kinds AS smallint[]), CAST(:hashes AS uuid[])) AS gone (kind, hash)
+    ON CONFLICT (account_id, kind, hash) DO UPDATE SET erased_at = excluded.erased_at
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +96,21 @@ async def _lock(session: AsyncSession, account_id: UUID) -> None:
 async def _erase(session: AsyncSession, profile: Profile, keys: AccountKeys, *, now: datetime) -> int:
     account_id = profile.account_id
     ids = [profile.profile_id, *await merged_into(session, account_id, profile.profile_id)]
+    theirs = any_(literal(ids, ARRAY(Uuid)))
     identifiers = set(hashes_of(profile, keys))
     sources = select(DataSource.id).where(DataSource.account_id == account_id)
     for statement in (
-        delete(Event).where(Event.account_id == account_id, Event.profile_id.in_(ids)),
-        delete(ProfileAlias).where(
-            ProfileAlias.account_id == account_id, tuple_(ProfileAlias.kind, ProfileAlias.hash).in_(identifiers)
-        ),
+        delete(Event).where(Event.account_id == account_id, Event.profile_id == theirs),
         delete(DataSourceMember).where(
             DataSourceMember.account_id == account_id,
             DataSourceMember.data_source_id.in_(sources),
-            DataSourceMember.profile_id.in_(ids),
+            DataSourceMember.profile_id == theirs,
         ),
-        delete(ProfileRedirect).where(ProfileRedirect.account_id == account_id, ProfileRedirect.profile_id.in_(ids)),
+        delete(ProfileRedirect).where(ProfileRedirect.account_id == account_id, ProfileRedirect.profile_id == theirs),
         delete(Profile).where(Profile.account_id == account_id, Profile.profile_id == profile.profile_id),
     ):
         await session.execute(statement.execution_options(synchronize_session=False))
+    await session.execute(_REMOVE_ALIASES, _named(account_id, identifiers))
     await source_changes.forget(session, account_id, ids)
     return await _shut_out(session, account_id, identifiers, now=now)
 
@@ -112,8 +121,14 @@ async def _shut_out(
     """Keep identifiers out of what older files bring, and take them out of all segments; how many periods that were."""
     if not identifiers:
         return 0
-    of_account = {"account_id": account_id, "erased_at": now}
-    stones = insert(Tombstone).values([of_account | {"kind": kind, "hash": hash_} for kind, hash_ in identifiers])
-    key = [Tombstone.account_id, Tombstone.kind, Tombstone.hash]
-    await session.execute(stones.on_conflict_do_update(index_elements=key, set_={"erased_at": now}))
+    await session.execute(_SET_STONES, _named(account_id, identifiers) | {"now": now})
     return await forget(session, account_id, [hash_ for _, hash_ in identifiers])
+
+
+def _named(account_id: UUID, identifiers: Collection[tuple[int, UUID]]) -> dict[str, Any]:
+    """Identifiers as the statements take them."""
+    return {
+        "account": account_id,
+        "kinds": [kind for kind, _ in identifiers],
+        "hashes": [hash_ for _, hash_ in identifiers],
+    }
