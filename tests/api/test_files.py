@@ -2,9 +2,14 @@
 
 import asyncio
 import hashlib
+from types import SimpleNamespace
 
 import pytest
+from tests.api.sources import source
 from tests.api.world import ingest, upload
+
+from ingestd.api import files
+from ingestd.api.problems import Refused
 
 
 async def pieces(*data):
@@ -25,6 +30,50 @@ async def test_a_file_is_streamed_in_and_shown_and_never_given_back(tenant):
     assert "etag" in shown.headers
     async with tenant.sftp() as client:
         assert [entry.filename for entry in await client.readdir("/")] == ["x.csv"]
+
+
+@pytest.mark.threat("T54")
+@pytest.mark.parametrize(
+    ("every", "piece", "times", "arrives"),
+    [
+        (50, b"x", 2, False),
+        (50, b"x", 1, True),
+        (50, bytes(50 * files.SLOWEST), 100, True),
+        (50, bytes(49 * files.SLOWEST), 2, False),
+        (60, bytes(60 * files.SLOWEST), 720, True),
+        (60, bytes(60 * files.SLOWEST), 721, False),
+    ],
+)
+async def test_an_upload_may_not_drip_nor_go_on_for_ever(monkeypatch, every, piece, times, arrives):
+    now = 0.0
+
+    async def stream():
+        nonlocal now
+        for _ in range(times):
+            now += every
+            yield piece
+
+    monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: now))
+    found = files.pieces(SimpleNamespace(stream=stream))
+    if arrives:
+        assert [len(each) async for each in found] == [len(piece)] * times
+    else:
+        with pytest.raises(Refused, match="did not arrive in time"):
+            _ = [each async for each in found]
+
+
+@pytest.mark.threat("T42", "T54")
+async def test_of_an_upload_that_is_too_slow_nothing_stays(tenant, monkeypatch):
+    crm = await source(tenant, id="identity")
+    monkeypatch.setattr(files, "FIRST", 0.0)
+    monkeypatch.setattr(files, "SLOWEST", 1 << 60)
+    for asked in (
+        tenant.http.put("/v1/files/x.csv", content=b"identity\nann\n"),
+        tenant.http.post(f"{crm.path}/uploads", files={"file": ("x.tsv", b"id\nann\n")}),
+    ):
+        answer = await asked
+        assert (answer.status_code, answer.json()["code"]) == (408, "request_timeout")
+    assert (await tenant.http.get("/v1/files")).json()["data"] == []
 
 
 @pytest.mark.rule("S136")

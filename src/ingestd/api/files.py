@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Final
@@ -38,6 +39,11 @@ PASS_ON: Final = MIB
 
 SILENCE: Final = 60.0
 """Seconds that may pass without a byte of an upload (T54)."""
+
+FIRST: Final = 60.0
+SLOWEST: Final = 1024
+LONGEST: Final = 12 * 3600.0
+"""Bytes a second of an upload on average, after its first seconds, and how many seconds it may take; as over SFTP."""
 
 _ANY_BYTES: Final[dict[str, Any]] = {
     "requestBody": {
@@ -185,17 +191,25 @@ async def _receive(request: Request, incoming: Incoming, limit: int) -> None:
 
 
 async def pieces(request: Request) -> AsyncGenerator[bytes]:
-    """The body as it arrives; 408 where nothing does."""
-    stream = request.stream()
+    """The body as it arrives; 408 where nothing does, or too little, or for too long (T54)."""
+    stream, began, size = request.stream(), time.monotonic(), 0
     while True:
         try:
             async with asyncio.timeout(SILENCE):
                 piece = await anext(stream, None)
         except TimeoutError:
-            raise Refused("request_timeout", headers={"Connection": "close"}) from None
+            raise _too_slow() from None
         if piece is None:
             return
+        size += len(piece)
+        took = time.monotonic() - began
+        if took > LONGEST or (took > FIRST and size < took * SLOWEST):
+            raise _too_slow()
         yield piece
+
+
+def _too_slow() -> Refused:
+    return Refused("request_timeout", headers={"Connection": "close"})
 
 
 def too_large(limit: int) -> Refused:
