@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 from tests.api.sources import CRMID, attribute, source, tsv
 from tests.api.walk import client_with
 from tests.api.world import account_of, nothing_is_checked, until, upload
@@ -17,7 +18,7 @@ from ingestd.domain import ids as ids_of
 from ingestd.domain.errors import Invalid
 from ingestd.domain.ids import Prefix
 from ingestd.ingest.uploads import header_of
-from ingestd.store.engine import utc_now
+from ingestd.store.engine import transaction, utc_now
 from ingestd.store.source_changes import TOLD_AT_ONCE
 
 TIER = {"name": "tier"}
@@ -131,7 +132,13 @@ async def test_a_replace_that_takes_out_too_many_waits_until_it_is_confirmed(ten
     assert len(await members(crm)) == 3
     later = await crm.ingest(tsv("crmid tier", "c-4 d"))  # nobody waits for it
     assert later["status"] == "completed"
+    of_it = {"id": ids_of.read(Prefix.INGESTION, asked["id"])}
+    async with transaction(tenant.app.intake.sessions) as session:
+        await session.execute(text("UPDATE ingestions SET delays = 3, attempts = 4 WHERE id = :id"), of_it)
     await tenant.http.post(f"/v1/ingestions/{asked['id']}/confirm")
+    async with transaction(tenant.app.intake.sessions) as session:  # it begins anew, with nothing told of it yet
+        count = await session.scalar(text("SELECT delays + attempts FROM ingestions WHERE id = :id"), of_it)
+    assert count == 0
     done = await tenant.ended(asked["id"])
     assert (done["status"], done["held"], done["counts"]["removed"]) == ("completed", None, 3)
     assert await members(crm) == set(await ids(tenant, "c-1"))

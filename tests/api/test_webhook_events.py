@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import pytest
 from openapi_schema_validator import OAS31Validator
+
+from ingestd.domain.ids import Prefix, show
 
 PATH = "/v1/webhook-events"
 
@@ -73,9 +76,12 @@ async def test_only_the_types_that_are_asked_for_are_told(tenant):
     assert (name, body["data"]["id"]) == ("ingestion.completed", ended["id"])
 
 
-async def test_an_id_that_is_none_of_ours_begins_anew(tenant):
+@pytest.mark.parametrize(
+    "seen", ["nonsense", *(show(Prefix.MESSAGE, UUID(int=made_up)) for made_up in (0, 2**128 - 1))]
+)
+async def test_an_id_that_is_none_of_ours_begins_anew(tenant, seen):
     await tenant.push(b"identity\nann\n")
-    async with following(tenant, headers={"Last-Event-ID": "nonsense"}) as lines:
+    async with following(tenant, headers={"Last-Event-ID": seen}) as lines:
         ended = await tenant.push(b"identity\nbob\n")
         (_, (_, _, body)) = await take(lines, 2)
     assert body["data"]["id"] == ended["id"]

@@ -129,9 +129,20 @@ def test_import_keys_are_registered_listed_and_revoked(tmp_path, ground, app):
     assert noted == [(action, "command") for action in actions]
 
 
-def test_an_account_is_deleted_after_a_question(ground, app):
+def test_an_account_is_deleted_after_a_question_which_holds_nothing(ground, app, monkeypatch):
     here = {"INGESTD_DATA_DIR": str(ground.settings.data_dir)}
     account = re.search(r"acc_\w+", run("accounts", "create", "Acme", **here).output)[0]
+
+    def ask(text, **_):
+        assert f"Delete Acme ({account})" in text
+        with psycopg.connect(ground.database_url) as connection:
+            row = (ids.read(Prefix.ACCOUNT, account),)
+            connection.execute("SELECT FROM accounts WHERE id = %s FOR UPDATE NOWAIT", row)
+        raise typer.Abort
+
+    with monkeypatch.context() as patched:
+        patched.setattr(typer, "confirm", ask)
+        assert isinstance(run("accounts", "delete", account, **here).exception, SystemExit)
     assert run("accounts", "delete", account, **here).exit_code == 1
     assert account in run("accounts", "list", **here).output
     assert run("accounts", "delete", account, "--yes", **here).output == f"deleted {account}\n"

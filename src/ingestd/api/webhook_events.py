@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -39,6 +39,9 @@ LOOK_SECONDS: Final = 0.5
 AT_ONCE: Final = 200
 SETTLED: Final = timedelta(seconds=10)
 """How much later than its id a notice becomes visible, at most."""
+
+_FIRST: Final = datetime(2020, 1, 1, tzinfo=UTC)
+"""No notice is older: an id of another time was made up."""
 
 
 class WebhookEventOut(BaseModel):
@@ -142,6 +145,7 @@ def _event(notice: Notice) -> str:
 def _seen(last_event_id: str | None) -> UUID | None:
     """The notice that a reader saw last; None where the id is none of ours, and they begin anew."""
     try:
-        return ids.read(Prefix.MESSAGE, last_event_id) if last_event_id else None
+        seen = ids.read(Prefix.MESSAGE, last_event_id) if last_event_id else None
     except NotFound:
         return None
+    return seen if seen and id_at(_FIRST) <= seen <= id_at(utc_now() + SETTLED) else None

@@ -55,10 +55,12 @@ def delete(
     """
     account_id = ids.read(Prefix.ACCOUNT, account)
     with base(Settings()) as ground:
+        if not yes:
+            with store.committing(ground.database_url) as session:
+                name = store_accounts.name_of(session, account_id)
+            typer.confirm(f"Delete {name} ({account}) and all that belongs to it?", abort=True)
         with store.committing(ground.database_url) as session:
             found = endings.shut(session, account_id, now=store.utc_now())
-            if not yes:
-                typer.confirm(f"Delete {found.name} ({account}) and all that belongs to it?", abort=True)
             note(session, account_id, "account.deleted", before=shown_account(found))
         engine = store.engine(ground.database_url)
         endings.remove_all(engine)

@@ -162,6 +162,8 @@ async def confirm(session: AsyncSession, ingestion_id: UUID, *, seq: int) -> boo
             stage=Stage.QUEUED,
             plan=Ingestion.plan.op("||")(cast({"hold_above": None}, JSONB)),
             checked=None,
+            attempts=0,
+            delays=0,
             started_at=None,
             progress=NO_PROGRESS.model_dump(),
             counts=Counts().model_dump(),
