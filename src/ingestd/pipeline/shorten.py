@@ -21,6 +21,9 @@ from ingestd.pipeline.parts import Folder
 MOST_CELLS: Final = 4_000_000
 """How many cells gather before a part is shortened; folding one takes some 100 bytes. A usual part has fewer."""
 
+AT_ONCE_BYTES: Final = 4 * 1024 * 1024
+"""So many bytes of a stream become one frame: its pieces are small, and each frame has a cost of its own."""
+
 Part = Callable[[], Iterable[pl.DataFrame]]
 Shorter = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -29,12 +32,23 @@ place: Final = pl.col("row_no")
 
 
 def batches(folder: Folder, name: str) -> Iterator[pl.DataFrame]:
-    """Read one part, or links, piece by piece."""
+    """Read one part, or links, some of its pieces at a time."""
     with folder.open(name) as file:
+        waiting, size = list[pa.RecordBatch](), 0
         for batch in pa.ipc.open_stream(file):
-            piece = pl.from_arrow(batch)
-            assert isinstance(piece, pl.DataFrame)
-            yield joined(piece)
+            waiting.append(batch)
+            size += batch.nbytes
+            if size >= AT_ONCE_BYTES:
+                yield _frame(waiting)
+                waiting, size = [], 0
+        if waiting:
+            yield _frame(waiting)
+
+
+def _frame(pieces: list[pa.RecordBatch]) -> pl.DataFrame:
+    rows = pl.from_arrow(pa.Table.from_batches(pieces))
+    assert isinstance(rows, pl.DataFrame)
+    return joined(rows)
 
 
 def groups(pieces: Iterable[pl.DataFrame], most: int = MOST_CELLS) -> Iterator[pl.DataFrame]:
