@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
+from tests.api.world import account_of
 from tests.test_segment_files import make, refresh
 
 from ingestd.domain import ids
@@ -19,7 +20,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.ingest.incoming import STEP
 from ingestd.ingest.upkeep import Upkeep
 from ingestd.settings import RetentionSettings
-from ingestd.store import dump
+from ingestd.store import dump, ingestions
 from ingestd.store import engine as store
 
 DAY = timedelta(days=1)
@@ -110,6 +111,16 @@ async def test_rejected_rows_are_tried_again_while_their_error_file_is_kept_what
     for ingestion, which in ((pushed, "rejected"), (again, "all")):
         refused = await retry(ingestion, which)
         assert (refused.status_code, refused.json()["code"]) == (410, "error_file_expired")
+
+
+async def test_an_ingestion_that_is_held_for_its_error_file_is_as_it_is_now(upkeep, app, tenant, pushed):
+    account, ingestion = account_of(tenant), ids.read(Prefix.INGESTION, pushed["id"])
+    async with app.intake.sessions() as session:
+        earlier = await ingestions.row(session, account, ingestion)
+        assert earlier.error_blob is not None
+        await asyncio.to_thread(upkeep.once, store.utc_now() + 31 * DAY)  # between the look and the lock
+        held = await ingestions.row(session, account, ingestion, lock=True)
+        assert (held is earlier, held.error_blob) == (True, None)
 
 
 async def test_the_file_of_an_open_ingestion_does_not_expire(upkeep, tenant, pushed):

@@ -25,11 +25,14 @@ async def get_owned(
 ) -> R:
     """The row of the account, held by this transaction if `lock`, or NotFound; `called` is what people call it.
 
+    A row that is held is as it is now, though it was read before in this transaction; changes of it are flushed first.
     One statement whether the row is another account's or nobody's: neither costs more than the other (T50).
     """
     columns = table.__table__.c
     statement = select(table).where(columns.account_id == account_id, columns.id == row_id, *where)
-    found: R | None = await session.scalar(statement.with_for_update() if lock else statement)
+    if lock:
+        statement = statement.with_for_update().execution_options(populate_existing=True)
+    found: R | None = await session.scalar(statement)
     if found is None:
         raise NotFound(f"There is no such {called}.")
     return found
