@@ -161,6 +161,26 @@ async def test_a_rotation_that_fails_is_shown_holds_nothing_up_and_can_be_asked_
             assert (await made.tenant.http.get("/v1/account")).json()["key_rotation"] == result
 
 
+@pytest.mark.rule("D13")
+async def test_sealing_that_a_mark_asked_for_and_that_fails_is_shown_and_a_rotation_does_it(program, client):
+    async with sourced(client) as made:
+        http = made.tenant.http
+        await made.post(tsv("id tier", "p-1 gold"))
+        [path] = [f"/v1/attributes/{each['id']}" for each in await attributes_of(http) if each["name"] == "tier"]
+        program.arm(*ROTATING, act="fail", always=True)
+        (await http.patch(path, json={"pii": True})).raise_for_status()
+        await made.post(tsv("id tier", "p-2 tin"))
+        assert {each["status"] for each in await client.ended()} == {"completed"}
+        account, attribute = await http.get("/v1/account"), await http.get(path)
+        assert (account.json()["key_rotation"], attribute.json()["sealed_at"]) == ("failed", None)
+        program.release()
+        (await http.post("/v1/account/rotate-keys")).raise_for_status()
+        await made.post(tsv("id tier", "p-3 tin"))
+        await client.ended()
+        account, attribute = await http.get("/v1/account"), await http.get(path)
+        assert (account.json()["key_rotation"], attribute.json()["sealed_at"] is None) == (None, False)
+
+
 async def test_an_ingestion_that_cannot_be_reported_is_ended_and_holds_nothing_up(program, client):
     program.arm(COMPLETING, act="fail", always=True)
     await client.push("first", adding("Rock"))
@@ -186,6 +206,11 @@ async def golden(made, *, until="active"):
     segment = (await made.tenant.http.post("/v1/filters", json=body)).raise_for_status().json()
     (await made.tenant.http.post(f"/v1/segments/{segment['id']}/activate")).raise_for_status()
     return await shown_as(made, segment, until)
+
+
+async def attributes_of(http):
+    """The attributes of the account."""
+    return (await http.get("/v1/attributes")).raise_for_status().json()["data"]
 
 
 async def shown_as(made, segment, status):

@@ -71,10 +71,9 @@ def seal_account(sql: SqlEngine, pool: Pool, place: Place, keyring: Keyring, acc
 
 
 def give_up(sql: SqlEngine, account_id: UUID) -> None:
-    """Say that a rotation has failed: what is sealed already opens, and the rest is when it is asked for again (P6)."""
+    """Say that sealing has failed, a mark's too: what is sealed already opens, and a rotation does the rest (P6)."""
     with sql.begin() as connection:
-        for step in (Rotation.ASKED, Rotation.SEALING):
-            accounts.move_on(connection, account_id, step, Rotation.FAILED)
+        accounts.fail_rotation(connection, account_id)
 
 
 def _seal_people(place: Place, keys: bytes, account_id: UUID, personal: Mapping[str, int | None]) -> int:

@@ -23,7 +23,7 @@ class Rotation(StrEnum):
     ASKED = "asked"
     SEALING = "sealing"
     FAILED = "failed"
-    """It was given up, and can be asked for again."""
+    """It was given up, or the sealing of what was marked; it can be asked for again."""
 
 
 class Account(Base):
@@ -124,3 +124,8 @@ def move_on(connection: Connection, account_id: UUID, before: Rotation, after: R
     """Take a rotation a step further; False where it is not at the step before."""
     at = update(Account).where(Account.id == account_id, Account.rotation == before)
     return connection.execute(at.values(rotation=after)).rowcount > 0
+
+
+def fail_rotation(connection: Connection, account_id: UUID) -> None:
+    """Say that personal values could not be sealed, whatever was to seal them."""
+    connection.execute(update(Account).where(Account.id == account_id).values(rotation=Rotation.FAILED))
