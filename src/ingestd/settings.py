@@ -80,7 +80,7 @@ class WorkerSettings(_Part):
     fetch_attempts: int = Field(4, ge=1, description="Attempts of a run at a file whose server fails.")
     fetch_pause_seconds: float = Field(20, ge=0, description="Before the second attempt; each pause is thrice as long.")
     part_bytes: int = Field(24 * MIB, ge=1, description="Bytes of a file that make a part, unless it is very large.")
-    attempts: int = Field(5, ge=1, description="Crashed attempts after which an ingestion is given up (P6).")
+    attempts: int = Field(5, ge=1, description="Crashes after which a step is given up, an ingestion thrice that (P6).")
 
 
 class QuotaSettings(_Part):

@@ -48,6 +48,11 @@ def test_every_operation_has_an_id_of_its_own_that_names_the_resource_and_what_i
     assert [each for each in ids if not re.fullmatch("[a-z]+(_[a-z]+)+", each) and each not in ONE_WORD] == []
 
 
+def test_what_can_have_expired_is_said_of_every_operation_that_needs_it():
+    needing = {op.name for op, status, _ in answers() if status == "410"}
+    assert needing >= {"ingestions_create", "ingestions_retry", "ingestions_error_file", "files_preview"}
+
+
 def test_every_error_has_the_schema_of_problems():
     failing = [(op, status, answer) for op, status, answer in answers() if status >= "400"]
     assert failing

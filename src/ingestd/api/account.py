@@ -104,8 +104,8 @@ class AccountOut(Out):
 
     `restricted_events` are names that no event of a file may have, beside the service's own list.
     With `confirm_recipients` a new recipient gets a code by mail, and nothing else until it is confirmed.
-    `key_rotation` says how far a rotation of its data keys is, null where there is none. It is `failed`, too, where values
-    of an attribute that was marked as personal could not be sealed: ask for a rotation, which seals them.
+    `key_rotation` says how far a rotation of its data keys is, null where there is none. It is `failed` as well where
+    values of an attribute that was marked as personal could not be sealed: ask for a rotation, which seals them.
     """
 
     name: str

@@ -131,7 +131,7 @@ _OF_THE_API: Final = {
         410,
         "Changes expired",
         "What the ingestion changed was kept for its time and is forgotten.",
-        "Read a newer ingestion's; who is in the data source now is listed at its members.",
+        "Read a newer ingestion's, if there is one; who is in the data source now is listed at its members.",
     ),
     "method_not_allowed": Entry(
         405, "Method not allowed", "The path exists, but not for this method.", "Use one that the header Allow names."

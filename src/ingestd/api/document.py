@@ -61,8 +61,14 @@ _IF_NONE_MATCH: Final = {
 _LOOKING_UP: Final = {"webhooks_create", "webhooks_change"}
 """Operations that look a host up before they keep it."""
 
-_EXPIRING: Final = {"data_sources_changes", "ingestions_error_file"}
-"""Operations whose answer is kept for a time only."""
+_EXPIRING: Final = {
+    "data_sources_changes",
+    "files_preview",
+    "ingestions_create",
+    "ingestions_error_file",
+    "ingestions_retry",
+}
+"""Operations that need what is kept for a time only."""
 
 _RANGE: Final = {"name": "Range", "in": "header", "description": "The one range wanted, as `bytes=0-499`.", **_TEXT}
 

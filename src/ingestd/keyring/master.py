@@ -97,7 +97,7 @@ class Keyring:
         return self._seal(account_id, drop_old_value_keys(data), index)
 
     def derive(self, purpose: str) -> bytes:
-        """Return the service's 32-byte key for a purpose; those of one account's have `AccountKeys.mac`.
+        """Return the service's 32-byte key for a purpose; for what is one account's there is `AccountKeys.mac`.
 
         The same for every process and after every rotation: it comes from the master key's secret part, which
         rotation keeps.

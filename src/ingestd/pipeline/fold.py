@@ -39,9 +39,6 @@ Of people who are stored each is all that stands under the file's names from now
 `changed` [names] are the attributes that are others now, or gone, or null.
 """
 
-_NOTHING: Final = pl.Series([None], dtype=pl.String)
-_NOWHERE: Final = pl.Series([None], dtype=pl.UInt32)
-
 
 def fold(
     rows: pl.DataFrame,
