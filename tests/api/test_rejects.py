@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.api.world import manifest
+from tests.api.world import ingest, manifest, nothing_is_applied, until
 
 ROWS = b"identity,Age,Phone\nann,1,\nbob,x,12\n\n,3,\nzoe,y,\nmax,1,2,3\n"
 AGE = {"Age": {"dataType": "INTEGER"}}
@@ -45,6 +45,17 @@ async def test_rejected_rows_are_counted_by_reason(tenant):
         "not an INTEGER of 32 bits (LONG has 64)",
         "The record has … fields, the header has …",
     ]
+
+
+@pytest.mark.rule("S128")
+async def test_there_is_no_error_file_before_the_end(tenant, ground):
+    async with nothing_is_applied(ground, tenant):
+        ingestion = await ingest(tenant, "x.csv", ROWS, columns=AGE)
+        await until(tenant, ingestion, stage="applying")
+        early = await tenant.http.get(f"/v1/ingestions/{ingestion}/error-file")
+        assert (early.status_code, early.json()["code"]) == (404, "not_found")
+    await tenant.ended(ingestion)
+    assert (await tenant.http.get(f"/v1/ingestions/{ingestion}/error-file")).status_code == 200
 
 
 async def test_a_file_without_rejected_rows_has_no_errors_and_no_error_file(tenant):

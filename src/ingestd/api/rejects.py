@@ -24,6 +24,7 @@ from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.errors import Forbidden, NotFound
 from ingestd.domain.ids import Prefix
+from ingestd.domain.ingestion import Status
 from ingestd.domain.rejection import ROW_REASONS
 from ingestd.ingest.work import error_file_expired
 from ingestd.pipeline import report
@@ -125,7 +126,8 @@ async def error_file(ingestion_id: IngestionId, request: Request, service: Servi
     if error_file_expired(row):
         raise NotFound("The error file has expired.", code="error_file_expired")
     if row.error_blob is None:
-        raise NotFound("The ingestion has no error file: no row was rejected.")
+        why = "no row was rejected" if Status(row.status).terminal else "it has not ended"
+        raise NotFound(f"The ingestion has no error file: {why}.")
     await _read_personal(service, caller, row)
     keys, blob = await service.intake.keys(caller.account_id), row.error_blob
     stem = (row.name or "file").rsplit(".", 1)[0]

@@ -239,10 +239,10 @@ def engine(url: str) -> Engine:
 
 
 def error_file_expired(ingestion: Ingestion | Row[Any]) -> bool:
-    """Whether an ingestion that has ended had an error file, which is not kept any more."""
+    """Whether an ingestion has ended with an error file, which is not kept any more."""
     return (
         ingestion.error_blob is None
-        and ingestion.status != Status.CANCELLED
+        and ingestion.status in {Status.COMPLETED, Status.FAILED}
         and ingestion.counts["rejected"] > 0
         and UNREPORTED not in ingestion.warnings
     )
