@@ -13,6 +13,8 @@ from sqlalchemy import text
 from tests.api.sources import CRMID, attribute, source, tsv
 from tests.api.walk import client_with
 from tests.api.world import account_of, nothing_is_checked, until, upload
+from tests.scheduler.world import body as daily
+from tests.scheduler.world import new_connection, put_schedule
 
 from ingestd.domain import ids as ids_of
 from ingestd.domain.errors import Invalid
@@ -405,6 +407,25 @@ async def test_a_segment_goes_with_the_upload_that_made_it_unless_somebody_is_pu
     own = (await tenant.http.post("/v1/segments", json=mine)).json()["id"]
     (await tenant.http.post(f"/v1/segments/{own}/activate")).raise_for_status()
     assert await status(await crm.ingest(bad, segment={"id": own})) == "in_progress"  # no upload made it
+
+
+@pytest.mark.rule("S65")
+async def test_a_segment_that_somebody_sets_up_meanwhile_stays(ground, tenant):
+    crm = await source(tenant, crmid=CRMID)
+    draft = {"upload_type": "scheduled"}
+    async with nothing_is_checked(ground):
+        waiting = [
+            (await crm.post(tsv("crmid", "c-1"), segment={"name": name})).raise_for_status().json()
+            for name in ("scheduled", "edited")
+        ]
+        scheduled, edited = [f"/v1/segments/{each['segment']['id']}" for each in waiting]
+        await put_schedule(tenant, waiting[0]["segment"], daily(await new_connection(tenant)))
+        (await tenant.http.put(f"{edited}/draft", json=draft)).raise_for_status()
+        for each in waiting:
+            (await tenant.http.post(f"/v1/ingestions/{each['id']}/cancel")).raise_for_status()
+    for segment in (scheduled, edited):
+        assert (await tenant.http.get(segment)).raise_for_status().json()["status"] == "in_progress"
+    (await tenant.http.delete(f"{scheduled}/schedule")).raise_for_status()
 
 
 @pytest.mark.rule("S73", "S74", "D32")

@@ -23,16 +23,16 @@ from ingestd.store import accounts, schedules, segments
 router = Router(prefix="/v1/segments/{segment_id}", tags=["Schedules"])
 
 
-async def _segment(tx: AsyncSession, caller: Principal, segment_id: UUID) -> Owner:
+async def _segment(tx: AsyncSession, caller: Principal, segment_id: UUID, *, lock: bool = False) -> Owner:
     """A segment as the owner of a schedule, or NotFound."""
-    segment = await segments.get(tx, caller.account_id, segment_id)
+    segment = await segments.get(tx, caller.account_id, segment_id, lock=lock)
     return Owner(OwnerKind.SEGMENT, segment.id, ids.show(Prefix.SEGMENT, segment.id), segment.is_scheduled)
 
 
 async def _held(tx: AsyncSession, caller: Principal, segment_id: UUID) -> Owner:
-    """The same, its account held by this transaction."""
+    """The same, its account and itself held by this transaction."""
     await accounts.lock(tx, caller.account_id)
-    return await _segment(tx, caller, segment_id)
+    return await _segment(tx, caller, segment_id, lock=True)
 
 
 @router.get(

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from ingestd import telemetry
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import ActorView, Channel, IngestionView, Status
@@ -23,6 +24,8 @@ from ingestd.store.files import File
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.notices import Notice
 from ingestd.store.runs import Run
+
+log = telemetry.logger(__name__)
 
 
 def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeType, *, now: datetime) -> None:
@@ -43,8 +46,9 @@ def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeTyp
         view.status in {Status.FAILED, Status.CANCELLED}
         and row.data_source_id is not None
         and row.segment_id is not None
+        and segments.take_back(connection, row.segment_id, now=now)
     ):
-        segments.take_back(connection, row.segment_id, now=now)
+        log.info("segment_taken_back", segment=ids.show(Prefix.SEGMENT, row.segment_id))
     if view.status.terminal and view.channel is Channel.SCHEDULE:
         _end_run(connection, view, ingestion_id, now=now)
     if notice is NoticeType.INGESTION_COMPLETED and row.target == Target.SEGMENT:

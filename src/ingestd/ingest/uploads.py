@@ -138,7 +138,7 @@ async def _segment(
     One that is made has the moment of its ingestion: it goes with it where that ends without having filled it.
     """
     if isinstance(wanted, UUID):
-        segment = await segments.get(session, source.account_id, wanted)
+        segment = await segments.get(session, source.account_id, wanted, lock=True)
         if not SegmentStatus(segment.status).takes_files:
             raise Conflict(f"The segment is {segment.status}: activate it first.", code="segment_inactive")
         return segment.id

@@ -191,6 +191,8 @@ def add(session: Session, segment: Segment) -> Segment:
 _TAKE_BACK = text("""
     UPDATE segments s SET deleted_at = :now FROM ingestions maker
     WHERE s.id = :id AND s.status = 'in_progress' AND s.refreshed_at IS NULL AND s.deleted_at IS NULL
+      AND s.upload_type = 'manual' AND s.draft IS NULL
+      AND NOT EXISTS (SELECT FROM schedules WHERE owner_id = s.id)
       AND maker.segment_id = s.id AND maker.created_at = s.created_at
       AND NOT EXISTS (
         SELECT FROM ingestions i WHERE i.segment_id = s.id AND i.status IN ('scheduled', 'in_progress')
@@ -198,9 +200,14 @@ _TAKE_BACK = text("""
 """)
 
 
-def take_back(connection: Connection, segment_id: UUID, *, now: datetime) -> None:
-    """Delete a segment that was made with an ingestion, at one moment, and that no ingestion has filled or will."""
-    connection.execute(_TAKE_BACK, {"id": segment_id, "now": now})
+def take_back(connection: Connection, segment_id: UUID, *, now: datetime) -> bool:
+    """Delete a segment that was made with an ingestion, at one moment, and that nothing has filled or will.
+
+    False where it stays: also one that somebody has given a schedule or edits since.
+    """
+    connection.execute(select(Segment.id).where(Segment.id == segment_id).with_for_update())  # then look who joined it
+    taken = connection.execute(_TAKE_BACK, {"id": segment_id, "now": now})
+    return taken.rowcount > 0
 
 
 def bring_back(session: Session, segment_id: UUID, *, now: datetime) -> None:
