@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import text
 from tests.api.sources import CRMID, source, tsv
+from tests.fetch.servers import FtpServer, put
 from tests.scheduler.world import ended, new_connection, scheduled
 
 from ingestd.domain import ids
@@ -88,6 +89,20 @@ async def test_history_is_forgotten_after_its_time_and_what_it_led_to_stays(upke
     [ingestion] = (await tenant.http.get("/v1/ingestions")).json()["data"]
     assert ingestion["counts"]["created"] == 1
     assert await tenant.profile("c-1", "crmid")
+
+
+@pytest.mark.rule("D1")
+async def test_a_file_that_stays_the_same_is_not_fetched_again_however_long_ago_it_came(upkeep, tenant, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    async with FtpServer(tmp_path / "theirs") as server:
+        put(server.folder / "demo_path", "loyalty__a.csv")
+        async with scheduled(tenant, await new_connection(tenant, **server.connection())) as segment:
+            runs = f"/v1/segments/{segment['id']}/runs"
+            first = await ended(tenant, (await tenant.http.post(runs)).raise_for_status().json())
+            await forget(upkeep, after_days=91)
+            again = await ended(tenant, (await tenant.http.post(runs)).raise_for_status().json())
+    assert (first["result"], again["result"]) == ("ingested", "unchanged")
+    assert sum(line.startswith("RETR") for line in server.commands) == 1
 
 
 @pytest.mark.parametrize(

@@ -208,13 +208,24 @@ def end_of_ingestion(
 
 _EXPIRE: Final = text("""
     DELETE FROM runs WHERE id = ANY (ARRAY(
-        SELECT id FROM runs WHERE id < :before AND state = 'ended' ORDER BY id LIMIT :at_most
+        SELECT r.id FROM runs r
+        LEFT JOIN ingestions i ON i.id = r.ingestion_id AND i.status NOT IN ('failed', 'cancelled')
+        WHERE r.id < :before AND r.state = 'ended' AND (i.id IS NULL OR EXISTS (
+            SELECT FROM ingestions later
+            WHERE (later.segment_id = r.owner_id OR later.data_source_id = r.owner_id)
+              AND (later.created_at, later.id) > (i.created_at, i.id)
+              AND later.status NOT IN ('failed', 'cancelled') AND NOT later.dry_run
+        ))
+        ORDER BY r.id LIMIT :at_most
     ))
 """)
 
 
 def expire(connection: Connection, before: UUID, *, at_most: int) -> int:
-    """Forget runs made before an id that have ended; their number."""
+    """Forget runs made before an id that have ended; their number.
+
+    The one that brought the file its owner has its data of stays: it says when that was changed (`newest_file`).
+    """
     return connection.execute(_EXPIRE, {"before": before, "at_most": at_most}).rowcount
 
 
