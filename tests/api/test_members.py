@@ -4,14 +4,17 @@ import asyncio
 import csv
 import json
 
+import psycopg
 import pytest
 from tests.api.walk import client_with
 from tests.api.world import account_of
 from tests.test_segment_files import make, refresh, show
 
 from ingestd.domain import ids
+from ingestd.domain.identity import IdentifierKind
 from ingestd.domain.ids import Prefix
 from ingestd.store import members, segments
+from ingestd.store.profiles import identifier_hash
 
 FIRST = b"user_id,level\nann,High\nbob,Medium\ncem,Low\n"
 SECOND = b"user_id,level\nann,Low\nbob,Medium\ndan,High\n"
@@ -260,6 +263,26 @@ async def test_who_is_in_segments_only_is_erased_by_an_identifier(tenant, other)
     assert len(await where(other.http, theirs)) == 2
     again = (await tenant.http.post("/v1/profiles/erase", json=asked)).raise_for_status().json()
     assert again == {"profiles": [], "memberships": 0}
+
+
+@pytest.mark.rule("D40")
+async def test_who_was_stored_under_a_domain_with_capitals_is_found_and_erased_by_it(tenant, ground):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"email,level\nann@example.org,High\n")
+    keys = await tenant.app.intake.keys(account_of(tenant))
+    before = identifier_hash(keys.index_key, IdentifierKind.EMAIL, "ann@EXAMPLE.org")
+    with psycopg.connect(ground.database_url) as sql:
+        number = "SELECT number FROM segments WHERE id = %s"
+        sql.execute(
+            f"UPDATE segment_members SET hash = %s, value = %s WHERE segment = ({number})",
+            [before, "ann@EXAMPLE.org", ids.read(Prefix.SEGMENT, segment)],
+        )
+    asked = {"identifiers": [{"kind": "email", "value": "ann@EXAMPLE.org"}]}
+    found = await tenant.http.post(f"/v1/segments/{segment}/members/lookup", json=asked)
+    assert found.json()["data"][0]["member"]["partition"]["name"] == "High"
+    erased = await tenant.http.post("/v1/profiles/erase", json=asked)
+    assert erased.json() == {"profiles": [], "memberships": 1}
+    assert await where(tenant.http, segment) == {}
 
 
 @pytest.mark.threat("T114")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from pydantic import Field
@@ -26,6 +26,9 @@ from ingestd.pipeline.phones import e164
 from ingestd.store import attributes
 from ingestd.store.attributes import Attribute
 from ingestd.store.profiles import identifier_hash
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Identifier(In):
@@ -50,10 +53,15 @@ Identifiers = Annotated[list[Identifier], Field(min_length=1, max_length=1000)]
 """As many as are looked up at once."""
 
 
-def hashed(asked: Identifier, index_key: str, own: Mapping[str, Attribute]) -> tuple[int, UUID] | None:
-    """An identifier as (kind, hash), or None where it is none.
+Hashed = tuple[int, UUID]
+"""The kind of an identifier, and its hash."""
 
-    `own` are the account's attributes that identify people, by name.
+
+def hashed(asked: Identifier, index_key: str, own: Mapping[str, Attribute]) -> list[Hashed]:
+    """An identifier as (kind, hash); empty where it is none.
+
+    `own` are the account's attributes that identify people, by name. Of an address whose domain is not in lower case
+    there are two, the second as it stands: so it was stored before domains were brought to lower case.
     """
     word = asked.kind.casefold()
     if attribute := own.get(asked.kind):
@@ -61,10 +69,17 @@ def hashed(asked: Identifier, index_key: str, own: Mapping[str, Attribute]) -> t
     else:
         kind = MEMBER_KINDS.get(word) or KIND_OF_WORD.get(word)
         format_ = FORMATS.get(kind, DataType.STRING) if kind else DataType.STRING
-    value = normalise(asked.value, format_)
-    if format_ is DataType.PHONE and value:
-        value = e164(f"+{value.removeprefix('+')}") or value
-    return (int(kind), identifier_hash(index_key, kind, value)) if kind and value else None
+    value, before = normalise(asked.value, format_), normalise(asked.value)
+    if not kind or not value or not before:
+        return []
+    if format_ is DataType.PHONE:
+        value = before = e164(f"+{value.removeprefix('+')}") or value
+    return [(int(kind), identifier_hash(index_key, kind, each)) for each in dict.fromkeys((value, before))]
+
+
+def first_of(hashes: Iterable[K], found: Mapping[K, V]) -> V | None:
+    """What was found of one identifier, by whichever of its hashes."""
+    return next((found[each] for each in hashes if each in found), None)
 
 
 Show = Callable[[int, str], dict[str, str]]

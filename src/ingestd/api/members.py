@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Reading, Scope, Service, needs
 from ingestd.api.exports import CSV, Export, nothing, written
-from ingestd.api.identifiers import Identifiers, Show, hashed, showing
+from ingestd.api.identifiers import Identifiers, Show, first_of, hashed, showing
 from ingestd.api.ids import PartitionId, SegmentId
 from ingestd.api.model import In
 from ingestd.api.pages import Asked, Page, listing
@@ -137,13 +137,13 @@ async def lookup(
     keys = await service.intake.keys(caller.account_id, tx)
     own = await attributes.identifying(tx, caller.account_id)
     named = [hashed(asked, keys.index_key, own) for asked in body.identifiers]
-    hashes = [each and each[1] for each in named]
+    hashes = [[hash_ for _, hash_ in some] for some in named]
     if segment.method == Method.FILTER:
-        people = await profiles.find_many(tx, caller.account_id, {each for each in named if each})
-        hashes = [people[each].profile_id if each in people else None for each in named]
+        people = await profiles.find_many(tx, caller.account_id, {each for some in named for each in some})
+        hashes = [[person.profile_id] if (person := first_of(some, people)) else [] for some in named]
     partitions = await seen(tx, caller, segment)
-    found = await members.find(tx, segment, partitions, {each for each in hashes if each}, moment=moment)
-    answers = [found.get(each) if each else None for each in hashes]
+    found = await members.find(tx, segment, partitions, {each for some in hashes for each in some}, moment=moment)
+    answers = [first_of(some, found) for some in hashes]
     return MembersLookupOut(
         data=[
             MemberFound(

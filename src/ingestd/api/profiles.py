@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Parts, Reading, Scope, Service, Tx, needs
 from ingestd.api.events import EventOut, EventPage
-from ingestd.api.identifiers import Identifier, Identifiers, hashed
+from ingestd.api.identifiers import Identifier, Identifiers, first_of, hashed
 from ingestd.api.ids import ProfileId
 from ingestd.api.model import In
 from ingestd.api.pages import Asked, listing
@@ -130,9 +130,9 @@ async def lookup(body: LookupIn, tx: Reading, service: Service, caller: Caller) 
     """Find people by up to 1,000 identifiers; one that names nobody has the profile null."""
     seen = await sight(tx, service, caller)
     hashes = [hashed(each, seen.keys.index_key, seen.own) for each in body.identifiers]
-    found = await profiles.find_many(tx, caller.account_id, {each for each in hashes if each})
+    found = await profiles.find_many(tx, caller.account_id, {each for some in hashes for each in some})
     shown = {profile.profile_id: ProfileOut(**_fields(profile, seen)) for profile in found.values()}
-    answers = [found.get(each) if each else None for each in hashes]
+    answers = [first_of(some, found) for some in hashes]
     return LookupOut(
         data=[
             Found(kind=asked.kind, value=asked.value, profile=profile and shown[profile.profile_id])
@@ -247,11 +247,11 @@ async def erase_identifiers(body: EraseIn, tx: Tx, service: Service, caller: Cal
     problems = [
         Problem(f"/body/identifiers/{place}", "identifier", "No kind of identifier of the account, or no value of it.")
         for place, each in enumerate(asked)
-        if each is None
+        if not each
     ]
     if problems:
         raise Invalid("Nobody can be known by some of the identifiers; nobody was erased.", problems=tuple(problems))
-    wanted = {each for each in asked if each}
+    wanted = {each for some in asked for each in some}
     erased = await erasure.erase_identifiers(tx, caller.account_id, wanted, keys=keys, now=utc_now())
     profiles = [ids.show(Prefix.PROFILE, each) for each in erased.profiles]
     for each in profiles:
