@@ -117,7 +117,7 @@ async def test_a_segment_has_a_thousand_partitions_at_most_whatever_files_bring(
     again = await refresh(tenant, segment, file(0, 10), mode="append")
     assert (again["status"], again["counts"]["created"]) == ("completed", 0)
     refused = await refresh(tenant, segment, file(MAX_PARTITIONS, MAX_PARTITIONS + 1), mode="append")
-    assert (refused["status"], refused["error"]["code"]) == ("failed", "file_unreadable")
+    assert (refused["status"], refused["error"]["code"]) == ("failed", "too_many_partitions")
     assert "1000 partitions" in refused["error"]["detail"]
     path = f"/v1/segments/{segment}/partitions"
     listed = (await tenant.http.get(path)).json()["data"]
@@ -125,6 +125,23 @@ async def test_a_segment_has_a_thousand_partitions_at_most_whatever_files_bring(
     (await tenant.http.delete(f"{path}/{listed[0]['id']}")).raise_for_status()
     done = await refresh(tenant, segment, file(MAX_PARTITIONS, MAX_PARTITIONS + 1), mode="append")
     assert done["status"] == "completed"
+
+
+@pytest.mark.rule("S41", "S45")
+async def test_a_replacing_file_may_bring_as_many_partitions_as_there_can_be_whatever_was_there_before(tenant):
+    def file(first, last):
+        return "".join(["user_id,level\n", *(f"u{each},p{each}\n" for each in range(first, last))]).encode()
+
+    segment = await make(tenant)
+    await refresh(tenant, segment, file(0, 600))
+    some = await refresh(tenant, segment, file(300, 900))
+    assert some["status"] == "completed"
+    path = f"/v1/segments/{segment}/partitions"
+    assert len((await tenant.http.get(path)).json()["data"]) == 900  # one that is empty stays while there is room
+    done = await refresh(tenant, segment, file(600, 1200))
+    assert (done["status"], done["counts"]["created"], done["counts"]["removed"]) == ("completed", 300, 300)
+    listed = (await tenant.http.get(path)).json()["data"]
+    assert {each["value"] for each in listed} == {f"p{each}" for each in range(600, 1200)}
 
 
 async def test_members_need_no_profile_and_make_none(tenant):

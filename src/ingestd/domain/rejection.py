@@ -88,6 +88,7 @@ FILE_REASONS: Final = _catalogue(
     Reason("header_incorrect", "The header does not fit the data source", "S54"),
     Reason("identifier_missing", IDENTIFIER_SENTENCE, "D56"),
     Reason("event_name_missing", "Event name is mandatory", "D56"),
+    Reason("too_many_partitions", "The segment would have too many partitions", "S41"),
     Reason("nothing_applied", "Not one row of the file could be applied", "D30"),
 )
 
@@ -99,6 +100,7 @@ REMEDIES: Final = {
     "header_incorrect": "Mend the first line of the file, or the mapping of the data source.",
     "identifier_missing": "Check that a minimum of one identifier column is present.",
     "event_name_missing": "Add an event name column, or map one to evtName.",
+    "too_many_partitions": "Remove partitions that are not used any more, and upload the file again.",
     "nothing_applied": "Download the error file, mend the rows and upload it with a new manifest.",
 }
 """What to do about a file that came with a manifest."""

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from ingestd.domain.ingestion import Counts, Progress
 from ingestd.domain.layout import Layout, Role, bind
-from ingestd.domain.plan import Target
+from ingestd.domain.plan import Mode, Target
 from ingestd.ingest.work import MERGE, Checked, Job, Scratch, engine, means
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.parts import PartWriter, bucket_count, read, rewrite
@@ -53,7 +53,8 @@ def check(job: Job) -> Checked:
                 index_key=keys.index_key,
                 looked_up=_looked_up(job, layout, known),
             )
-            filled = job.segment_id if job.plan.target is Target.SEGMENT else None
+            adds = job.plan.target is Target.SEGMENT and job.plan.mode is Mode.APPEND
+            filled = job.segment_id if adds else None  # of one that it replaces the partitions left empty can go
             checker = _checker(job, layout, partitions_of(connections[0], filled) if filled else ())
             counts = check_file(scan, checker, report.sinks(writer), _Teller(job))
         with writer.closing() as parts:

@@ -70,7 +70,7 @@ class Fault(NamedTuple):
 class Check:
     """The check of one file, made once and fed its batches; `now` is the ingestion's start in epoch seconds.
 
-    `partitions` are those that the file's segment has before. Several threads may feed it.
+    `partitions` are those that the file's segment keeps beside its own. Several threads may feed it.
     """
 
     def __init__(self, layout: Layout, plan: Plan, now: int, partitions: Iterable[str] = ()) -> None:

@@ -15,7 +15,7 @@ from ingestd.domain.segment import MAX_PARTITIONS, partition_problem
 class Partitions:
     """Gives the normal form of a file's partitions, NFC and without space around it, remembering what it has seen.
 
-    `there` are those that the segment has before. Any thread may ask.
+    `there` are those that the segment keeps beside them. Any thread may ask.
     """
 
     def __init__(self, there: Iterable[str] = ()) -> None:
@@ -39,7 +39,8 @@ class Partitions:
             if len(given | self._there) > MAX_PARTITIONS and not given <= self._there:
                 raise FileRefused(
                     f"With the second column's values the segment would have more than {MAX_PARTITIONS} partitions. "
-                    "Remove those that are not used any more."
+                    "Remove those that are not used any more.",
+                    code="too_many_partitions",
                 )
             changed = {value: normal for value, normal in self._known.items() if normal != value}
         return cells.replace(list(changed), list(changed.values())) if changed else cells

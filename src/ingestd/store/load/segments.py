@@ -17,7 +17,7 @@ import polars as pl
 from psycopg import Connection, sql
 
 from ingestd.domain.errors import IngestdError
-from ingestd.domain.segment import SegmentType
+from ingestd.domain.segment import MAX_PARTITIONS, SegmentType
 from ingestd.hashes import split
 from ingestd.store.engine import new_id
 from ingestd.store.load.binary import Constant, Field
@@ -52,6 +52,10 @@ SELECT %(id)s, %(account)s, %(segment)s, %(number)s, %(value)s::text,
          ELSE %(value)s::text END,
     false, 0, %(moment)s
 FROM partitions WHERE segment_id = %(segment)s
+"""
+
+REMOVE_EMPTY: Final = """
+UPDATE partitions SET removed_at = %(moment)s WHERE segment_id = %(segment)s AND removed_at IS NULL AND members = 0
 """
 
 FINISH: Final = """
@@ -306,5 +310,7 @@ class _Work:
             "UPDATE partitions SET members = %s WHERE segment_id = %s AND number = %s",
             [(count, self._names["segment"], number) for number, count in self._members.items()],
         )
+        if not self._refresh.additive and len(self._numbers) > MAX_PARTITIONS:
+            self._cur.execute(REMOVE_EMPTY, self._names)
         if self._kind is SegmentType.SCD and done.created + done.removed + done.updated:
             self._cur.execute(SNAPSHOT, facts)
