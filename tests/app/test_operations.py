@@ -131,8 +131,9 @@ async def test_an_api_apart_tells_where_the_sftp_server_of_another_process_is(gr
         assert answer.json() == told
     without = (await apart(tmp_path, public_host="sftp.example.org")).json()
     assert (without["host"], without["host_key_fingerprints"]) == ("sftp.example.org", [])
-    unknown = await apart(tmp_path)
-    assert (unknown.status_code, "INGESTD_SFTP__HOST_KEY" in unknown.json()["detail"]) == (503, True)
+    for unreadable in (None, tmp_path):
+        unknown = await apart(tmp_path, host_key=unreadable)
+        assert (unknown.status_code, "INGESTD_SFTP__HOST_KEY" in unknown.json()["detail"]) == (503, True)
 
 
 async def test_the_api_speaks_tls_where_a_certificate_is_set(ground, app, tmp_path):

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from ingestd import egress
+from ingestd import egress, telemetry
 from ingestd.api.app import create_api
 from ingestd.api.context import Check, Parts, SftpAddress
 from ingestd.api.operations import create_operations
@@ -21,6 +21,7 @@ from ingestd.app import checks
 from ingestd.app.gauges import exposition
 from ingestd.app.ground import Base
 from ingestd.app.serving import serving
+from ingestd.domain.errors import Forbidden
 from ingestd.fetch.remote import Terms
 from ingestd.ingest import applying, flow, turns, units
 from ingestd.ingest.engine import Engine, Workflows
@@ -42,6 +43,8 @@ from ingestd.settings import Settings
 from ingestd.sftpd.host_key import fingerprint_of
 from ingestd.sftpd.server import host_key_file, listen
 from ingestd.store import engine as store
+
+log = telemetry.logger(__name__)
 
 
 class Role(StrEnum):
@@ -222,7 +225,11 @@ class _Starting:
     def _sftp_elsewhere(self) -> SftpAddress | None:
         """Where the SFTP server of other processes is, as far as the settings say it and its host key is at hand."""
         settings = self.settings.sftp
-        fingerprint = fingerprint_of(host_key_file(settings, self.settings.data_dir))
+        try:
+            fingerprint = fingerprint_of(host_key_file(settings, self.settings.data_dir))
+        except (OSError, Forbidden) as fault:  # which the API can do without
+            log.warning("host_key_not_readable", exc_info=fault)
+            fingerprint = None
         if fingerprint is None:
             return self._sftp_address(settings.port) if settings.public_host else None
         return self._sftp_address(settings.port, (fingerprint,))
@@ -245,7 +252,7 @@ class _Starting:
             egress_allow=self.allow,
             fetch=self.settings.fetch,
             retention=self.settings.retention,
-            sftp=sftp or self._sftp_elsewhere(),
+            sftp=sftp or (self._sftp_elsewhere() if with_api else None),
             rate=Rate(per_key=http.requests_per_minute, wrong_keys=http.wrong_keys_per_minute),
             checks=checks.all_of(self.checks),
         )
