@@ -61,11 +61,12 @@ def _finish(means: Means, job: Job, notice: NoticeType, checked: Checked | None,
         tell_ingestion(connection, job.ingestion_id, notice, now=now)
         if notice is NoticeType.INGESTION_COMPLETED and checked is not None and _gives_all(job, checked):
             _supersede(connection, job.ingestion_id)
-    _count(means, job, values, checked.reasons if checked else {})
+    count(means, job.plan.target, values, checked.reasons if checked else {})
 
 
-def _count(means: Means, job: Job, ended: dict[str, Any], reasons: dict[str, int]) -> None:
-    means.metrics.ingestions.labels(job.plan.target, ended["status"]).inc()
+def count(means: Means, target: str, ended: dict[str, Any], reasons: dict[str, int]) -> None:
+    """Count an ingestion that has ended, and its rows."""
+    means.metrics.ingestions.labels(target, ended["status"]).inc()
     for outcome_of_rows in ("accepted", "rejected", "blank"):
         means.metrics.rows.labels(outcome_of_rows).inc(ended["counts"][outcome_of_rows])
     for code, rows in reasons.items():

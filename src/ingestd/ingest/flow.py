@@ -8,6 +8,7 @@ A process that has lost the ingestion to another changes nothing: its fence no l
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from ingestd.domain.plan import Target, exceeds
 from ingestd.ingest import applying, checking, filters
 from ingestd.ingest.ending import complete, fail, hold
 from ingestd.ingest.engine import Stopping
-from ingestd.ingest.giving_up import again_and_again, give_up, passes
+from ingestd.ingest.giving_up import again_and_again, give_up, passes, tried
 from ingestd.ingest.means import Means
 from ingestd.ingest.pool import PoolClosed
 from ingestd.ingest.refusal import error_of, nothing_applied
@@ -59,10 +60,11 @@ def _attempt(means: Means, ingestion_id: UUID, *, crashed: bool) -> None:
     with means.sql.begin() as connection:
         row = ingestions.claim(connection, ingestion_id, crashed=crashed)
         if row.status == Status.IN_PROGRESS and row.fence == 1:
-            tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_PICKED_UP, now=utc_now())
+            notice = NoticeType.INGESTION_PICKED_UP
+            tried(connection, partial(tell_ingestion, connection, ingestion_id, notice, now=utc_now()))
     if row.status == Status.IN_PROGRESS and row.stage != Stage.HELD:
         if row.attempts >= 3 * means.settings.attempts:
-            give_up(means.sql, row)
+            give_up(means, row)
             means.metrics.given_up.labels("ingestion").inc()
         else:
             _go_on(means, row)

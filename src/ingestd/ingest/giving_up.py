@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Engine, Row
+from sqlalchemy import Connection, Row
 
 from ingestd import telemetry
 from ingestd.domain.errors import Unavailable
 from ingestd.domain.ingestion import Counts, ErrorView, Stage, Status, progress_after_reading
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Plan
+from ingestd.domain.run import RESULT_OF
+from ingestd.ingest.ending import count
+from ingestd.ingest.means import Means
 from ingestd.ingest.refusal import error
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import ERROR_FILE, LEAVE, MERGE, SEGMENT, Checked
-from ingestd.store import ingestions, ledger
+from ingestd.store import ingestions, ledger, runs, segments
 from ingestd.store.engine import is_transient, utc_now
 
 GIVEN_UP: Final = "The service failed again and again once rows of the file were stored: what follows that is missing."
@@ -44,13 +48,27 @@ def passes(fault: Exception) -> bool:
     return isinstance(fault, Unavailable) or is_transient(fault)
 
 
-def give_up(sql: Engine, row: Row[Any]) -> None:
+def tried(connection: Connection, act: Callable[[], object]) -> bool:
+    """Do what an ingestion can do without, or leave it undone where it fails; gives whether it was done."""
+    try:
+        with connection.begin_nested():
+            act()
+    except Exception as fault:
+        if passes(fault):
+            raise
+        log.exception("ingestion_not_told")
+        return False
+    return True
+
+
+def give_up(means: Means, row: Row[Any]) -> None:
     """End an ingestion that this process owns and that fails where nothing should: what was applied stays.
 
     Nothing is done beside that, since it may be what fails; so the notices are left out where they cannot be written.
+    The run that brought the file ends and a segment made for it goes nevertheless: else they wait for ever.
     """
     now = utc_now()
-    with sql.begin() as connection:
+    with means.sql.begin() as connection:
         checked = _left(row, ledger.applied(connection, row.id))
         counts = checked.counts if checked else Counts()
         seconds = (now - row.started_at).total_seconds()
@@ -67,14 +85,14 @@ def give_up(sql: Engine, row: Row[Any]) -> None:
             values |= checked.model_dump(include=ERROR_FILE)
         warnings = checked.warnings if checked else []
         ingestions.finish(connection, row.id, row.fence, warnings=warnings, **values)
-        try:
-            with connection.begin_nested():
-                notice = NoticeType.INGESTION_COMPLETED if checked else NoticeType.INGESTION_FAILED
-                tell_ingestion(connection, row.id, notice, now=now)
-        except Exception as fault:
-            if passes(fault):
-                raise
-            log.exception("ingestion_not_told")
+        notice = NoticeType.INGESTION_COMPLETED if checked else NoticeType.INGESTION_FAILED
+        if not tried(connection, partial(tell_ingestion, connection, row.id, notice, now=now)):
+            result = RESULT_OF[values["status"]]
+            end_run = partial(runs.end_of_ingestion, error=values.get("error"), now=now)
+            tried(connection, partial(end_run, connection, row.id, result))
+            if checked is None and row.data_source_id is not None and row.segment_id is not None:
+                tried(connection, partial(segments.take_back, connection, row.segment_id, now=now))
+    count(means, row.target, values, checked.reasons if checked else {})
     log.error("ingestion_given_up", attempts=row.attempts, status=values["status"])
 
 
