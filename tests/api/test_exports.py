@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from tests.test_segment_files import make, refresh
 
-from ingestd.api import exports
+from ingestd.api import exports, turns
 from ingestd.api.exports import CSV, Export
 from ingestd.api.turns import EXPORTS, Turns
 from ingestd.store.engine import new_id
@@ -57,3 +57,27 @@ async def test_who_does_not_take_an_export_is_cut_off_and_the_turn_given_on(monk
     assert (sent, closed) == ([None, b"a"], [True])
     async with parts.exports.of(account):
         pass
+
+
+async def test_who_gets_no_turn_is_told_to_come_again_and_head_needs_none(monkeypatch, ground, tenant):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"user_id,level\nann,High\n")
+    path = f"/v1/segments/{segment}/export"
+    async with (
+        await psycopg.AsyncConnection.connect(ground.database_url, autocommit=True) as watch,
+        await psycopg.AsyncConnection.connect(ground.database_url) as lock,
+        asyncio.TaskGroup() as tasks,
+    ):
+        await lock.execute("LOCK TABLE segment_members IN ACCESS EXCLUSIVE MODE")
+        stuck = tasks.create_task(tenant.http.get(path, timeout=None))
+        while (await (await watch.execute(WAITING)).fetchone()) == (0,):
+            pass
+        monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.01)
+        for wanted, headers in ((path, {}), ("/v1/ingestions", {"Accept": CSV})):
+            assert (await tenant.http.head(wanted, headers=headers)).status_code == 200
+            refused = await tenant.http.get(wanted, headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_many_exports")
+            assert refused.headers["Retry-After"].isdigit()
+        await lock.rollback()
+    assert stuck.result().status_code == 200
+    assert (await tenant.http.get(path)).status_code == 200

@@ -358,6 +358,12 @@ _OF_THE_API: Final = {
         "The key, or for unknown keys the address, has used up its requests of this minute.",
         "Wait as many seconds as Retry-After says; the header RateLimit shows what is left.",
     ),
+    "too_many_exports": Entry(
+        429,
+        "Too many exports",
+        "Another export of the account is still being sent, or as many of others as there can be at once.",
+        "Read one export to its end before the next; wait as many seconds as Retry-After says.",
+    ),
     "headers_too_large": Entry(431, "Headers too large", "The request's headers are too large.", "Send fewer."),
     "internal": Entry(
         500,

@@ -44,22 +44,25 @@ def prefers_csv(request: Request) -> bool:
 
 
 class Export(StreamingResponse):
-    """The answer that an export is: its pieces, sent when the account has a turn.
+    """The answer that an export is: its pieces, sent when the account has a turn; to HEAD there are none (None).
 
     Whoever takes nothing of it for a while, or has not all of it after a long time, is cut off: it holds a transaction.
     """
 
     def __init__(
-        self, service: Parts, account_id: UUID, pieces: AsyncGenerator[str], *, media_type: str, name: str
+        self, service: Parts, account_id: UUID, pieces: AsyncGenerator[str] | None, *, media_type: str, name: str
     ) -> None:
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        super().__init__(pieces, media_type=f"{media_type}; charset=utf-8", headers=headers)
+        super().__init__(pieces or (), media_type=f"{media_type}; charset=utf-8", headers=headers)
         self._turns = service.exports
         self._account_id = account_id
         self._pieces = pieces
 
     async def stream_response(self, send: Send) -> None:
         """Send the pieces to who takes them."""
+        if self._pieces is None:
+            await super().stream_response(send)
+            return
 
         async def patiently(message: Message) -> None:
             async with asyncio.timeout(SILENCE_SECONDS):
@@ -74,15 +77,8 @@ class Export(StreamingResponse):
 
 def exported(service: Parts, account_id: UUID, which: Wanted, *, head: bool) -> Export:
     """The wanted ingestions as a CSV file."""
-    pieces = nothing() if head else _pieces(service, account_id, which)
+    pieces = None if head else _pieces(service, account_id, which)
     return Export(service, account_id, pieces, media_type=CSV, name="ingestions.csv")
-
-
-async def nothing() -> AsyncGenerator[str]:
-    """The body of an answer to HEAD."""
-    pieces: tuple[str, ...] = ()
-    for piece in pieces:
-        yield piece
 
 
 async def _pieces(service: Parts, account_id: UUID, which: Wanted) -> AsyncGenerator[str]:

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Reading, Scope, Service, needs
-from ingestd.api.exports import CSV, Export, nothing, written
+from ingestd.api.exports import CSV, Export, written
 from ingestd.api.identifiers import Identifiers, Show, first_of, hashed, showing
 from ingestd.api.ids import PartitionId, SegmentId
 from ingestd.api.model import In
@@ -183,7 +183,7 @@ async def export(  # noqa: PLR0913 -- the filters
         await seen(session, caller, segment, partition)
         show = await showing(session, caller)
     rows = _rows(service, caller, segment, partition, show, moment)
-    pieces = nothing() if request.state.head else _csv(rows) if format is ExportFormat.CSV else _lines(rows)
+    pieces = None if request.state.head else _csv(rows) if format is ExportFormat.CSV else _lines(rows)
     media_type = CSV if format is ExportFormat.CSV else NDJSON
     return Export(service, caller.account_id, pieces, media_type=media_type, name=f"members.{format}")
 

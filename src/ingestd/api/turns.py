@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+from ingestd.api.problems import Refused
+
 EXPORTS: Final = 4
 """Exports at once: each holds a transaction, and with it a connection, until its reader has all."""
+
+PATIENCE_SECONDS: Final = 20.0
+"""How long a turn is waited for: no longer than a proxy waits for the head of an answer."""
 
 
 class Turns:
@@ -22,7 +27,13 @@ class Turns:
 
     @asynccontextmanager
     async def of(self, account_id: UUID) -> AsyncIterator[None]:
-        """Wait for a turn of the account, and hold it."""
+        """Wait for a turn of the account, and hold it; 429 where there is none for too long."""
         mine = self._of_account.setdefault(account_id, asyncio.Lock())
-        async with mine, self._all:
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await held.enter_async_context(mine)
+                    await held.enter_async_context(self._all)
+            except TimeoutError:
+                raise Refused("too_many_exports", headers={"Retry-After": str(round(PATIENCE_SECONDS))}) from None
             yield
