@@ -210,14 +210,14 @@ class Engine:
         late = time.monotonic() - self._beaten_at > SILENT_SECONDS
         return self._heart is not None and self._heart.is_alive() and not late
 
-    def fan_out(self, ingestion_id: UUID, parts: Sequence[str]) -> None:
-        """Queue the parts of an ingestion for all replicas; what is queued already stays as it is."""
+    def fan_out(self, ingestion_id: UUID, folder: str, parts: Sequence[str]) -> None:
+        """Queue the parts in a folder for all replicas; what is queued already stays as it is."""
         with self._sql.begin() as connection:
             for part in parts:
                 options: EnqueueOptions = {
                     "workflow_name": "apply_part",
                     "queue_name": PARTS,
-                    "workflow_id": f"{ingestion_id}:{part}",
+                    "workflow_id": f"{ingestion_id}:{folder}:{part}",
                     "app_version": VERSION,
                 }
                 self._client.enqueue_in_transaction(connection, options, str(ingestion_id), part)

@@ -28,7 +28,7 @@ from ingestd.ingest.pool import PoolClosed
 from ingestd.ingest.refusal import error_of, nothing_applied
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.turns import take_turn
-from ingestd.ingest.units import apply_all, rehearse
+from ingestd.ingest.units import apply_all, found, rehearse
 from ingestd.ingest.work import Checked, Job
 from ingestd.keyring import AccountKeys
 from ingestd.store import ingestions
@@ -86,12 +86,13 @@ def _is_cancelled(means: Means, ingestion_id: UUID) -> bool:
 
 def _take_to_its_end(means: Means, job: Job, row: Row[Any]) -> None:
     """Do what is left to do; after too many crashes without checking, or without applying any more part (P6)."""
-    if (row.checked is None or row.dry_run) and row.attempts >= means.settings.attempts:
+    checked = found(means, row)
+    if (checked is None or row.dry_run) and row.attempts >= means.settings.attempts:
         fail(means, job, Counts(), again_and_again(job.plan))
         return
     try:
         with means.stage(job, Stage.CHECKING):
-            checked = Checked.model_validate(row.checked) if row.checked else _check(means, job)
+            checked = checked or _check(means, job)
     except FileRefused as refusal:
         fail(means, job, Counts(), error_of(refusal, job.plan))
         return

@@ -11,6 +11,8 @@ from contextvars import copy_context
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row
+
 from ingestd import telemetry
 from ingestd.domain.errors import Unavailable
 from ingestd.domain.identity import SLICES
@@ -22,7 +24,7 @@ from ingestd.ingest.engine import Stopping
 from ingestd.ingest.giving_up import NOBODY_LEFT, UNNAMED, WRITTEN_OFF, passes
 from ingestd.ingest.means import Means
 from ingestd.ingest.pool import PoolClosed
-from ingestd.ingest.work import LEAVE, SEGMENT, Checked, Job, in_turns
+from ingestd.ingest.work import FORM, LEAVE, SEGMENT, Checked, Job, in_turns
 from ingestd.store import ingestions, ledger
 from ingestd.store.engine import raw
 from ingestd.store.ingestions import FenceLost
@@ -30,6 +32,20 @@ from ingestd.store.load.sources import SAMPLE
 from ingestd.store.load.stored import vacuum
 
 log = telemetry.logger(__name__)
+
+
+def found(means: Means, row: Row[Any]) -> Checked | None:
+    """What checking found; None where the file is to be checked: for the first time, or for this release's form.
+
+    What another release has begun to apply is not: those of its parts that cannot be read are given up.
+    """
+    if row.checked is None:
+        return None
+    if row.checked.get("form") != FORM:
+        with means.sql.connect() as connection:
+            if not ledger.applied(connection, row.id):
+                return None
+    return Checked.model_validate(row.checked)
 
 
 def apply_part(means: Means, ingestion_id: UUID, part: str) -> None:
@@ -45,7 +61,9 @@ def apply_part(means: Means, ingestion_id: UUID, part: str) -> None:
                 row = ingestions.peek(connection, ingestion_id)
             if row.status != Status.IN_PROGRESS:
                 return
-            checked = Checked.model_validate(row.checked)
+            checked = found(means, row)
+            if checked is None:  # a job of another release, whose parts are made and queued anew
+                return
             lost = max(deaths, row.attempts) >= means.settings.attempts
             job = means.job(row)
             if means.pool.run(applying.apply_part, job, checked, part, lost=lost):
@@ -116,7 +134,7 @@ def rehearse(means: Means, job: Job, checked: Checked) -> tuple[Checked, dict[st
 def _apply_units(means: Means, job: Job, checked: Checked, units: list[str]) -> None:
     units = in_turns(units)
     if len(units) > 1 and job.file_bytes >= 2 * means.place.part_bytes:
-        means.jobs.fan_out(job.ingestion_id, units)
+        means.jobs.fan_out(job.ingestion_id, checked.folder, units)
         _await_units(means, job, checked, units)
     else:  # to queue the parts of a file this small takes longer than other replicas would save
         with ThreadPoolExecutor(2 * means.settings.processes, "apply") as hands:  # while some settle, others begin

@@ -48,6 +48,9 @@ DOUBLED: Final = "People stood in more than one partition {} times; the last of 
 ERROR_FILE: Final = {"error_blob", "error_size_bytes", "rejects_blob"}
 """What of `Checked` says where the error file is."""
 
+FORM: Final = 1
+"""Of what checking leaves, raised whenever that changes: what another release left is checked again (`units.found`)."""
+
 UNREPORTED: Final = "Rows that could not be stored are not in the error file."
 
 
@@ -108,6 +111,7 @@ class Checked(BaseModel):
     counts the rejected rows by code. `names` are the attributes and identifiers that the file has columns for.
     """
 
+    form: int = FORM
     header: str = ""
     returned: bool = False
     moved: bool = True
