@@ -136,6 +136,26 @@ async def test_a_manual_segment_becomes_a_scheduled_one_and_waits_for_its_next_r
     (await tenant.http.delete(f"/v1/segments/{made['id']}/schedule")).raise_for_status()
 
 
+@pytest.mark.rule("S14", "S44")
+@pytest.mark.parametrize("way", ["published", "patched"])
+async def test_a_segment_whose_upload_type_was_changed_waits_though_it_was_out_of_use_meanwhile(tenant, way):
+    made = await make(tenant)
+    (await do(tenant, made, "activate")).raise_for_status()
+    assert await refreshed(tenant, made, b"user_id,level\nann,High\n") == "active"
+    (await do(tenant, made, "deactivate")).raise_for_status()
+    assert (await do(tenant, made, "activate")).json()["status"] == "active"  # with its members
+    await put_schedule(tenant, made, body(await new_connection(tenant)))
+    if way == "published":
+        assert await published(tenant, made, {"upload_type": "scheduled"}) == "in_progress"
+    (await do(tenant, made, "deactivate")).raise_for_status()
+    if way == "patched":
+        patched = await tenant.http.patch(f"/v1/segments/{made['id']}", json={"upload_type": "scheduled"})
+        patched.raise_for_status()
+    assert (await do(tenant, made, "activate")).json()["status"] == "in_progress"
+    assert await refreshed(tenant, made, b"user_id,level\nann,Low\n") == "active"
+    (await tenant.http.delete(f"/v1/segments/{made['id']}/schedule")).raise_for_status()
+
+
 async def refreshed(tenant, segment, data):
     """The status after a file."""
     file = await upload(tenant, "loyalty__1.csv", data)

@@ -81,9 +81,10 @@ async def drop_draft(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMat
 async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Caller) -> SegmentOut:
     """*Create*: publish the draft and put the segment into use (S11, S16, S38).
 
-    It is `in_progress` until the next refresh where it has had none or waits for one already, and where another upload
-    type was published (S44); else `active` at once. The members of a filter segment are found anew, which one that was
-    inactive waits for. 409 for a segment in use that has no draft, and for scheduled uploads without a schedule.
+    It is `in_progress` until the next refresh where it has had none or waits for one already, and where its upload type
+    is another than at the last one (S44); else `active` at once. The members of a filter segment are found anew, which
+    one that was inactive waits for. 409 for a segment in use that has no draft, and for scheduled uploads without a
+    schedule.
     """
     account = await accounts.lock(tx, caller.account_id)
     segment = await segments.get(tx, account.id, segment_id, lock=True)
@@ -95,13 +96,8 @@ async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Call
     segment.name = draft.name or segment.name
     segment.description = draft.description or segment.description
     is_behind = segment.method == Method.FILTER and status is not SegmentStatus.ACTIVE
-    waits = (
-        segment.refreshed_at is None
-        or status is SegmentStatus.IN_PROGRESS
-        or is_behind
-        or draft.upload_type not in {None, segment.upload_type}
-    )
     segment.upload_type = draft.upload_type or segment.upload_type
+    waits = status is SegmentStatus.IN_PROGRESS or is_behind or segment.refreshed_as != segment.upload_type
     await _publish(tx, segment, draft)
     segment.draft = None
     segment.status = status.activated(waits=waits)

@@ -88,7 +88,7 @@ WHERE NOT EXISTS (
 )
 """
 _FINISH: Final = """
-UPDATE segments SET members = :members, refreshed_at = :moment, data_as_of = :moment,
+UPDATE segments SET members = :members, refreshed_at = :moment, refreshed_as = upload_type, data_as_of = :moment,
     status = CASE status WHEN 'in_progress' THEN 'active' ELSE status END
 WHERE id = :segment
 """

@@ -60,8 +60,8 @@ class Segment(Base):
 
     `condition` is that of a filter segment, sealed (`ingest.filters`). `draft` holds the edits not published yet
     (`domain.segment.Draft`). `members` counts those who are in it, also in partitions that are disabled. `webhook_ids`
-    are told of its files (S136). `refreshed_at` is when the last refresh became visible, `data_as_of` what the file's
-    server said of that file's age (D53).
+    are told of its files (S136). `refreshed_at` is when the last refresh became visible, `refreshed_as` its
+    upload type, `data_as_of` what the file's server said of that file's age (D53).
     """
 
     __tablename__ = "segments"
@@ -84,6 +84,7 @@ class Segment(Base):
     members: Mapped[int]
     webhook_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default="{}")
     refreshed_at: Mapped[datetime | None]
+    refreshed_as: Mapped[str | None]
     data_as_of: Mapped[datetime | None]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]

@@ -59,7 +59,7 @@ UPDATE partitions SET removed_at = %(moment)s WHERE segment_id = %(segment)s AND
 """
 
 FINISH: Final = """
-UPDATE segments SET members = %(members)s, refreshed_at = %(moment)s,
+UPDATE segments SET members = %(members)s, refreshed_at = %(moment)s, refreshed_as = upload_type,
     status = CASE status WHEN 'in_progress' THEN 'active' ELSE status END,
     data_as_of = coalesce((SELECT data_as_of FROM runs WHERE ingestion_id = %(ingestion)s), %(received)s)
 WHERE id = %(segment)s
