@@ -9,7 +9,7 @@ from tests.scheduler.world import ended, new_connection, scheduled
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
-from ingestd.ingest import giving_up
+from ingestd.ingest import flow, giving_up
 from ingestd.ingest.giving_up import give_up
 from ingestd.metrics import new_metrics
 from ingestd.store import engine as store
@@ -24,10 +24,16 @@ REOPEN = (
 )
 
 
-async def test_the_run_of_an_ingestion_that_is_given_up_ends_where_nothing_can_be_told(monkeypatch, ground, tenant):
-    def fail(*_, **__):
-        raise RuntimeError
+def fail(*_, **__):
+    raise RuntimeError
 
+
+async def test_an_ingestion_goes_on_where_it_cannot_be_told_that_it_was_picked_up(monkeypatch, tenant):
+    monkeypatch.setattr(flow, "tell_ingestion", fail)
+    assert (await tenant.push(b"identity,Age\nann,1\n"))["status"] == "completed"
+
+
+async def test_the_run_of_an_ingestion_that_is_given_up_ends_where_nothing_can_be_told(monkeypatch, ground, tenant):
     monkeypatch.setattr(giving_up, "tell_ingestion", fail)
     pushed = await tenant.push(b"identity,Age\nann,1\n")
     sql, metrics = store.engine(ground.database_url), new_metrics()
