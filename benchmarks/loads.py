@@ -16,7 +16,7 @@ from benchmarks.generate import Generated, Variant
 from benchmarks.machine import Measured, circumstances
 from benchmarks.memory import PeakPss
 from benchmarks.raw_copy import raw_copy
-from benchmarks.service import Service, Walk, as_truth, client, serving, workshop
+from benchmarks.service import Service, Walk, as_truth, client, serving, warm_up, workshop
 
 Work = Literal["profiles", "events"]
 
@@ -60,6 +60,7 @@ def measure(work: Work, *, mb: float, runs: int, parent: Path | None) -> Iterato
                 files[AGAIN] = _again(files[variant], folder / f"{AGAIN}.csv")
         for run in range(1, runs + 1):
             with serving(folder) as service:
+                warm_up(service.url, mb)
                 for name, made in files.items():
                     yield load(service, work, made, name, run)
 

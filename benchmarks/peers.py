@@ -34,7 +34,7 @@ from benchmarks.__main__ import Folder, Json, Mb, console, shown, write
 from benchmarks.generate import Generated
 from benchmarks.machine import Measured, circumstances
 from benchmarks.raw_copy import raw_copy
-from benchmarks.service import serving, workshop
+from benchmarks.service import serving, warm_up, workshop
 
 KEY: Final = "identity"
 CHUNK: Final = 10_000  # rows
@@ -57,6 +57,7 @@ def measure(*, mb: float, parent: Path | None) -> Iterator[Peer]:
     with workshop(parent) as folder:
         made = generate.profiles(folder / "first.csv", mb=mb)
         with serving(folder) as service:
+            warm_up(service.url, mb)
             ours = loads.load(service, "profiles", made, "first", 1)
             yield _peer(service.url, made, "ingestd", ours.seconds, ours.raw_copy_seconds, ours.seconds)
             again = raw_copy(service.url, made.clean)

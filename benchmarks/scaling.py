@@ -10,7 +10,7 @@ from typing import Final
 from benchmarks import generate, loads
 from benchmarks.fill import fill_profiles
 from benchmarks.loads import Load
-from benchmarks.service import PROCESSES, serving, workshop
+from benchmarks.service import PROCESSES, serving, warm_up, workshop
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 
@@ -43,6 +43,7 @@ def measure(wanted: Sequence[Case], *, parent: Path | None) -> Iterator[Load]:
         with workshop(parent) as folder:
             made = generate.profiles(folder / "first.csv", mb=case.mb)
             with serving(folder, processes=case.processes) as service:
+                warm_up(service.url, case.mb)
                 if case.people:
                     fill_profiles(service.url, ids.read(Prefix.ACCOUNT, service.account), case.people)
                 measured = loads.load(service, "profiles", made, str(case), 1)

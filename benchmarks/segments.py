@@ -15,7 +15,7 @@ from benchmarks.generate import Generated
 from benchmarks.machine import Measured, circumstances
 from benchmarks.memory import PeakPss
 from benchmarks.raw_copy import raw_copy
-from benchmarks.service import Client, Service, Walk, as_truth, client, serving, workshop
+from benchmarks.service import Client, Service, Walk, as_truth, client, serving, warm_up, workshop
 
 ROW_BYTES: Final = 22
 LEVELS: Final = ("High", "Medium", "Low")
@@ -68,6 +68,7 @@ def measure(*, mb: float, runs: int, parent: Path | None) -> Iterator[Refresh]:
         files = generate(folder, mb=mb)
         for run in range(1, runs + 1):
             with serving(folder) as service:
+                warm_up(service.url, mb)
                 for kind in ("SCD", "Non-SCD"):
                     segment = ""
                     for variant, file in files.items():

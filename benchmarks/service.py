@@ -23,6 +23,7 @@ import asyncssh
 import httpx
 import polars as pl
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from benchmarks.generate import Generated
 from ingestd.blobs.store import open_store
@@ -41,6 +42,9 @@ POSTGRES: Final = {
 
 PROCESSES: Final = 2
 """As many data-plane processes as the service has unless it is told otherwise."""
+
+PAGES_PER_MB: Final = 1000
+"""Of the tables, their keys and the log that a million bytes of a file become, some more than they are."""
 
 START_SECONDS: Final = 120
 LOOK_SECONDS: Final = 0.25
@@ -186,6 +190,23 @@ def serving(folder: Path, *, processes: int = PROCESSES) -> Iterator[Service]:
         process.wait()
         embedded.remove(data / "postgres")
         shutil.rmtree(data)
+
+
+def warm_up(url: str, mb: float) -> None:
+    """Have the server fill its buffers and write of its log what a file of `mb` needs, as one in use has long since.
+
+    A new server asks the system for a page of memory at each buffer's first use, and writes zeros into each file of its
+    log before it writes there: work of the first gigabyte that it ever takes.
+    """
+    with psycopg.connect(make_conninfo(url, user="postgres"), autocommit=True) as connection:
+        connection.execute("CREATE TABLE warm_up (page text STORAGE PLAIN)")
+        connection.execute(
+            "INSERT INTO warm_up SELECT repeat(' ', 8000) FROM pg_settings, generate_series(1, least(setting::int, %s))"
+            " WHERE name = 'shared_buffers'",
+            (round(PAGES_PER_MB * mb),),
+        )
+        connection.execute("DROP TABLE warm_up")
+        connection.execute("CHECKPOINT")
 
 
 def _await_welcome(process: subprocess.Popen[bytes], output: Path) -> re.Match[str]:

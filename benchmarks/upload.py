@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.machine import Measured, circumstances
-from benchmarks.service import Client, Service, Walk, client, serving, workshop
+from benchmarks.service import Client, Service, Walk, client, serving, warm_up, workshop
 
 ROW_BYTES: Final = 99
 BAD_EVERY: Final = 100
@@ -53,6 +53,7 @@ def measure(*, mb: float, runs: int, parent: Path | None) -> Iterator[Upload]:
         files = {variant: _generate(folder / f"{variant}.tsv", rows, seed) for seed, variant in enumerate(VARIANTS)}
         for run in range(1, runs + 1):
             with serving(folder) as service:
+                warm_up(service.url, mb)
                 on_what = circumstances(service.url)
                 for variant, walk in asyncio.run(_upload(service, files)).items():
                     counts, size = walk.ingestion["counts"], files[variant].stat().st_size
