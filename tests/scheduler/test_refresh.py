@@ -4,6 +4,7 @@ from datetime import datetime
 
 import asyncssh
 import pytest
+from tests.api.sources import CRMID, source, tsv
 from tests.fetch.servers import FtpServer, SftpServer, put
 from tests.scheduler.world import (
     Slow,
@@ -15,6 +16,7 @@ from tests.scheduler.world import (
     schedule_of,
     scheduled,
 )
+from tests.test_segment_files import refresh
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
@@ -101,6 +103,36 @@ async def test_a_segment_refreshes_itself_from_the_newest_of_three_files(tenant,
             results = [each["result"] for each in await runs_of(tenant, segment)]
             assert results == ["ingested", "unchanged", "unchanged", "ingested"]
             assert await mails(tenant) == []
+
+
+@pytest.mark.rule("S7", "D1", "D53")
+async def test_what_was_added_to_a_file_stays_when_the_same_file_is_found_again(tenant, tmp_path):
+    async with server_of("sftp", tmp_path / "theirs") as server:
+        put(server.folder / "demo_path", "loyalty__a.csv", b"user_id,tier\nann,High\nbob,\n", age=3600)
+        async with scheduled(tenant, await connect(tenant, server)) as segment:
+            run = await run_next(tenant, segment)
+            first = await tenant.ended(run["ingestion"]["id"])
+            again = await tenant.http.post(f"/v1/ingestions/{first['id']}/retry", json={"rows": "rejected"})
+            assert (await tenant.ended(again.raise_for_status().json()["id"]))["status"] == "failed"
+            mended = (await tenant.error_file(first)).replace('"bob",""', '"bob","Low"')
+            await refresh(tenant, segment["id"], mended.encode())
+            await refresh(tenant, segment["id"], b"user_id,tier\ncat,Low\n", mode="append")
+            crm = await source(tenant, crmid=CRMID)
+            await crm.ingest(tsv("crmid", "c-1"), segment={"id": segment["id"]})
+            assert (await run_next(tenant, segment))["result"] == "unchanged"
+            refreshed = await show(tenant, segment)
+            assert (refreshed["members"], refreshed["data_as_of"]) == (4, run["data_as_of"])
+
+
+@pytest.mark.rule("D53")
+async def test_a_file_that_is_tried_again_is_as_old_as_before(tenant, tmp_path):
+    async with server_of("sftp", tmp_path / "theirs") as server:
+        put(server.folder / "demo_path", "loyalty__a.csv", FIRST, age=3600)
+        async with scheduled(tenant, await connect(tenant, server)) as segment:
+            run = await run_next(tenant, segment)
+            again = await tenant.http.post(f"/v1/ingestions/{run['ingestion']['id']}/retry", json={"rows": "all"})
+            assert (await tenant.ended(again.raise_for_status().json()["id"]))["status"] == "completed"
+            assert (await show(tenant, segment))["data_as_of"] == run["data_as_of"]
 
 
 @pytest.mark.rule("S21", "S36", "S46", "S47")

@@ -32,7 +32,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
-from ingestd.domain.ingestion import Stage, Status
+from ingestd.domain.ingestion import Channel, Stage, Status
+from ingestd.domain.plan import Mode, Target
 from ingestd.domain.run import Outcome, Result, RunState, RunView
 from ingestd.domain.schedule import OwnerKind
 from ingestd.store.base import Base, Key
@@ -165,10 +166,16 @@ async def change(session: AsyncSession, run: Run, **values: Any) -> bool:
 async def newest_file(session: AsyncSession, run: Run) -> NewestFile | None:
     """The file that the owner of a run has its data of, or will have when what is queued or held is done; or None.
 
-    With its name, size and hash, its time on the other server, or if it came by hand, that of its arrival, and `status`
-    and `stage` of its ingestion.
+    What only adds to that file does not count: its rejected rows, mended or tried again, the people whom a data
+    source's file put into a segment, and what was appended by hand, unless there is nothing else. With its name, size
+    and hash, its time on the other server, or if it came by hand, that of its arrival, and `status` and `stage` of its
+    ingestion.
     """
-    owner = {OwnerKind.SEGMENT: Ingestion.segment_id, OwnerKind.DATA_SOURCE: Ingestion.data_source_id}
+    whole = (Ingestion.mode == Mode.REPLACE) | (Ingestion.channel == Channel.SCHEDULE)
+    owned = {
+        OwnerKind.SEGMENT: (Ingestion.segment_id == run.owner_id) & (Ingestion.target == Target.SEGMENT),
+        OwnerKind.DATA_SOURCE: Ingestion.data_source_id == run.owner_id,
+    }
     statement = (
         select(
             File.name,
@@ -182,11 +189,13 @@ async def newest_file(session: AsyncSession, run: Run) -> NewestFile | None:
         .outerjoin(Run, Run.ingestion_id == Ingestion.id)
         .where(
             Ingestion.account_id == run.account_id,
-            owner[OwnerKind(run.owner_kind)] == run.owner_id,
+            owned[OwnerKind(run.owner_kind)],
+            Ingestion.rows_of.is_(None),
+            Ingestion.checked["returned"].astext.is_distinct_from("true"),
             Ingestion.status.not_in((Status.FAILED, Status.CANCELLED)),
             Ingestion.dry_run.is_(False),
         )
-        .order_by(Ingestion.created_at.desc(), Ingestion.id.desc())
+        .order_by(whole.desc(), Ingestion.created_at.desc(), Ingestion.id.desc())
         .limit(1)
     )
     found = await session.execute(statement)
@@ -213,7 +222,9 @@ _EXPIRE: Final = text("""
         WHERE r.id < :before AND r.state = 'ended' AND (i.id IS NULL OR EXISTS (
             SELECT FROM ingestions later
             WHERE (later.segment_id = r.owner_id OR later.data_source_id = r.owner_id)
-              AND (later.created_at, later.id) > (i.created_at, i.id)
+              AND (later.created_at, later.id) > (i.created_at, i.id) AND later.target = i.target
+              AND (later.mode = 'replace' OR later.channel = 'schedule')
+              AND later.rows_of IS NULL AND later.checked ->> 'returned' IS DISTINCT FROM 'true'
               AND later.status NOT IN ('failed', 'cancelled') AND NOT later.dry_run
         ))
         ORDER BY r.id LIMIT :at_most

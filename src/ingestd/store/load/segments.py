@@ -61,7 +61,11 @@ UPDATE partitions SET removed_at = %(moment)s WHERE segment_id = %(segment)s AND
 FINISH: Final = """
 UPDATE segments SET members = %(members)s, refreshed_at = %(moment)s, refreshed_as = upload_type,
     status = CASE status WHEN 'in_progress' THEN 'active' ELSE status END,
-    data_as_of = coalesce((SELECT data_as_of FROM runs WHERE ingestion_id = %(ingestion)s), %(received)s)
+    data_as_of = coalesce((
+        SELECT r.data_as_of FROM ingestions mine
+        JOIN ingestions i ON i.file_id = mine.file_id JOIN runs r ON r.ingestion_id = i.id
+        WHERE mine.id = %(ingestion)s
+    ), %(received)s)
 WHERE id = %(segment)s
 """
 
