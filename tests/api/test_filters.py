@@ -197,3 +197,16 @@ async def test_only_a_filter_segment_has_a_condition_that_fits(tenant):
     filed = (await tenant.http.post("/v1/segments", json=body)).raise_for_status().json()["id"]
     refused = await tenant.http.put(f"/v1/segments/{filed}/condition", json={"condition": GOLD})
     assert (refused.status_code, refused.json()["code"]) == (409, "segment_unfiltered")
+
+
+@pytest.mark.rule("S39", "S45")
+async def test_the_partition_that_was_removed_is_there_again_with_its_members(tenant):
+    source_of_people = await crm(tenant)
+    segment = await make(tenant, GOLD)
+    path = f"/v1/segments/{segment['id']}"
+    [partition] = (await tenant.http.get(f"{path}/partitions")).json()["data"]
+    (await tenant.http.delete(f"{path}/partitions/{partition['id']}")).raise_for_status()
+    assert (await tenant.http.get(f"{path}/partitions")).json()["data"] == []
+    await source_of_people.ingest(tsv(ROWS[0], "c-3 gold 52 2026-01-01 Ulm true x"))
+    assert await members(tenant, segment) == ["c-1", "c-2", "c-3"]
+    assert (await tenant.http.get(f"{path}/partitions")).json()["data"] == [partition | {"members": 3}]

@@ -96,6 +96,8 @@ _PARTITION: Final = """
 INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at)
 VALUES (:id, :account, :segment, 1, :value, :value, false, 0, :moment) ON CONFLICT DO NOTHING
 """
+_COUNT: Final = "UPDATE partitions SET members = :members, removed_at = NULL WHERE segment_id = :segment"
+"""One that was removed is there again with its members, as of a segment whose files bring its value."""
 _SNAPSHOT: Final = """
 INSERT INTO segment_snapshots (id, account_id, segment_id, ingestion_id, taken_at, members, entered, "left", moved)
 VALUES (:id, :account, :segment, :ingestion, :moment, :members, :entered, :left, 0)
@@ -243,7 +245,7 @@ def refilter(
     named = {"words": [kind_word(kind) for kind in order], "kinds": [int(kind) for kind in order], "mask": MASK}
     entered = connection.execute(text(_ENTER), names | named | {"number": 1}).rowcount
     facts = names | {"members": members, "entered": entered, "left": left, "ingestion": ingestion_id}
-    connection.execute(text("UPDATE partitions SET members = :members WHERE segment_id = :segment"), facts)
+    connection.execute(text(_COUNT), facts)
     connection.execute(text(_FINISH), facts)
     if segment.type == SegmentType.SCD and entered + left:
         connection.execute(text(_SNAPSHOT), facts | {"id": new_id()})

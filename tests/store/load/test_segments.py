@@ -224,9 +224,18 @@ def test_who_was_erased_after_the_file_came_is_skipped(group):
 def test_a_new_value_with_the_name_of_a_renamed_partition_gets_another_name(group):
     group.push([("ann", "High")])
     group.connection.execute("UPDATE partitions SET name = 'Top' WHERE segment_id = %s", (group.id,))
-    group.push([("ann", "High"), ("bob", "Top")])
+    group.push([("ann", "High"), ("bob", "Top (2)")])
+    group.push([("ann", "High"), ("bob", "Top (2)"), ("cem", "Top")])
     found = group.connection.execute("SELECT value, name FROM partitions WHERE segment_id = %s", (group.id,))
-    assert dict(found.fetchall()) == {"High": "Top", "Top": "Top (2)"}
+    assert dict(found.fetchall()) == {"High": "Top", "Top (2)": "Top (2)", "Top": "Top (3)"}
+
+
+def test_a_name_is_free_whatever_the_number_of_partitions(group):
+    group.push([("ann", "High"), ("bob", "Top (3)")])
+    group.connection.execute("UPDATE partitions SET name = 'Top' WHERE value = 'High' AND segment_id = %s", (group.id,))
+    group.push([("ann", "High"), ("bob", "Top (3)"), ("cem", "Top")])
+    found = group.connection.execute("SELECT value, name FROM partitions WHERE segment_id = %s", (group.id,))
+    assert dict(found.fetchall()) == {"High": "Top", "Top (3)": "Top (3)", "Top": "Top (2)"}
 
 
 @given(st.data())

@@ -47,11 +47,13 @@ SELECT number, members, CASE WHEN removed_at IS NULL THEN value END FROM partiti
 """
 NEW_PARTITION: Final = """
 INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at)
-SELECT %(id)s, %(account)s, %(segment)s, %(number)s, %(value)s::text,
-    CASE WHEN bool_or(name = %(value)s::text AND removed_at IS NULL) THEN %(value)s::text || ' (' || count(*) + 1 || ')'
-         ELSE %(value)s::text END,
-    false, 0, %(moment)s
-FROM partitions WHERE segment_id = %(segment)s
+SELECT %(id)s, %(account)s, %(segment)s, %(number)s, %(value)s::text, free.name, false, 0, %(moment)s
+FROM generate_series(1, %(number)s) AS place,
+    LATERAL (SELECT %(value)s::text || CASE WHEN place > 1 THEN ' (' || place || ')' ELSE '' END AS name) free
+WHERE NOT EXISTS (
+    SELECT FROM partitions p WHERE p.segment_id = %(segment)s AND p.removed_at IS NULL AND p.name = free.name
+)
+ORDER BY place LIMIT 1
 """
 
 REMOVE_EMPTY: Final = """
