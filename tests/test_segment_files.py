@@ -247,6 +247,24 @@ async def test_a_file_that_is_appended_lets_nobody_leave(tenant):
     assert (await show(tenant, segment))["members"] == 2
 
 
+@pytest.mark.rule("S13", "S76")
+async def test_nothing_is_tried_again_or_confirmed_for_a_segment_that_is_out_of_use_or_gone(tenant, receiver):
+    segment = await make(tenant)
+    first = await refresh(tenant, segment, b"user_id,level\nann,High\nbob,High\n")
+    held = await submit(tenant, segment, b"user_id,level\ncem,Low\n")
+    await asyncio.wait_for(receiver.until("ingestion.held", held), 30)
+    (await tenant.http.post(f"/v1/segments/{segment}/deactivate")).raise_for_status()
+    asked = [(f"/v1/ingestions/{first['id']}/retry", {"rows": "all"}), (f"/v1/ingestions/{held}/confirm", None)]
+    for path, body in asked:
+        refused = await tenant.http.post(path, json=body)
+        assert (refused.status_code, refused.json()["code"]) == (409, "segment_inactive")
+    (await tenant.http.delete(f"/v1/segments/{segment}")).raise_for_status()
+    assert (await tenant.ended(held))["status"] == "cancelled"
+    await asyncio.wait_for(receiver.until("ingestion.cancelled", held), 30)
+    for path, body in asked:
+        assert (await tenant.http.post(path, json=body)).status_code == 404
+
+
 @pytest.mark.rule("S13", "S15")
 async def test_a_key_that_only_reads_sees_a_segment_while_it_is_active(tenant):
     segment = await make(tenant)

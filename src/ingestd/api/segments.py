@@ -31,9 +31,9 @@ from ingestd.domain.segment import (
     UploadType,
     segment_name_problem,
 )
-from ingestd.ingest.segments import make
+from ingestd.ingest.segments import make, remove
 from ingestd.ingest.tell import tell_account
-from ingestd.store import schedules, segments
+from ingestd.store import segments
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.segments import Segment
 
@@ -283,7 +283,8 @@ async def change(segment_id: SegmentId, body: SegmentPatch, tx: Tx, caller: Call
 async def delete(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Delete a segment with its members and its history, for good; 409 while it is active or in progress.
 
-    It is gone at once; what is stored of its members is removed within the hour.
+    It is gone at once, and what is on its way to it is cancelled; what is stored of its members is removed within the
+    hour.
     """
     await segments.get(tx, caller.account_id, segment_id)
     now = await segments.lock_members(tx, segment_id)
@@ -292,6 +293,5 @@ async def delete(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) 
     match.check(before)
     if SegmentStatus(segment.status).takes_files:
         raise Conflict(f"The segment is {segment.status}: deactivate it first.", code="segment_in_use")
-    await segments.remove(tx, segment, now=now)
-    await schedules.remove(tx, segment.id)
+    await remove(tx, segment, now=now)
     audit.note(tx, caller, "segment.deleted", before.id, before=before)

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ingestion import Channel, Status
 from ingestd.domain.notice import NoticeType
-from ingestd.domain.plan import Mode, Plan
+from ingestd.domain.plan import Mode, Plan, Target
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
+from ingestd.ingest.segments import in_use
 from ingestd.ingest.tell import tell
 from ingestd.ingest.work import error_file_expired
 from ingestd.store import accounts, files, ingestion_views, ingestions, segments
@@ -43,7 +44,7 @@ async def confirm(
     Its file is checked again, against the members as they are then.
     """
     seq = await accounts.take_seq(session, account_id)
-    await ingestion_views.get(session, account_id, ingestion_id)
+    await _check_segment(session, await ingestions.row(session, account_id, ingestion_id))
     if not await ingestions.confirm(session, ingestion_id, seq=seq):
         raise Conflict("The ingestion is not held.", code="not_held")
     await intake.engine.enqueue(session, ingestion_id=ingestion_id, account_id=account_id, seq=seq, again=True)
@@ -70,6 +71,7 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         raise Conflict("The ingestion has not ended yet; wait, or cancel it first.", code="not_ended")
     if earlier.file_id is None or earlier.plan is None:
         raise Conflict("There is nothing to try again: the manifest was refused.", code="nothing_to_retry")
+    await _check_segment(session, earlier)
     rows_of = earlier.id if rows is Rows.REJECTED else earlier.rows_of
     if rows_of is None:
         await files.get_kept(session, account_id, earlier.file_id, lock=True)  # so that it does not expire meanwhile
@@ -96,6 +98,12 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         rows_of=rows_of,
     )
     return await submit(session, intake.engine, submission, intake.quota, now=now)
+
+
+async def _check_segment(session: AsyncSession, ingestion: Ingestion) -> None:
+    """Raise NotFound or Conflict where the segment that a file refreshes takes none any more."""
+    if ingestion.target == Target.SEGMENT and ingestion.segment_id is not None:
+        await in_use(session, ingestion.account_id, ingestion.segment_id)
 
 
 def _refuse_without_errors(earlier: Ingestion) -> None:

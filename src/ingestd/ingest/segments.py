@@ -15,8 +15,8 @@ from ingestd.domain.segment import Method, SegmentStatus, segment_plan
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.pairing import refuse_unfit
-from ingestd.ingest.tell import tell_account
-from ingestd.store import accounts, files, segments
+from ingestd.ingest.tell import tell, tell_account
+from ingestd.store import accounts, files, ingestions, schedules, segments
 from ingestd.store.files import FileState
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.segments import Segment
@@ -37,6 +37,24 @@ async def make(session: AsyncSession, segment: Segment) -> Segment:
     return segment
 
 
+async def in_use(session: AsyncSession, account_id: UUID, segment_id: UUID, *, lock: bool = False) -> Segment:
+    """A segment that files may refresh, NotFound where it is gone, or Conflict where it is not in use."""
+    segment = await segments.get(session, account_id, segment_id, lock=lock)
+    status = SegmentStatus(segment.status)
+    if not status.takes_files:
+        raise Conflict(f"The segment is {status}: activate it first.", code="segment_inactive")
+    return segment
+
+
+async def remove(session: AsyncSession, segment: Segment, *, now: datetime) -> None:
+    """Delete a segment and its schedule, and cancel what is on its way to it; the caller holds its members."""
+    await segments.remove(session, segment, now=now)
+    await schedules.remove(session, segment.id)
+    for ingestion_id in await ingestions.open_of_segment(session, segment.id):
+        if await ingestions.cancel(session, ingestion_id, now=now):
+            await tell(session, NoticeType.INGESTION_CANCELLED, ingestion_id, now=now)
+
+
 async def submit_segment(  # noqa: PLR0913 -- a file, a segment, and how it came
     session: AsyncSession,
     intake: Intake,
@@ -55,12 +73,9 @@ async def submit_segment(  # noqa: PLR0913 -- a file, a segment, and how it came
     Conflict where the segment is not in use, or another has taken the file. With the mode `append` nobody leaves.
     """
     await accounts.lock(session, account_id)
-    segment = await segments.get(session, account_id, segment_id)
+    segment = await in_use(session, account_id, segment_id)
     if segment.method == Method.FILTER:
         raise Conflict("A condition says who is in the segment; no file can.", code="segment_filtered")
-    status = SegmentStatus(segment.status)
-    if not status.takes_files:
-        raise Conflict(f"The segment is {status}: activate it first.", code="segment_inactive")
     file = await files.get(session, account_id, file_id, lock=True)
     if file.state != FileState.AVAILABLE:
         raise Conflict("The file does not wait any more. Upload it again.", code="file_taken")

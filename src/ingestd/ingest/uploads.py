@@ -22,9 +22,9 @@ from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.attributes import goals
 from ingestd.ingest.intake import Intake, submit
 from ingestd.ingest.pairing import may_be_written_to
-from ingestd.ingest.segments import make
+from ingestd.ingest.segments import in_use, make
 from ingestd.pipeline.scan import open_scan
-from ingestd.store import accounts, data_sources, files, segments
+from ingestd.store import accounts, data_sources, files
 from ingestd.store.accounts import Account
 from ingestd.store.data_sources import DataSource
 from ingestd.store.engine import new_id
@@ -138,10 +138,7 @@ async def _segment(
     One that is made has the moment of its ingestion: it goes with it where that ends without having filled it.
     """
     if isinstance(wanted, UUID):
-        segment = await segments.get(session, source.account_id, wanted, lock=True)
-        if not SegmentStatus(segment.status).takes_files:
-            raise Conflict(f"The segment is {segment.status}: activate it first.", code="segment_inactive")
-        return segment.id
+        return (await in_use(session, source.account_id, wanted, lock=True)).id
     if wanted is None:
         return None
     made = Segment(

@@ -34,6 +34,7 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from ingestd.domain.errors import IngestdError, NotFound
 from ingestd.domain.ingestion import BEFORE_APPLYING, NO_PROGRESS, Counts, Stage, Status
+from ingestd.domain.plan import Target
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
 from ingestd.store.data_sources import DataSource
@@ -149,6 +150,13 @@ async def cancel(session: AsyncSession, ingestion_id: UUID, *, now: datetime) ->
         .returning(Ingestion.id)
     )
     return changed.first() is not None
+
+
+async def open_of_segment(session: AsyncSession, segment_id: UUID) -> Sequence[UUID]:
+    """The ingestions that wait or run to refresh a segment, in the account's order."""
+    refreshing = (Ingestion.segment_id == segment_id, Ingestion.target == Target.SEGMENT, IS_OPEN)
+    found = await session.scalars(select(Ingestion.id).where(*refreshing).order_by(Ingestion.seq))
+    return found.all()
 
 
 async def confirm(session: AsyncSession, ingestion_id: UUID, *, seq: int) -> bool:
