@@ -8,6 +8,7 @@ import io
 from email import message_from_bytes, policy
 
 import pytest
+from tests.api.sources import CRMID, source, tsv
 from tests.api.world import ingest
 
 from ingestd.domain import ids
@@ -63,6 +64,18 @@ async def test_a_file_is_told_of_at_its_start_and_at_its_end_with_its_rejected_r
     assert ended["status"] in text
     assert f"{ended['id']}/error-file" in text
     assert attachments(mail) == {"file-1.errors.csv": await tenant.error_file(ended)}
+
+
+@pytest.mark.rule("S77")
+async def test_a_dry_run_is_told_of_as_one_that_changed_nothing(tenant):
+    crm = await source(tenant, crmid=CRMID, age={"name": "age", "format": "INTEGER"})
+    dry = await crm.ingest(tsv("crmid age", "c-1 1", "c-2 x"), notify=[TO], dry_run=True)
+    began, done = [await written(tenant, each) for each in await mails_of(tenant, dry["id"])]
+    name = dry["file"]["name"]
+    assert (began["Subject"], done["Subject"]) == (f"{name}: a trial has begun", f"{name}: tried out, 1 row rejected")
+    text = " ".join(done.get_body(("plain",)).get_content().split())
+    assert f"{name} has been tried out. Nothing was changed. Of its 2 rows 1 would be rejected." in text
+    assert "taken in" not in text
 
 
 @pytest.mark.rule("S132", "S76")

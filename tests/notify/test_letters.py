@@ -33,6 +33,7 @@ INGESTION = {
     "manifest": {"name": "day1.manifest"},
     "data_source": None,
     "target": "profiles",
+    "dry_run": False,
     "counts": {"read": 100, "accepted": 88, "rejected": 12, "blank": 0},
     "error": None,
     "error_file": None,
