@@ -9,7 +9,7 @@ from email import message_from_bytes, policy
 
 import pytest
 from tests.api.sources import CRMID, source, tsv
-from tests.api.world import ingest
+from tests.api.world import ingest, nothing_is_applied, until
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
@@ -114,6 +114,28 @@ async def test_without_milestone_mails_only_failures_are_mailed(tenant):
     bad = await tenant.push(b"identity,Age\nann,x\n", columns=AGE)
     assert await mails_of(tenant, good["id"]) == []
     assert [each["type"] for each in await mails_of(tenant, bad["id"])] == ["ingestion.failed"]
+
+
+@pytest.mark.threat("T94")
+@pytest.mark.rule("D39")
+async def test_nothing_is_mailed_to_who_is_no_recipient_any_more(tenant, ground):
+    made = await tenant.http.post("/v1/recipients", json={"address": "eve@elsewhere.example", "name": "Eve"})
+    async with nothing_is_applied(ground, tenant):
+        ingestion = await ingest(tenant, "x.csv", b"identity\nann\n", clientEmail="eve@elsewhere.example")
+        await until(tenant, ingestion, stage="applying")
+        (began,) = await mails_of(tenant, ingestion)
+        (await tenant.http.delete(made.headers["location"])).raise_for_status()
+    await tenant.ended(ingestion)
+    assert [each["type"] for each in await mails_of(tenant, ingestion)] == ["ingestion.picked_up"]
+    path = f"/v1/messages/{began['id']}"
+    (await tenant.http.post(f"{path}/resend")).raise_for_status()
+    async with asyncio.timeout(30):
+        while True:
+            again = (await tenant.http.get(path)).json()
+            if again["state"] == "dead":
+                break
+            await asyncio.sleep(0.05)
+    assert [each["code"] for each in again["attempts"]] == ["kept", "refused"]
 
 
 async def test_a_mail_is_sent_again_under_its_id(tenant):

@@ -126,7 +126,7 @@ def shown(mail: EmailMessage) -> str:
 async def test_each_milestone_has_its_letter(name: str, certified: ssl.SSLContext, trusting: ssl.SSLContext):
     """As it comes to a mail server, over TLS and after a login."""
     kind, data, attachment = TOLD[name]
-    made = letter(HOUSE, claimed(kind, data), attachment=attachment, code="abcd-efgh-ijkl")
+    made = letter(HOUSE, claimed(kind, data), attachment=attachment, code="abcd-efgh-ijkl", owner="loyalty")
     async with post_office(certified) as office:
         login = {"username": NAME, "password": PASSWORD, "tls": trusting, "resolver": here, "allow": LOOPBACK}
         server = MailServer(host="mail.test", port=office.port, security="starttls", sender=HOUSE.sender, **login)

@@ -69,7 +69,7 @@ class World:
             session.add(
                 Account(
                     id=account_id, name="an account", time_zone="UTC", sync_time=time(4), features=features or {},
-                    email_domains=[], next_seq=1, data_keys=sealed.data, index_key=sealed.index,
+                    email_domains=["example.org"], next_seq=1, data_keys=sealed.data, index_key=sealed.index,
                     created_at=self.clock(),
                 )
             )  # fmt: skip

@@ -5,6 +5,7 @@ from datetime import datetime
 import asyncssh
 import pytest
 from tests.api.sources import CRMID, source, tsv
+from tests.api.test_messages import written
 from tests.fetch.servers import FtpServer, SftpServer, put
 from tests.scheduler.world import (
     Slow,
@@ -59,6 +60,14 @@ async def new_recipient(tenant):
 async def mails(tenant):
     found = (await tenant.http.get("/v1/messages")).raise_for_status().json()["data"]
     return [(each["type"], each["about"], each["to"]) for each in found]
+
+
+async def the_mail(tenant):
+    """The only mail of the account as it was written, once it is kept; the test's time limit ends a wait in vain."""
+    while True:
+        [message] = (await tenant.http.get("/v1/messages")).raise_for_status().json()["data"]
+        if message["state"] == "delivered":
+            return await written(tenant, message)
 
 
 async def show(tenant, segment):
@@ -149,6 +158,7 @@ async def test_no_file_fails_the_run_and_tells_the_recipients(tenant, receiver, 
             assert told["error"] == run["error"]
             assert "example.org" not in str(told)
             assert await mails(tenant) == [("run.failed", run["id"], "ann@example.org")]
+            assert (await the_mail(tenant))["Subject"] == "loyalty: a scheduled upload has failed"
             assert (await show(tenant, segment))["status"] == "in_progress"
             [log] = await runs_of(tenant, segment, outcome="failed")
             assert log == run

@@ -261,7 +261,7 @@ async def _check_recipient(session: AsyncSession, account: Account, text: str) -
     address = normal_address(text)
     if address is None:
         problem = Problem("/clientEmail", "address", "'clientEmail' must be one e-mail address.")
-    elif await may_be_written_to(session, account, address):
+    elif await recipients.may_be_written_to(session, account, address):
         return
     else:
         problem = Problem(
@@ -278,18 +278,10 @@ async def _webhooks(session: AsyncSession, actor: Actor) -> tuple[UUID, ...]:
     return await import_keys.webhooks_of(session, actor.id) if actor.type == "import_key" and actor.id else ()
 
 
-async def may_be_written_to(session: AsyncSession, account: Account, address: str) -> bool:
-    """Whether an address is that of a recipient, who has confirmed it where the account wants that, or of a domain."""
-    recipient = await recipients.find(session, account.id, address)
-    if recipient is None:
-        return address.rpartition("@")[2] in account.email_domains
-    return recipient.confirmed_at is not None
-
-
 async def _told(session: AsyncSession, account: Account, text: bytes) -> tuple[str, ...]:
     """Whom a manifest that is refused names: told all the same, if the account may write to them (S122, T94)."""
     address = normal_address(named_address(text))
-    return (address,) if address and await may_be_written_to(session, account, address) else ()
+    return (address,) if address and await recipients.may_be_written_to(session, account, address) else ()
 
 
 async def _data_file(session: AsyncSession, account_id: UUID, parsed: Parsed, limits: Limits) -> File:

@@ -21,10 +21,9 @@ from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadTyp
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.attributes import goals
 from ingestd.ingest.intake import Intake, submit
-from ingestd.ingest.pairing import may_be_written_to
 from ingestd.ingest.segments import in_use, make
 from ingestd.pipeline.scan import open_scan
-from ingestd.store import accounts, data_sources, files
+from ingestd.store import accounts, data_sources, files, recipients
 from ingestd.store.accounts import Account
 from ingestd.store.data_sources import DataSource
 from ingestd.store.engine import new_id
@@ -173,7 +172,7 @@ async def _told(session: AsyncSession, account: Account, notify: Sequence[str]) 
         address = normal_address(text)
         if address is None:
             problems.append(Problem(f"/body/notify/{place}", "address", "Must be one e-mail address."))
-        elif not await may_be_written_to(session, account, address):
+        elif not await recipients.may_be_written_to(session, account, address):
             detail = "Not among the account's recipients or allowed e-mail domains, or not confirmed yet."
             problems.append(Problem(f"/body/notify/{place}", "recipient_unknown", detail))
         else:

@@ -75,11 +75,12 @@ def letter(
     attachment: Attachment | None = None,
     personal: bool = False,
     code: str = "",
+    owner: str = "",
 ) -> EmailMessage:
     """The mail of a message; the same in every attempt.
 
     `personal` says that an error file is not attached since it may hold personal data; `code` is what an invitation
-    asks for.
+    asks for; `owner` is the name of what a run was to keep fresh.
     """
     told, zone = claimed.data, ZoneInfo(claimed.time_zone)
 
@@ -102,6 +103,7 @@ def letter(
         held_days=house.held_days,
         personal=personal,
         code=code,
+        owner=owner,
         moment=moment,
     )
     first, *rest = re.split(r"\n\s*\n", written.strip())

@@ -22,7 +22,7 @@ from ingestd.metrics import Metrics
 from ingestd.notify.letters import Attachment, House, letter, problems_file
 from ingestd.notify.outbox import next_attempt_at
 from ingestd.notify.smtp import MailCode, MailServer, Result
-from ingestd.store import attributes, ingestions, messages, outgoing
+from ingestd.store import accounts, attributes, ingestions, messages, outgoing, recipients, runs
 from ingestd.store.engine import Sessions, new_id, transaction
 from ingestd.store.messages import Claimed, Message
 from ingestd.store.orphans import MAILED
@@ -80,6 +80,8 @@ class Mailing:
 
     async def _send(self, claimed: Claimed) -> Result:
         try:
+            if not await self._may_go(claimed):
+                return Result(MailCode.REFUSED, answer="No recipient of the account any more.")
             mail = await self._letter(claimed)
             if self.server is None:
                 return await self._keep(claimed, mail)
@@ -88,11 +90,22 @@ class Mailing:
             log.exception("mail_failed", message=claimed.id)
             return Result(MailCode.INTERNAL)
 
+    async def _may_go(self, claimed: Claimed) -> bool:
+        """Whether the account may still write to them: it held them for a recipient when the message was made (D39)."""
+        async with self.sessions() as session:
+            if claimed.type == NoticeType.RECIPIENT_INVITED:
+                return await recipients.find(session, claimed.account_id, claimed.address) is not None
+            account = await accounts.get(session, claimed.account_id)
+            return await recipients.may_be_written_to(session, account, claimed.address)
+
     async def _letter(self, claimed: Claimed) -> EmailMessage:
         if claimed.type == NoticeType.RECIPIENT_INVITED and claimed.subject_id is not None:
             keys = self.keys(claimed.account_id, claimed.sealed_keys)
             code = confirmation_code(keys.mac("recipients", claimed.subject_id.bytes))
             return letter(self.house, claimed, code=code)
+        if claimed.type == NoticeType.RUN_FAILED and claimed.subject_id is not None:
+            async with self.sessions() as session:
+                return letter(self.house, claimed, owner=await runs.owner_name(session, claimed.subject_id) or "")
         attachment, personal = await self._attachment(claimed)
         return letter(self.house, claimed, attachment=attachment, personal=personal)
 

@@ -35,9 +35,10 @@ _FINAL: Final = range(500, 600)
 
 
 class MailCode(StrEnum):
-    """What came of an attempt; `refused` is the server's last word about this recipient, and the last is our failure.
+    """What came of an attempt; `refused` is the last word about this recipient, and the last is our failure.
 
-    `kept` is a mail that was kept because no mail server is set.
+    It is the server's, or ours where the account may not write to them any more (D39). `kept` is a mail that was kept
+    because no mail server is set.
     """
 
     DELIVERED = "delivered"

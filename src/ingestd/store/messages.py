@@ -87,7 +87,8 @@ _ADD = text("""
         CROSS JOIN told
         LEFT JOIN recipients r ON r.account_id = a.id AND r.address = told.address
         WHERE a.id = :account_id
-          AND (r.id IS NULL OR r.confirmed_at IS NOT NULL AND r.milestones ? :milestone)
+          AND CASE WHEN r.id IS NULL THEN a.email_domains ? regexp_replace(told.address, '^.*@', '')
+                   ELSE r.confirmed_at IS NOT NULL AND r.milestones ? :milestone END
           AND NOT (:silenced AND a.features @> '{"milestone_emails": false}')
         ON CONFLICT DO NOTHING
         RETURNING id
@@ -105,8 +106,8 @@ def adding(notice: Notice, *, to: Collection[str] | None) -> Executable:
     """The statement that writes a notice's messages in the caller's transaction; for either kind of connection.
 
     `to` are addresses in their normal form, or None for all recipients of the account. Of those who are recipients only
-    the ones get a message whose address is confirmed and who want this milestone. A notice that is no milestone makes
-    none.
+    the ones get a message whose address is confirmed and who want this milestone, of others those of a domain that the
+    account allows: somebody may be no recipient any more (D39). A notice that is no milestone makes none.
     """
     milestone = MILESTONES.get(NoticeType(notice.type))
     return _ADD.bindparams(

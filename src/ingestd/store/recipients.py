@@ -11,6 +11,7 @@ from sqlalchemy import ForeignKey, UniqueConstraint, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
 from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
@@ -61,6 +62,14 @@ async def addresses(session: AsyncSession, account_id: UUID, recipient_ids: Coll
         .order_by(Recipient.id)
     )
     return found.all()
+
+
+async def may_be_written_to(session: AsyncSession, account: Account, address: str) -> bool:
+    """Whether an address is that of a recipient, who has confirmed it where the account wants that, or of a domain."""
+    recipient = await find(session, account.id, address)
+    if recipient is None:
+        return address.rpartition("@")[2] in account.email_domains
+    return recipient.confirmed_at is not None
 
 
 async def find(session: AsyncSession, account_id: UUID, address: str) -> Recipient | None:

@@ -37,9 +37,11 @@ from ingestd.domain.plan import Mode, Target
 from ingestd.domain.run import Outcome, Result, RunState, RunView
 from ingestd.domain.schedule import OwnerKind
 from ingestd.store.base import Base, Key
+from ingestd.store.data_sources import DataSource
 from ingestd.store.files import File
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.page import Cut, Sorts
+from ingestd.store.segments import Segment
 
 IS_OPEN: Final = text("state <> 'ended'")
 
@@ -200,6 +202,14 @@ async def newest_file(session: AsyncSession, run: Run) -> NewestFile | None:
     )
     found = await session.execute(statement)
     return found.one_or_none()
+
+
+async def owner_name(session: AsyncSession, run_id: UUID) -> str | None:
+    """The name of the segment or data source that a run was to keep fresh; None where the run is not kept any more."""
+    names = select(func.coalesce(Segment.name, DataSource.name)).select_from(Run)
+    named = names.outerjoin(Segment, Segment.id == Run.owner_id).outerjoin(DataSource, DataSource.id == Run.owner_id)
+    found: str | None = await session.scalar(named.where(Run.id == run_id))
+    return found
 
 
 def end_of_ingestion(
