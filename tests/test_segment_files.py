@@ -240,6 +240,14 @@ async def test_rejected_rows_that_are_mended_join_and_nobody_leaves(tenant):
     assert (await show(tenant, segment))["members"] == 2
 
 
+async def test_mended_rows_stem_from_the_file_of_their_own_segment(tenant):
+    segment, other = await make(tenant), await make(tenant, name="spending")
+    data = b"user_id,level\nann,High\nbob,\n"
+    first, _ = await refresh(tenant, segment, data), await refresh(tenant, other, data)
+    mended = (await tenant.error_file(first)).replace('"bob",""', '"bob","Low"')
+    assert (await refresh(tenant, segment, mended.encode()))["retry_of"] == first["id"]
+
+
 async def test_a_file_that_is_appended_lets_nobody_leave(tenant):
     segment = await make(tenant)
     await refresh(tenant, segment, b"user_id,level\nann,High\n")

@@ -303,8 +303,8 @@ def change(connection: Connection, ingestion_id: UUID, fence: int, **values: Any
 def link_to_reported(connection: Connection, ingestion_id: UUID, header: str) -> None:
     """Make an ingestion of a returned error file the retry of the one whose rows it brings back (S128).
 
-    That is an earlier one with an error file of the same columns: the one whose file the name still tells, for
-    `x.errors.csv` that of `x.csv`, else the newest.
+    That is an earlier one with an error file of the same columns, for the same segment or data source: the one whose
+    file the name still tells, for `x.errors.csv` that of `x.csv`, else the newest.
     """
     mine, earlier, my_file, file = aliased(Ingestion), aliased(Ingestion), aliased(File), aliased(File)
     named = file.name == func.regexp_replace(my_file.name, r"\.errors\.csv$", ".csv")
@@ -319,6 +319,9 @@ def link_to_reported(connection: Connection, ingestion_id: UUID, header: str) ->
             mine.retry_of.is_(None),
             earlier.seq < mine.seq,
             earlier.target == mine.target,
+            func.coalesce(earlier.data_source_id, earlier.segment_id).is_not_distinct_from(
+                func.coalesce(mine.data_source_id, mine.segment_id)
+            ),
             earlier.error_blob.is_not(None),
             earlier.checked["header"].astext == header,
         )
