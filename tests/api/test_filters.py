@@ -142,8 +142,10 @@ async def test_members_follow_each_ingestion_before_it_is_completed(tenant):
 
 @pytest.mark.rule("D41")
 async def test_no_file_is_taken_by_a_filter_segment(tenant):
-    await crm(tenant)
+    people = await crm(tenant)
     segment = await make(tenant, GOLD, type="Non-SCD")
+    joining = await people.post(tsv(*ROWS), segment={"id": segment["id"]})
+    assert (joining.status_code, joining.json()["code"]) == (409, "segment_filtered")
     file = (await tenant.http.put("/v1/files/golden__1.csv", content=b"user_id,p\nu,a\n")).json()
     body = {"file_id": file["id"], "segment_id": segment["id"]}
     refused = await tenant.http.post("/v1/ingestions", json=body)

@@ -38,8 +38,10 @@ async def make(session: AsyncSession, segment: Segment) -> Segment:
 
 
 async def in_use(session: AsyncSession, account_id: UUID, segment_id: UUID, *, lock: bool = False) -> Segment:
-    """A segment that files may refresh, NotFound where it is gone, or Conflict where it is not in use."""
+    """A segment that files may fill; NotFound where it is gone, Conflict where a condition does or it is not in use."""
     segment = await segments.get(session, account_id, segment_id, lock=lock)
+    if segment.method == Method.FILTER:
+        raise Conflict("A condition says who is in the segment; no file can.", code="segment_filtered")
     status = SegmentStatus(segment.status)
     if not status.takes_files:
         raise Conflict(f"The segment is {status}: activate it first.", code="segment_inactive")
@@ -74,8 +76,6 @@ async def submit_segment(  # noqa: PLR0913 -- a file, a segment, and how it came
     """
     await accounts.lock(session, account_id)
     segment = await in_use(session, account_id, segment_id)
-    if segment.method == Method.FILTER:
-        raise Conflict("A condition says who is in the segment; no file can.", code="segment_filtered")
     file = await files.get(session, account_id, file_id, lock=True)
     if file.state != FileState.AVAILABLE:
         raise Conflict("The file does not wait any more. Upload it again.", code="file_taken")
