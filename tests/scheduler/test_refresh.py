@@ -131,6 +131,9 @@ async def test_what_was_added_to_a_file_stays_when_the_same_file_is_found_again(
             assert (await run_next(tenant, segment))["result"] == "unchanged"
             refreshed = await show(tenant, segment)
             assert (refreshed["members"], refreshed["data_as_of"]) == (4, run["data_as_of"])
+            put(server.folder / "demo_path", "loyalty__b.csv", mended.encode(), age=60)  # mended where it came from
+            results = [(await run_next(tenant, segment))["result"] for _ in range(2)]
+            assert (results, (await show(tenant, segment))["members"]) == (["ingested", "unchanged"], 4)
 
 
 @pytest.mark.rule("D53")

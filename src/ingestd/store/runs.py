@@ -168,7 +168,7 @@ async def change(session: AsyncSession, run: Run, **values: Any) -> bool:
 async def newest_file(session: AsyncSession, run: Run) -> NewestFile | None:
     """The file that the owner of a run has its data of, or will have when what is queued or held is done; or None.
 
-    What only adds to that file does not count: its rejected rows, mended or tried again, the people whom a data
+    What only adds to that file does not count: its rejected rows, mended by hand or tried again, the people whom a data
     source's file put into a segment, and what was appended by hand, unless there is nothing else. With its name, size
     and hash, its time on the other server, or if it came by hand, that of its arrival, and `status` and `stage` of its
     ingestion.
@@ -193,7 +193,7 @@ async def newest_file(session: AsyncSession, run: Run) -> NewestFile | None:
             Ingestion.account_id == run.account_id,
             owned[OwnerKind(run.owner_kind)],
             Ingestion.rows_of.is_(None),
-            Ingestion.checked["returned"].astext.is_distinct_from("true"),
+            (Ingestion.channel == Channel.SCHEDULE) | Ingestion.checked["returned"].astext.is_distinct_from("true"),
             Ingestion.status.not_in((Status.FAILED, Status.CANCELLED)),
             Ingestion.dry_run.is_(False),
         )
@@ -233,8 +233,11 @@ _EXPIRE: Final = text("""
             SELECT FROM ingestions later
             WHERE (later.segment_id = r.owner_id OR later.data_source_id = r.owner_id)
               AND (later.created_at, later.id) > (i.created_at, i.id) AND later.target = i.target
-              AND (later.mode = 'replace' OR later.channel = 'schedule')
-              AND later.rows_of IS NULL AND later.checked ->> 'returned' IS DISTINCT FROM 'true'
+              AND (
+                later.channel = 'schedule'
+                OR later.mode = 'replace' AND later.checked ->> 'returned' IS DISTINCT FROM 'true'
+              )
+              AND later.rows_of IS NULL
               AND later.status NOT IN ('failed', 'cancelled') AND NOT later.dry_run
         ))
         ORDER BY r.id LIMIT :at_most
