@@ -248,6 +248,24 @@ async def test_mended_rows_stem_from_the_file_of_their_own_segment(tenant):
     assert (await refresh(tenant, segment, mended.encode()))["retry_of"] == first["id"]
 
 
+@pytest.mark.rule("S12", "S43", "S45")
+async def test_a_draft_gives_partitions_the_names_that_others_have_had(tenant):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"user_id,level\nann,Silver\nbob,Gold\n")
+    path = f"/v1/segments/{segment}"
+    ids = {each["value"]: each["id"] for each in (await tenant.http.get(f"{path}/partitions")).json()["data"]}
+    for silver, gold in (("Gold", "Platinum"), ("Platinum", "Gold"), ("Silver", "Silver")):
+        edits = [{"id": ids["Gold"], "name": gold}, {"id": ids["Silver"], "name": silver}]
+        (await tenant.http.put(f"{path}/draft", json={"partitions": edits})).raise_for_status()
+        published = await tenant.http.post(f"{path}/activate")
+        if silver == gold:
+            assert (published.status_code, published.json()["code"]) == (409, "partition_exists")
+            continue
+        published.raise_for_status()
+        found = (await tenant.http.get(f"{path}/partitions")).json()["data"]
+        assert {each["value"]: each["name"] for each in found} == {"Silver": silver, "Gold": gold}
+
+
 async def test_a_file_that_is_appended_lets_nobody_leave(tenant):
     segment = await make(tenant)
     await refresh(tenant, segment, b"user_id,level\nann,High\n")

@@ -6,6 +6,8 @@ import pytest
 from sqlalchemy import text
 from tests.api.sources import source, tsv
 from tests.api.world import account_of
+from tests.scheduler.world import body as body_of_schedule
+from tests.scheduler.world import new_connection
 
 from ingestd.domain.personal import MASK
 from ingestd.store.engine import transaction
@@ -150,6 +152,13 @@ async def test_no_file_is_taken_by_a_filter_segment(tenant):
     body = {"file_id": file["id"], "segment_id": segment["id"]}
     refused = await tenant.http.post("/v1/ingestions", json=body)
     assert (refused.status_code, refused.json()["code"]) == (409, "segment_filtered")
+    path = f"/v1/segments/{segment['id']}"
+    schedule = body_of_schedule(await new_connection(tenant))
+    for where, wish in (("schedule", schedule), ("draft", {"upload_type": "scheduled"})):
+        refused = await tenant.http.put(f"{path}/{where}", json=wish)
+        assert (refused.status_code, refused.json()["code"]) == (409, "segment_filtered")
+    (await tenant.http.post(f"{path}/deactivate")).raise_for_status()
+    assert (await tenant.http.patch(path, json={"upload_type": "scheduled"})).status_code == 409
     plain = {"name": "x", "description": "x", "type": "SCD", "method": "filter", "upload_type": "manual"}
     assert (await tenant.http.post("/v1/segments", json=plain)).status_code == 422
 

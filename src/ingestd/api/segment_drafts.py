@@ -13,6 +13,7 @@ from ingestd.api.segments import DraftIn, DraftOut, SegmentOut, draft_of, shown,
 from ingestd.domain.errors import Conflict, NotFound
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.segment import Draft, Method, SegmentStatus
+from ingestd.ingest.segments import refuse_filtered
 from ingestd.store import accounts, schedules, segments
 from ingestd.store.engine import utc_now
 from ingestd.store.segments import Segment
@@ -43,6 +44,8 @@ async def get_draft(segment_id: SegmentId, tx: Reading, caller: Caller) -> Draft
 async def put_draft(segment_id: SegmentId, body: DraftIn, tx: Tx, caller: Caller, match: IfMatch) -> DraftOut:
     """Save edits, in place of those saved before, without any effect until they are published by `activate` (S11)."""
     segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
+    if body.upload_type is not None:
+        refuse_filtered(segment)
     for edit in body.partitions:
         await segments.get_partition(tx, segment, edit.id)
     before = shown(segment)
@@ -113,13 +116,19 @@ async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Call
 
 
 async def _publish(tx: AsyncSession, segment: Segment, draft: Draft) -> None:
-    """Change the partitions as the draft says; one that is gone since is left out."""
+    """Change the partitions as the draft says; one that is gone since is left out.
+
+    Names are given up before they are taken: one partition can get the name that another has had.
+    """
     there = {each.id: each for each in await segments.partitions(tx, segment, disabled_too=True)}
-    for edit in draft.partitions:
-        if edit.id in there:
-            partition = there[edit.id]
-            partition.name = edit.name or partition.name
-            partition.disabled = partition.disabled if edit.disabled is None else edit.disabled
+    edits = [(there[edit.id], edit) for edit in draft.partitions if edit.id in there]
+    names = {partition.id: edit.name for partition, edit in edits if edit.name is not None}
+    for partition, edit in edits:
+        partition.name = str(partition.id) if partition.id in names else partition.name
+        partition.disabled = partition.disabled if edit.disabled is None else edit.disabled
+    await tx.flush()
+    for partition, _ in edits:
+        partition.name = names.get(partition.id, partition.name)
     await tx.run_sync(segments.write_partitions)
 
 

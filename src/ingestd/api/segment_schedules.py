@@ -18,6 +18,7 @@ from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.domain.run import RunView
 from ingestd.domain.schedule import OwnerKind
+from ingestd.ingest.segments import refuse_filtered
 from ingestd.store import accounts, schedules, segments
 
 router = Router(prefix="/v1/segments/{segment_id}", tags=["Schedules"])
@@ -56,9 +57,12 @@ async def get_one(segment_id: SegmentId, tx: Reading, caller: Caller) -> Schedul
 async def put_one(segment_id: SegmentId, body: ScheduleIn, tx: Tx, caller: Caller, match: IfMatch) -> ScheduleOut:
     """Make or replace a segment's schedule; it counts from now on, and one that is paused stays so.
 
-    It rests while the segment is not in use or takes manual uploads, and begins anew when the segment is activated.
+    It rests while the segment is not in use or takes manual uploads, and begins anew when the segment is activated. 409
+    for a filter segment, which takes no files.
     """
-    return await save(tx, caller, await _held(tx, caller, segment_id), body, match)
+    owner = await _held(tx, caller, segment_id)
+    refuse_filtered(await segments.get(tx, caller.account_id, segment_id))
+    return await save(tx, caller, owner, body, match)
 
 
 @router.delete(

@@ -31,7 +31,7 @@ from ingestd.domain.segment import (
     UploadType,
     segment_name_problem,
 )
-from ingestd.ingest.segments import make, remove
+from ingestd.ingest.segments import make, refuse_filtered, remove
 from ingestd.ingest.tell import tell_account
 from ingestd.store import segments
 from ingestd.store.engine import new_id, utc_now
@@ -265,6 +265,8 @@ async def change(segment_id: SegmentId, body: SegmentPatch, tx: Tx, caller: Call
     match.check(before)
     if body and SegmentStatus(segment.status).takes_files:
         raise Conflict(f"The segment is {segment.status}: put the edits into its draft.", code="segment_in_use")
+    if "upload_type" in body:
+        refuse_filtered(segment)
     if body.get("type", segment.type) != segment.type and segment.refreshed_at is not None:
         raise Conflict("The segment has members; its type cannot change any more.", code="segment_in_use")
     for name, value in body.items():

@@ -40,12 +40,17 @@ async def make(session: AsyncSession, segment: Segment) -> Segment:
 async def in_use(session: AsyncSession, account_id: UUID, segment_id: UUID, *, lock: bool = False) -> Segment:
     """A segment that files may fill; NotFound where it is gone, Conflict where a condition does or it is not in use."""
     segment = await segments.get(session, account_id, segment_id, lock=lock)
-    if segment.method == Method.FILTER:
-        raise Conflict("A condition says who is in the segment; no file can.", code="segment_filtered")
+    refuse_filtered(segment)
     status = SegmentStatus(segment.status)
     if not status.takes_files:
         raise Conflict(f"The segment is {status}: activate it first.", code="segment_inactive")
     return segment
+
+
+def refuse_filtered(segment: Segment) -> None:
+    """Raise Conflict where files are no matter to a segment."""
+    if segment.method == Method.FILTER:
+        raise Conflict("A condition says who is in the segment; no file can.", code="segment_filtered")
 
 
 async def remove(session: AsyncSession, segment: Segment, *, now: datetime) -> None:
