@@ -44,6 +44,7 @@ from ingestd.store import (
     usage,
 )
 from ingestd.store.engine import id_at, utc_now
+from ingestd.store.expiry import Expire
 
 EVERY_SECONDS: Final = 3600.0
 BATCH: Final = 1000
@@ -195,7 +196,7 @@ class Upkeep:
                 return done
             done += more
 
-    def _forget(self, expire: files.Expire, before: datetime) -> int:
+    def _forget(self, expire: Expire, before: datetime) -> int:
         """Expire batch by batch: first the rows, then their blobs."""
         forgotten = 0
         while True:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, ForeignKey, Index, ScalarSelect, select, text, update
@@ -182,13 +182,6 @@ async def remove_one(session: AsyncSession, file: File) -> None:
     """Remove an available file. The upkeep deletes its blob."""
     file.state = FileState.REMOVED
     await usage.give_back(session, file.account_id, file.size_bytes)
-
-
-class Expire(Protocol):
-    """Forgets what is older than a time, a batch in the caller's transaction; gives the blobs that can go then."""
-
-    def __call__(self, connection: Connection, before: datetime, *, at_most: int) -> list[str]:
-        """Expire at most so many."""
 
 
 _EXPIRE = text("""

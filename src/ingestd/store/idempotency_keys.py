@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, ForeignKey, Index, LargeBinary, func, select, text
+from sqlalchemy import Connection, ForeignKey, Index, LargeBinary, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.store import expiry
 from ingestd.store.base import Base
 
 KEPT: Final = timedelta(hours=24)
@@ -40,16 +41,7 @@ async def find(session: AsyncSession, account_id: UUID, name: bytes) -> Idempote
     return await session.get(IdempotencyKey, (account_id, name))
 
 
-_EXPIRE: Final = text("""
-    DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
-        SELECT old.ctid FROM accounts a CROSS JOIN LATERAL (
-            SELECT ctid FROM idempotency_keys
-            WHERE account_id = a.id AND created_at < :before
-            ORDER BY created_at LIMIT :at_most
-        ) old
-        LIMIT :at_most
-    ))
-""")
+_EXPIRE: Final = expiry.of_rows("idempotency_keys", "created_at")
 
 
 def expire(connection: Connection, before: datetime, *, at_most: int) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, ForeignKey, Index, UniqueConstraint, exists, 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.store import expiry
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
 from ingestd.store.files import File, FileState
@@ -117,16 +118,7 @@ async def to_settle(session: AsyncSession, before: datetime) -> Sequence[Manifes
     return found.all()
 
 
-_EXPIRE = text("""
-    WITH old AS MATERIALIZED (
-        SELECT id, blob FROM manifests
-        WHERE blob IS NOT NULL AND state IN ('accepted', 'refused') AND created_at < :before
-        LIMIT :at_most FOR UPDATE SKIP LOCKED
-    ), forgotten AS (
-        UPDATE manifests m SET blob = NULL FROM old WHERE m.id = old.id
-    )
-    SELECT blob FROM old
-""")
+_EXPIRE: Final = expiry.of_blobs("manifests", "state IN ('accepted', 'refused') AND created_at < :before")
 
 
 def expire(connection: Connection, before: datetime, *, at_most: int) -> list[str]:

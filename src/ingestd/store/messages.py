@@ -32,7 +32,7 @@ from sqlalchemy.types import Text
 from ingestd.domain.errors import NotFound
 from ingestd.domain.notice import MILESTONES, NoticeType
 from ingestd.domain.recipient import SILENCED
-from ingestd.store import outgoing
+from ingestd.store import expiry, outgoing
 from ingestd.store.base import Base
 from ingestd.store.notices import Notice
 from ingestd.store.outgoing import LEASE, DeliveryState, Lease, Outgoing
@@ -238,15 +238,7 @@ def all_of(session: Session, account_id: UUID, *, at_most: int) -> Sequence[Show
     return session.execute(newest).all()
 
 
-_EXPIRE = text("""
-    WITH old AS MATERIALIZED (
-        SELECT id, blob FROM messages WHERE blob IS NOT NULL AND created_at < :before
-        LIMIT :at_most FOR UPDATE SKIP LOCKED
-    ), forgotten AS (
-        UPDATE messages m SET blob = NULL FROM old WHERE m.id = old.id
-    )
-    SELECT blob FROM old
-""")
+_EXPIRE: Final = expiry.of_blobs("messages", "created_at < :before")
 
 
 def expire(connection: Connection, before: datetime, *, at_most: int) -> list[str]:

@@ -11,6 +11,7 @@ from sqlalchemy import ARRAY, Connection, Row, String, Uuid, column, select, tex
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.store import expiry
 from ingestd.store.base import Base
 from ingestd.store.page import Cut, Sorts
 
@@ -103,18 +104,9 @@ async def forget(session: AsyncSession, account_id: UUID, profile_ids: Collectio
         await session.execute(text(FORGET), {"account": account_id, "person": person, "moves": list(Move)})
 
 
-EXPIRE: Final = """
-DELETE FROM data_source_changes WHERE ctid = ANY (ARRAY(
-    SELECT old.ctid FROM accounts a CROSS JOIN LATERAL (
-        SELECT ctid FROM data_source_changes
-        WHERE account_id = a.id AND ingestion_id < :before
-        ORDER BY ingestion_id LIMIT :at_most
-    ) old
-    LIMIT :at_most
-))
-"""
+_EXPIRE: Final = expiry.of_rows("data_source_changes", "ingestion_id")
 
 
 def expire(connection: Connection, before: UUID, *, at_most: int) -> int:
     """Forget what ingestions made before an id have changed; the number of rows."""
-    return connection.execute(text(EXPIRE), {"before": before, "at_most": at_most}).rowcount
+    return connection.execute(_EXPIRE, {"before": before, "at_most": at_most}).rowcount
