@@ -107,16 +107,29 @@ async def test_leaving_that_kills_every_worker_is_told_of(program, client):
 
 
 @pytest.mark.rule("S65", "S75")
-async def test_a_segment_that_kills_every_worker_is_told_of(program, client):
+async def test_a_segment_that_kills_every_worker_goes_is_told_of_and_its_name_is_free(program, client):
     async with sourced(client) as made:
         program.arm("in a part, nothing written", act="die", always=True, only=SEGMENT)
         await made.post(tsv("id tier", "p-1 gold"), segment={"name": "golden"})
         (poison,) = await client.ended()
         assert (poison["status"], poison["warnings"]) == ("completed", [WRITTEN_OFF[SEGMENT]])
         program.release()
-        await made.post(tsv("id tier", "p-1 gold"), segment={"id": poison["segment"]["id"]})
-        assert (await client.ended())[1]["warnings"] == []
-        assert (await segment_of(made, poison["segment"]))["members"] == 1
+        assert (await made.tenant.http.get(f"/v1/segments/{poison['segment']['id']}")).status_code == 404
+        await made.post(tsv("id tier", "p-1 gold"), segment={"name": "golden"})
+        again = (await client.ended())[1]
+        assert (again["warnings"], (await segment_of(made, again["segment"]))["members"]) == ([], 1)
+
+
+@pytest.mark.rule("S65")
+async def test_a_segment_that_was_there_before_stays_though_nobody_can_be_put_into_it(program, client):
+    async with sourced(client) as made:
+        await made.post(tsv("id tier", "p-1 gold"), segment={"name": "golden"})
+        (first,) = await client.ended()
+        program.arm("in a part, nothing written", act="die", always=True, only=SEGMENT)
+        await made.post(tsv("id tier", "p-2 gold"), segment={"id": first["segment"]["id"]})
+        assert (await client.ended())[1]["warnings"] == [WRITTEN_OFF[SEGMENT]]
+        kept = await segment_of(made, first["segment"])
+        assert (kept["status"], kept["members"]) == ("active", 1)
 
 
 @pytest.mark.rule("D41", "S75")

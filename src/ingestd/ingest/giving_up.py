@@ -90,7 +90,7 @@ def give_up(means: Means, row: Row[Any]) -> None:
             result = RESULT_OF[values["status"]]
             end_run = partial(runs.end_of_ingestion, error=values.get("error"), now=now)
             tried(connection, partial(end_run, connection, row.id, result))
-            if checked is None and row.data_source_id is not None and row.segment_id is not None:
+            if row.data_source_id is not None and row.segment_id is not None:
                 tried(connection, partial(segments.take_back, connection, row.segment_id, now=now))
     count(means, row.target, values, checked.reasons if checked else {})
     log.error("ingestion_given_up", attempts=row.attempts, status=values["status"])

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd import telemetry
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
-from ingestd.domain.ingestion import ActorView, Channel, IngestionView, Status
+from ingestd.domain.ingestion import ActorView, Channel, IngestionView
 from ingestd.domain.notice import NoticeType, ReceivedFile, thin
 from ingestd.domain.plan import Target
 from ingestd.domain.recipient import normal_address
@@ -43,7 +43,7 @@ def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeTyp
     connection.execute(notices.adding(told, chosen=row.webhook_ids))
     connection.execute(messages.adding(told, to=_addresses(row, notice)))
     if (
-        view.status in {Status.FAILED, Status.CANCELLED}
+        view.status.terminal  # completed, too: its segment may have been written off
         and row.data_source_id is not None
         and row.segment_id is not None
         and segments.take_back(connection, row.segment_id, now=now)
