@@ -170,6 +170,21 @@ async def test_blobs_that_nothing_names_are_removed_once_they_are_old(ground, up
     ground.blobs.delete([young])
 
 
+async def test_what_is_removed_is_gone_at_once_and_later_where_a_backup_is_made(ground, upkeep, app, tenant):
+    async def remove(name):
+        await tenant.put(name, bytes(10))
+        async with tenant.sftp() as sftp:
+            await sftp.remove(f"/{name}")
+        put = (await tenant.http.put(f"/v1/files/{name}", content=bytes(10))).raise_for_status().json()
+        (await tenant.http.delete(f"/v1/files/{put['id']}")).raise_for_status()
+        await app.intake.close()
+
+    await remove("gone.csv")
+    with dump.keeping_blobs(ground.database_url):
+        await remove("kept.csv")
+    assert files(upkeep, tenant) == [("removed", False)] * 2 + [("removed", True)] * 2
+
+
 @pytest.mark.threat("T42")
 async def test_what_a_dead_upload_had_reserved_is_given_back(upkeep, tenant, app):
     incoming = await app.intake.begin(ids.read(Prefix.ACCOUNT, tenant.id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any, Final
 
@@ -144,6 +144,13 @@ async def get_one(file_id: TheFile, tx: Reading, caller: Caller) -> FileOut:
     return shown(await files.get(tx, caller.account_id, file_id))
 
 
+async def _forgotten(service: Service) -> AsyncIterator[list[str]]:
+    """Takes the blobs that nothing names once the transaction has committed, and has them removed then."""
+    blobs: list[str] = []
+    yield blobs
+    service.intake.forget(blobs)
+
+
 @router.delete(
     "/{file}",
     status_code=204,
@@ -151,7 +158,14 @@ async def get_one(file_id: TheFile, tx: Reading, caller: Caller) -> FileOut:
     summary="Delete a file",
     dependencies=[needs(Scope.INGESTIONS_WRITE)],
 )
-async def delete(file_id: TheFile, tx: Tx, caller: Caller, match: IfMatch) -> None:
+async def delete(
+    *,
+    forgotten: Annotated[list[str], Depends(_forgotten, scope="function")],
+    file_id: TheFile,
+    tx: Tx,
+    caller: Caller,
+    match: IfMatch,
+) -> None:
     """Delete a file that no manifest has taken; 409 for any other."""
     file = await files.get(tx, caller.account_id, file_id, lock=True)
     before = shown(file)
@@ -159,6 +173,7 @@ async def delete(file_id: TheFile, tx: Tx, caller: Caller, match: IfMatch) -> No
     if file.state != FileState.AVAILABLE:
         raise Conflict(f"Only an available file can be deleted; this one is {file.state}.", code="file_taken")
     await files.remove_one(tx, file)
+    forgotten.append(file.blob)
     audit.note(tx, caller, "file.deleted", before.id, before=before)
 
 

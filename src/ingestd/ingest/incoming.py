@@ -25,7 +25,7 @@ STEP: Final = 16 * MIB
 
 @dataclass(frozen=True)
 class Room:
-    """Where room is taken: the database, the limit in bytes, and what is still to be done when uploads have ended."""
+    """Where room is taken: the database, the limit in bytes, and what is still to be done once files are gone."""
 
     sessions: Sessions
     blobs: BlobStore
@@ -47,7 +47,7 @@ class Room:
         try:
             await work
         except Exception as fault:
-            log.warning("room_not_given_back", exc_info=fault)
+            log.warning("left_to_upkeep", exc_info=fault)
 
 
 class Incoming:

@@ -6,6 +6,8 @@ transaction under the account's row lock, so that the order of an account is the
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,8 +27,8 @@ from ingestd.ingest.incoming import Incoming, Room
 from ingestd.ingest.tell import tell, tell_received
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
 from ingestd.settings import DataSourceSettings, QuotaSettings, SegmentSettings
-from ingestd.store import accounts, ingestions
-from ingestd.store.engine import Sessions, new_id
+from ingestd.store import accounts, dump, ingestions
+from ingestd.store.engine import Sessions, new_id, transaction
 from ingestd.store.files import File, FileState, name_of
 from ingestd.store.ingestions import Ingestion
 
@@ -81,9 +83,19 @@ class Intake:
         keys = await self.keys(account_id)
         return Incoming(account_id, self.blobs.create(f"files/{new_id().hex}", keys), self.room)
 
+    def forget(self, blobs: Sequence[str]) -> None:
+        """Remove soon what no row names any more, now that this is committed; the sweep does it where this fails."""
+        self.room.later(self._remove(blobs))
+
     async def close(self) -> None:
-        """Finish what uploads that ended have left to do."""
+        """Finish what uploads and files that are gone have left to do."""
         await self.room.close()
+
+    async def _remove(self, blobs: Sequence[str]) -> None:
+        async with transaction(self.sessions) as session:
+            connection = await session.connection()
+            if await connection.run_sync(dump.may_remove_blobs):
+                await asyncio.to_thread(self.blobs.delete, blobs)
 
 
 async def add_file(

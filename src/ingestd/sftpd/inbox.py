@@ -184,8 +184,10 @@ class Inbox(SFTPServer):
     async def remove(self, path: bytes) -> None:
         """Remove the uploads of a name that no manifest has taken."""
         async with self._begin() as session:
-            if not await files.remove(session, self._key.account_id, _known_name(path)):
+            removed = await files.remove(session, self._key.account_id, _known_name(path))
+            if not removed:
                 raise NotFound("No upload of this name waits for a manifest.")
+        self._intake.forget(removed)
         self._log.info("File removed")
 
     def scandir(self, path: bytes) -> AsyncIterator[SFTPName]:

@@ -165,21 +165,21 @@ async def rename(session: AsyncSession, file: File, name: str, *, now: datetime)
     file.received_at = now
 
 
-async def remove(session: AsyncSession, account_id: UUID, name: str) -> bool:
-    """Remove every available upload of a name; whether there was one. The upkeep deletes their blobs."""
-    removed = await session.scalars(
+async def remove(session: AsyncSession, account_id: UUID, name: str) -> list[str]:
+    """Remove every available upload of a name and give their room back; gives the blobs that nothing names then."""
+    removed = await session.execute(
         update(File)
         .where(File.account_id == account_id, File.name == name, File.state == FileState.AVAILABLE)
         .values(state=FileState.REMOVED)
-        .returning(File.size_bytes)
+        .returning(File.size_bytes, File.blob)
     )
-    sizes = removed.all()
-    await usage.give_back(session, account_id, sum(sizes))
-    return bool(sizes)
+    rows = removed.all()
+    await usage.give_back(session, account_id, sum(row.size_bytes for row in rows))
+    return [row.blob for row in rows]
 
 
 async def remove_one(session: AsyncSession, file: File) -> None:
-    """Remove an available file. The upkeep deletes its blob."""
+    """Remove an available file and give its room back; nothing names its blob then."""
     file.state = FileState.REMOVED
     await usage.give_back(session, file.account_id, file.size_bytes)
 
