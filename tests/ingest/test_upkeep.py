@@ -84,6 +84,19 @@ async def test_the_texts_of_manifests_expire_after_a_week_and_their_names_stay_u
     assert again.json()["code"] == "name_used"
 
 
+@pytest.mark.rule("D18")
+async def test_a_draft_that_nobody_submits_in_ninety_days_goes_and_its_name_is_free(upkeep, tenant):
+    draft = {"name": "draft.manifest", "content": {"fileName": "x.csv"}}
+    made = (await tenant.http.post("/v1/manifests", json=draft)).raise_for_status().json()["id"]
+    await asyncio.to_thread(upkeep.once, store.utc_now() + 89 * DAY)
+    assert (await tenant.http.post("/v1/manifests", json=draft)).json()["code"] == "name_used"
+    await asyncio.to_thread(upkeep.once, store.utc_now() + 91 * DAY)
+    assert (await tenant.http.get(f"/v1/manifests/{made}")).status_code == 404
+    account = ids.read(Prefix.ACCOUNT, tenant.id)
+    assert rows(upkeep, "SELECT FROM manifests WHERE account_id = :account", account=account) == []
+    (await tenant.http.post("/v1/manifests", json=draft)).raise_for_status()
+
+
 async def test_files_expire_after_a_week_and_make_room(upkeep, tenant, pushed):
     await tenant.put("waits.csv", bytes(100))
     now = store.utc_now()

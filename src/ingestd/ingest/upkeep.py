@@ -77,8 +77,9 @@ class Upkeep:
     def once(self, now: datetime) -> None:
         """Do every chore; one that fails does not keep the others, and has its next turn in an hour."""
         for chore in (
-            *(self.add_months, self.expire_files, self.expire_manifests, self.expire_error_files, self.expire_mails),
-            *(self.expire_audit, self.expire_notices, self.expire_runs, self.expire_ledger, self.expire_changes),
+            *(self.add_months, self.expire_files, self.expire_manifests, self.expire_drafts),
+            *(self.expire_error_files, self.expire_mails, self.expire_audit),
+            *(self.expire_notices, self.expire_runs, self.expire_ledger, self.expire_changes),
             *(self.expire_answers, self.expire_jobs),
             *(self.cancel_held, self.end_reservations, self.remove_accounts, self.sweep),
             self.remove_members,
@@ -103,6 +104,10 @@ class Upkeep:
     def expire_manifests(self, now: datetime) -> int:
         """Forget the texts of old manifests, which hold addresses; their names and hashes stay."""
         return self._forget(manifests.expire, now - timedelta(days=self.retention.file_days))
+
+    def expire_drafts(self, now: datetime) -> int:
+        """Delete the drafts of manifests that nobody has submitted in all that time."""
+        return self._forget(manifests.expire_drafts, now - timedelta(days=self.retention.history_days))
 
     def expire_error_files(self, now: datetime) -> int:
         """Forget old error files."""

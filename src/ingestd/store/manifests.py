@@ -124,3 +124,21 @@ _EXPIRE: Final = expiry.of_blobs("manifests", "state IN ('accepted', 'refused') 
 def expire(connection: Connection, before: datetime, *, at_most: int) -> list[str]:
     """Forget the texts of manifests that came before a time and wait for nothing; their names stay used (D18)."""
     return list(connection.scalars(_EXPIRE, {"before": before, "at_most": at_most}))
+
+
+_EXPIRE_DRAFTS: Final = text("""
+    WITH old AS MATERIALIZED (
+        SELECT draft.id FROM accounts a CROSS JOIN LATERAL (
+            SELECT id FROM manifests
+            WHERE account_id = a.id AND state = 'draft' AND created_at < :before
+            ORDER BY created_at LIMIT :at_most FOR UPDATE SKIP LOCKED
+        ) draft
+        LIMIT :at_most
+    )
+    DELETE FROM manifests m USING old WHERE m.id = old.id RETURNING m.blob
+""")
+
+
+def expire_drafts(connection: Connection, before: datetime, *, at_most: int) -> list[str]:
+    """Delete the drafts that were made before a time and never submitted; their names are free again (D18)."""
+    return list(connection.scalars(_EXPIRE_DRAFTS, {"before": before, "at_most": at_most}))
