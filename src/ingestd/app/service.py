@@ -27,7 +27,7 @@ from ingestd.ingest import applying, flow, turns, units
 from ingestd.ingest.engine import Engine, Workflows
 from ingestd.ingest.fetching import Fetching
 from ingestd.ingest.intake import Intake
-from ingestd.ingest.means import Means
+from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.pool import Pool
 from ingestd.ingest.upkeep import Upkeep
 from ingestd.ingest.work import FROZEN, Place
@@ -149,7 +149,7 @@ class _Starting:
             self._run(outbox.run)
         warm = partial(applying.warm, ground.database_url)
         self.pool = pool = Pool(settings.processes, threads=settings.processes, warm=warm)
-        means = Means(
+        runtime = Runtime(
             sql=self.sql,
             pool=pool,
             place=Place(ground.database_url, ground.blob_place, settings.part_bytes),
@@ -166,15 +166,15 @@ class _Starting:
             loop=asyncio.get_running_loop(),
         )
         workflows = Workflows(
-            walk=partial(flow.walk, means),
-            apply_part=partial(units.apply_part, means),
-            seal=partial(turns.seal, means),
-            filter=partial(turns.compute_filter, means),
+            walk=partial(flow.walk, runtime),
+            apply_part=partial(units.apply_part, runtime),
+            seal=partial(turns.seal, runtime),
+            filter=partial(turns.compute_filter, runtime),
             fetch=fetching.fetch,
         )
         await asyncio.to_thread(self.engine.launch, workflows, settings, alone=ground.alone)
         self.stack.push_async_callback(asyncio.to_thread, self.engine.stop)
-        self.stack.push_async_callback(asyncio.to_thread, means.stop)
+        self.stack.push_async_callback(asyncio.to_thread, runtime.stop)
         self.stack.callback(fetching.stop)
         self.checks["worker"] = checks.of_flag(self.engine.is_alive)
 

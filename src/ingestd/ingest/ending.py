@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from ingestd.domain.ingestion import Counts, ErrorView, Stage, Status, outcome, progress_after_reading
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Mode
-from ingestd.ingest.means import Means
+from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.refusal import error
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import ERROR_FILE, Checked, Job
@@ -26,20 +26,20 @@ def hold(sql: Engine, ingestion_id: UUID, fence: int, held: dict[str, int] | Non
         _supersede(connection, ingestion_id)
 
 
-def complete(means: Means, job: Job, checked: Checked, **more: Any) -> None:
+def complete(runtime: Runtime, job: Job, checked: Checked, **more: Any) -> None:
     """End an ingestion of which all that can be was applied; it has failed where that was not one row."""
     if outcome(checked.counts) is Status.FAILED:
         why = error("infrastructure", "Not one row could be stored.", job.plan)
-        fail(means, job, checked.counts, why, checked)
+        fail(runtime, job, checked.counts, why, checked)
     else:
         counts = checked.counts.model_dump()
-        _finish(means, job, NoticeType.INGESTION_COMPLETED, checked, status=Status.COMPLETED, counts=counts, **more)
+        _finish(runtime, job, NoticeType.INGESTION_COMPLETED, checked, status=Status.COMPLETED, counts=counts, **more)
 
 
-def fail(means: Means, job: Job, counts: Counts, why: ErrorView, checked: Checked | None = None) -> None:
+def fail(runtime: Runtime, job: Job, counts: Counts, why: ErrorView, checked: Checked | None = None) -> None:
     """End an ingestion of which nothing was applied."""
     changed = {"status": Status.FAILED, "counts": counts.model_dump(), "error": why.model_dump()}
-    _finish(means, job, NoticeType.INGESTION_FAILED, checked, **changed)
+    _finish(runtime, job, NoticeType.INGESTION_FAILED, checked, **changed)
 
 
 def progress_of(job: Job, counts: Counts, percent: float) -> dict[str, Any]:
@@ -48,29 +48,29 @@ def progress_of(job: Job, counts: Counts, percent: float) -> dict[str, Any]:
     return progress_after_reading(percent, counts, job.file_bytes, seconds).model_dump()
 
 
-def _finish(means: Means, job: Job, notice: NoticeType, checked: Checked | None, **values: Any) -> None:
+def _finish(runtime: Runtime, job: Job, notice: NoticeType, checked: Checked | None, **values: Any) -> None:
     """Say how it ended, in one transaction: status, counts, error file and notices (P4)."""
     now = utc_now()
     if checked is not None:
         values |= checked.model_dump(include=ERROR_FILE)
     progress = progress_of(job, Counts.model_validate(values["counts"]), 100)
     values |= {"stage": Stage.DONE, "finished_at": now, "progress": progress}
-    with means.sql.begin() as connection:
+    with runtime.sql.begin() as connection:
         warnings = checked.warnings if checked else []
         ingestions.finish(connection, job.ingestion_id, job.fence, warnings=warnings, **values)
         tell_ingestion(connection, job.ingestion_id, notice, now=now)
         if notice is NoticeType.INGESTION_COMPLETED and checked is not None and _gives_all(job, checked):
             _supersede(connection, job.ingestion_id)
-    count(means, job.plan.target, values, checked.reasons if checked else {})
+    count(runtime, job.plan.target, values, checked.reasons if checked else {})
 
 
-def count(means: Means, target: str, ended: dict[str, Any], reasons: dict[str, int]) -> None:
+def count(runtime: Runtime, target: str, ended: dict[str, Any], reasons: dict[str, int]) -> None:
     """Count an ingestion that has ended, and its rows."""
-    means.metrics.ingestions.labels(target, ended["status"]).inc()
+    runtime.metrics.ingestions.labels(target, ended["status"]).inc()
     for outcome_of_rows in ("accepted", "rejected", "blank"):
-        means.metrics.rows.labels(outcome_of_rows).inc(ended["counts"][outcome_of_rows])
+        runtime.metrics.rows.labels(outcome_of_rows).inc(ended["counts"][outcome_of_rows])
     for code, rows in reasons.items():
-        means.metrics.rejections.labels(code).inc(rows)
+        runtime.metrics.rejections.labels(code).inc(rows)
 
 
 def _gives_all(job: Job, checked: Checked) -> bool:

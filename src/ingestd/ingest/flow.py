@@ -23,7 +23,7 @@ from ingestd.ingest import applying, checking, filters
 from ingestd.ingest.ending import complete, fail, hold
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.giving_up import again_and_again, give_up, passes, tried
-from ingestd.ingest.means import Means
+from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.pool import PoolClosed
 from ingestd.ingest.refusal import error_of, nothing_applied
 from ingestd.ingest.tell import tell_ingestion
@@ -38,13 +38,13 @@ from ingestd.store.ingestions import FenceLost
 log = telemetry.logger(__name__)
 
 
-def walk(means: Means, ingestion_id: UUID) -> None:
+def walk(runtime: Runtime, ingestion_id: UUID) -> None:
     """Take one ingestion to its end; raise Stopping where the process goes down before that."""
     crashed = False
-    for _ in means.tries():
+    for _ in runtime.tries():
         try:
             with telemetry.context(ingestion=str(ingestion_id)):
-                _attempt(means, ingestion_id, crashed=crashed)
+                _attempt(runtime, ingestion_id, crashed=crashed)
         except FenceLost:
             log.info("ingestion_taken_over")
         except PoolClosed:
@@ -56,69 +56,69 @@ def walk(means: Means, ingestion_id: UUID) -> None:
         return
 
 
-def _attempt(means: Means, ingestion_id: UUID, *, crashed: bool) -> None:
-    with means.sql.begin() as connection:
+def _attempt(runtime: Runtime, ingestion_id: UUID, *, crashed: bool) -> None:
+    with runtime.sql.begin() as connection:
         row = ingestions.claim(connection, ingestion_id, crashed=crashed)
         if row.status == Status.IN_PROGRESS and row.fence == 1:
             notice = NoticeType.INGESTION_PICKED_UP
             tried(connection, partial(tell_ingestion, connection, ingestion_id, notice, now=utc_now()))
     if row.status == Status.IN_PROGRESS and row.stage != Stage.HELD:
-        if row.attempts >= 3 * means.settings.attempts:
-            give_up(means, row)
-            means.metrics.given_up.labels("ingestion").inc()
+        if row.attempts >= 3 * runtime.settings.attempts:
+            give_up(runtime, row)
+            runtime.metrics.given_up.labels("ingestion").inc()
         else:
-            _go_on(means, row)
-    take_turn(means, "discard", lambda: means.pool.run(applying.discard, means.job(row)), or_else=lambda: None)
+            _go_on(runtime, row)
+    take_turn(runtime, "discard", lambda: runtime.pool.run(applying.discard, runtime.job(row)), or_else=lambda: None)
 
 
-def _go_on(means: Means, row: Row[Any]) -> None:
+def _go_on(runtime: Runtime, row: Row[Any]) -> None:
     try:
-        _take_to_its_end(means, means.job(row), row)
+        _take_to_its_end(runtime, runtime.job(row), row)
     except FenceLost:
-        if not _is_cancelled(means, row.id):
+        if not _is_cancelled(runtime, row.id):
             raise
 
 
-def _is_cancelled(means: Means, ingestion_id: UUID) -> bool:
-    with means.sql.connect() as connection:
+def _is_cancelled(runtime: Runtime, ingestion_id: UUID) -> bool:
+    with runtime.sql.connect() as connection:
         return bool(ingestions.peek(connection, ingestion_id).status == Status.CANCELLED)
 
 
-def _take_to_its_end(means: Means, job: Job, row: Row[Any]) -> None:
+def _take_to_its_end(runtime: Runtime, job: Job, row: Row[Any]) -> None:
     """Do what is left to do; after too many crashes without checking, or without applying any more part (P6)."""
-    checked = found(means, row)
-    if (checked is None or row.dry_run) and row.attempts >= means.settings.attempts:
-        fail(means, job, Counts(), again_and_again(job.plan))
+    checked = found(runtime, row)
+    if (checked is None or row.dry_run) and row.attempts >= runtime.settings.attempts:
+        fail(runtime, job, Counts(), again_and_again(job.plan))
         return
     try:
-        with means.stage(job, Stage.CHECKING):
-            checked = checked or _check(means, job)
+        with runtime.stage(job, Stage.CHECKING):
+            checked = checked or _check(runtime, job)
     except FileRefused as refusal:
-        fail(means, job, Counts(), error_of(refusal, job.plan))
+        fail(runtime, job, Counts(), error_of(refusal, job.plan))
         return
     if outcome(checked.counts) is Status.FAILED:
-        fail(means, job, checked.counts, nothing_applied(checked.counts, job.plan), checked)
+        fail(runtime, job, checked.counts, nothing_applied(checked.counts, job.plan), checked)
         return
     if job.dry_run:
-        with means.stage(job, Stage.APPLYING):
-            checked, rehearsal = rehearse(means, job, checked)
-        complete(means, job, checked, rehearsal=rehearsal)
+        with runtime.stage(job, Stage.APPLYING):
+            checked, rehearsal = rehearse(runtime, job, checked)
+        complete(runtime, job, checked, rehearsal=rehearsal)
         return
     if exceeds(job.plan.hold_above, checked.leaving, checked.members):
-        hold(means.sql, job.ingestion_id, job.fence, {"leaving": checked.leaving, "of": checked.members})
+        hold(runtime.sql, job.ingestion_id, job.fence, {"leaving": checked.leaving, "of": checked.members})
         return
-    with means.stage(job, Stage.APPLYING):
-        applied = apply_all(means, job, checked, attempts=row.attempts)
+    with runtime.stage(job, Stage.APPLYING):
+        applied = apply_all(runtime, job, checked, attempts=row.attempts)
     if applied is not None:
-        warnings = _recompute_filters(means, job, applied, attempts=row.attempts)
-        complete(means, job, applied.with_warnings(warnings))
+        warnings = _recompute_filters(runtime, job, applied, attempts=row.attempts)
+        complete(runtime, job, applied.with_warnings(warnings))
 
 
-def _check(means: Means, job: Job) -> Checked:
-    with means.sql.begin() as connection:
+def _check(runtime: Runtime, job: Job) -> Checked:
+    with runtime.sql.begin() as connection:
         ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.CHECKING)
-    checked = means.pool.run(checking.check, job)
-    with means.sql.begin() as connection:
+    checked = runtime.pool.run(checking.check, job)
+    with runtime.sql.begin() as connection:
         ingestions.change(
             connection,
             job.ingestion_id,
@@ -132,7 +132,7 @@ def _check(means: Means, job: Job) -> Checked:
     return checked
 
 
-def _recompute_filters(means: Means, job: Job, applied: Checked, *, attempts: int) -> list[str]:
+def _recompute_filters(runtime: Runtime, job: Job, applied: Checked, *, attempts: int) -> list[str]:
     """Recompute the filter segments that use what the ingestion brought, before it is completed (S75, D41).
 
     What is taken away by a replace, or comes together by a merge, can be any attribute. Gives a warning for each
@@ -141,17 +141,17 @@ def _recompute_filters(means: Means, job: Job, applied: Checked, *, attempts: in
     if job.plan.target is not Target.PROFILES:
         return []
     touched = None if job.replaces or applied.merges else applied.names
-    with means.stage(job, Stage.SEGMENTING):
-        with means.sql.begin() as connection:
+    with runtime.stage(job, Stage.SEGMENTING):
+        with runtime.sql.begin() as connection:
             ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
-        with means.sql.begin() as connection:
+        with runtime.sql.begin() as connection:
             warnings = filters.recompute(
                 connection,
                 AccountKeys.from_worker(job.keys),
                 job.account_id,
                 touched=touched,
                 ingestion_id=job.ingestion_id,
-                leniently=attempts >= means.settings.attempts,
+                leniently=attempts >= runtime.settings.attempts,
             )
             ingestions.guard(connection, job.ingestion_id, job.fence)
     return warnings

@@ -15,7 +15,7 @@ from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Plan
 from ingestd.domain.run import RESULT_OF
 from ingestd.ingest.ending import count
-from ingestd.ingest.means import Means
+from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.refusal import error
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import ERROR_FILE, LEAVE, MERGE, SEGMENT, Checked
@@ -61,14 +61,14 @@ def tried(connection: Connection, act: Callable[[], object]) -> bool:
     return True
 
 
-def give_up(means: Means, row: Row[Any]) -> None:
+def give_up(runtime: Runtime, row: Row[Any]) -> None:
     """End an ingestion that this process owns and that fails where nothing should: what was applied stays.
 
     Nothing is done beside that, since it may be what fails; so the notices are left out where they cannot be written.
     The run that brought the file ends and a segment made for it goes nevertheless: else they wait for ever.
     """
     now = utc_now()
-    with means.sql.begin() as connection:
+    with runtime.sql.begin() as connection:
         checked = _left(row, ledger.applied(connection, row.id))
         counts = checked.counts if checked else Counts()
         seconds = (now - row.started_at).total_seconds()
@@ -92,7 +92,7 @@ def give_up(means: Means, row: Row[Any]) -> None:
             tried(connection, partial(end_run, connection, row.id, result))
             if row.data_source_id is not None and row.segment_id is not None:
                 tried(connection, partial(segments.take_back, connection, row.segment_id, now=now))
-    count(means, row.target, values, checked.reasons if checked else {})
+    count(runtime, row.target, values, checked.reasons if checked else {})
     log.error("ingestion_given_up", attempts=row.attempts, status=values["status"])
 
 

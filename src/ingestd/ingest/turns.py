@@ -10,45 +10,45 @@ from ingestd import telemetry
 from ingestd.ingest import filters, sealing
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.giving_up import passes
-from ingestd.ingest.means import Means
+from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.pool import PoolClosed
 
 log = telemetry.logger(__name__)
 
 
-def seal(means: Means, account_id: UUID) -> None:
+def seal(runtime: Runtime, account_id: UUID) -> None:
     """Seal what is stored of an account's personal attributes; raise Stopping where the process goes down first."""
     take_turn(
-        means,
+        runtime,
         "seal",
-        partial(sealing.seal_account, means.sql, means.pool, means.place, means.keyring, account_id),
-        or_else=partial(sealing.give_up, means.sql, account_id),
+        partial(sealing.seal_account, runtime.sql, runtime.pool, runtime.place, runtime.keyring, account_id),
+        or_else=partial(sealing.give_up, runtime.sql, account_id),
     )
 
 
-def compute_filter(means: Means, segment_id: UUID) -> None:
+def compute_filter(runtime: Runtime, segment_id: UUID) -> None:
     """Compute the members of a filter segment that was activated; raise Stopping as `seal` does."""
     take_turn(
-        means,
+        runtime,
         "filter",
-        partial(filters.recompute_one, means.sql, means.keyring, segment_id),
-        or_else=partial(filters.give_up, means.sql, segment_id),
+        partial(filters.recompute_one, runtime.sql, runtime.keyring, segment_id),
+        or_else=partial(filters.give_up, runtime.sql, segment_id),
     )
 
 
-def take_turn(means: Means, turn: str, act: Callable[[], None], *, or_else: Callable[[], None]) -> None:
+def take_turn(runtime: Runtime, turn: str, act: Callable[[], None], *, or_else: Callable[[], None]) -> None:
     """Do what can be repeated until it has been done once; `or_else` after too many failures that do not pass (P6).
 
     The account's ingestions wait for its turns, so none is taken for ever.
     """
     failures = 0
-    for _ in means.tries():
+    for _ in runtime.tries():
         try:
-            if failures < means.settings.attempts:
+            if failures < runtime.settings.attempts:
                 act()
                 return
             or_else()
-            means.metrics.given_up.labels(turn).inc()
+            runtime.metrics.given_up.labels(turn).inc()
             log.error("turn_given_up", turn=turn)
         except PoolClosed:
             raise Stopping from None

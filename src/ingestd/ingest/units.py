@@ -22,7 +22,7 @@ from ingestd.ingest import applying
 from ingestd.ingest.ending import hold, progress_of
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.giving_up import NOBODY_LEFT, UNNAMED, WRITTEN_OFF, passes
-from ingestd.ingest.means import Means
+from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.pool import PoolClosed
 from ingestd.ingest.work import FORM, LEAVE, SEGMENT, Checked, Job, in_turns
 from ingestd.store import ingestions, ledger
@@ -34,7 +34,7 @@ from ingestd.store.load.stored import vacuum
 log = telemetry.logger(__name__)
 
 
-def found(means: Means, row: Row[Any]) -> Checked | None:
+def found(runtime: Runtime, row: Row[Any]) -> Checked | None:
     """What checking found; None where the file is to be checked: for the first time, or for this release's form.
 
     What another release has begun to apply is not: those of its parts that cannot be read are given up.
@@ -42,36 +42,36 @@ def found(means: Means, row: Row[Any]) -> Checked | None:
     if row.checked is None:
         return None
     if row.checked.get("form") != FORM:
-        with means.sql.connect() as connection:
+        with runtime.sql.connect() as connection:
             if not ledger.applied(connection, row.id):
                 return None
     return Checked.model_validate(row.checked)
 
 
-def apply_part(means: Means, ingestion_id: UUID, part: str) -> None:
+def apply_part(runtime: Runtime, ingestion_id: UUID, part: str) -> None:
     """Apply one part of an ingestion; a repeat does nothing, and a part that kills its process is given up (P6).
 
     A refresh of a segment that lets too many leave is held instead, until somebody confirms it. Raises Stopping where
     the process goes down before it is done.
     """
     deaths = 0
-    for _ in means.tries():
+    for _ in runtime.tries():
         try:
-            with means.sql.connect() as connection:
+            with runtime.sql.connect() as connection:
                 row = ingestions.peek(connection, ingestion_id)
             if row.status != Status.IN_PROGRESS:
                 return
-            checked = found(means, row)
+            checked = found(runtime, row)
             if checked is None:  # a job of another release, whose parts are made and queued anew
                 return
-            lost = max(deaths, row.attempts) >= means.settings.attempts
-            job = means.job(row)
-            if means.pool.run(applying.apply_part, job, checked, part, lost=lost):
-                changed = _settle(means, ingestion_id, part)
+            lost = max(deaths, row.attempts) >= runtime.settings.attempts
+            job = runtime.job(row)
+            if runtime.pool.run(applying.apply_part, job, checked, part, lost=lost):
+                changed = _settle(runtime, ingestion_id, part)
                 if changed.get("created") and job.plan.target is Target.PROFILES and checked.buckets > 1:
-                    _vacuum(means, "profiles", [checked.slice_of(part)])
+                    _vacuum(runtime, "profiles", [checked.slice_of(part)])
             else:
-                hold(means.sql, ingestion_id, row.fence)
+                hold(runtime.sql, ingestion_id, row.fence)
         except PoolClosed:
             raise Stopping from None
         except Exception as fault:
@@ -81,19 +81,19 @@ def apply_part(means: Means, ingestion_id: UUID, part: str) -> None:
             return
 
 
-def apply_all(means: Means, job: Job, checked: Checked, *, attempts: int) -> Checked | None:
+def apply_all(runtime: Runtime, job: Job, checked: Checked, *, attempts: int) -> Checked | None:
     """Apply every unit, or give None where the ingestion is held.
 
     The rows of those given up become rejected rows of the error file (P6).
     """
     units = checked.units()
-    _apply_units(means, job, checked, checked.apart())
+    _apply_units(runtime, job, checked, checked.apart())
     if checked.apart() and job.plan.target is Target.PROFILES:
-        _vacuum(means, "profile_aliases", range(SLICES))
-    _apply_units(means, job, checked, list(units))
+        _vacuum(runtime, "profile_aliases", range(SLICES))
+    _apply_units(runtime, job, checked, list(units))
     if checked.merges is not None:
-        apply_part(means, job.ingestion_id, checked.merges)
-    with means.sql.begin() as connection:
+        apply_part(runtime, job.ingestion_id, checked.merges)
+    with runtime.sql.begin() as connection:
         applied = ledger.applied(connection, job.ingestion_id)
         if not {*checked.apart(), *units} <= applied.keys():
             return None
@@ -104,26 +104,26 @@ def apply_all(means: Means, job: Job, checked: Checked, *, attempts: int) -> Che
         if lost:
             checked = checked.with_warnings([NOBODY_LEFT])
         else:
-            apply_part(means, job.ingestion_id, LEAVE)
+            apply_part(runtime, job.ingestion_id, LEAVE)
     if job.source is not None and job.segment_id is not None:
-        with means.stage(job, Stage.SEGMENTING):
-            _put_into_segment(means, job)
-    with means.sql.begin() as connection:
+        with runtime.stage(job, Stage.SEGMENTING):
+            _put_into_segment(runtime, job)
+    with runtime.sql.begin() as connection:
         ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
         applied = ledger.applied(connection, job.ingestion_id)
     checked = checked.with_warnings(text for part, text in WRITTEN_OFF.items() if "lost" in applied.get(part, ()))
-    if lost and attempts >= 2 * means.settings.attempts:
+    if lost and attempts >= 2 * runtime.settings.attempts:
         checked = checked.without(lost)
     elif lost:
-        checked = means.pool.run(applying.report_lost, job, checked, lost)
+        checked = runtime.pool.run(applying.report_lost, job, checked, lost)
     return checked.with_applied(applied.values())
 
 
-def rehearse(means: Means, job: Job, checked: Checked) -> tuple[Checked, dict[str, Any]]:
+def rehearse(runtime: Runtime, job: Job, checked: Checked) -> tuple[Checked, dict[str, Any]]:
     """What the file would do, to the figure, and some of whom it would do it to; nothing is changed."""
     samples: dict[str, list[tuple[int, str]]] = {}
     parts = [*checked.parts, *([checked.merges] if checked.merges else [])]
-    done = [means.pool.run(applying.rehearse, job, checked, part) for part in parts]
+    done = [runtime.pool.run(applying.rehearse, job, checked, part) for part in parts]
     for each in done:
         for what, some in each.samples.items():
             samples[what] = sorted([*samples.get(what, []), *some])[:SAMPLE]
@@ -131,50 +131,50 @@ def rehearse(means: Means, job: Job, checked: Checked) -> tuple[Checked, dict[st
     return checked, {"people": samples, "removed": checked.leavers}
 
 
-def _apply_units(means: Means, job: Job, checked: Checked, units: list[str]) -> None:
+def _apply_units(runtime: Runtime, job: Job, checked: Checked, units: list[str]) -> None:
     units = in_turns(units)
-    if len(units) > 1 and job.file_bytes >= 2 * means.place.part_bytes:
-        means.jobs.fan_out(job.ingestion_id, checked.folder, units)
-        _await_units(means, job, checked, units)
+    if len(units) > 1 and job.file_bytes >= 2 * runtime.place.part_bytes:
+        runtime.jobs.fan_out(job.ingestion_id, checked.folder, units)
+        _await_units(runtime, job, checked, units)
     else:  # to queue the parts of a file this small takes longer than other replicas would save
-        with ThreadPoolExecutor(2 * means.settings.processes, "apply") as hands:  # while some settle, others begin
-            parts = [hands.submit(copy_context().run, apply_part, means, job.ingestion_id, unit) for unit in units]
+        with ThreadPoolExecutor(2 * runtime.settings.processes, "apply") as hands:  # while some settle, others begin
+            parts = [hands.submit(copy_context().run, apply_part, runtime, job.ingestion_id, unit) for unit in units]
         for part in parts:
             part.result()
 
 
-def _await_units(means: Means, job: Job, checked: Checked, units: list[str]) -> None:
+def _await_units(runtime: Runtime, job: Job, checked: Checked, units: list[str]) -> None:
     """Wait until all of them are in the ledger, whoever applies them."""
     done = 0
     while done < len(units):
-        with means.sql.begin() as connection:
+        with runtime.sql.begin() as connection:
             found = len(ledger.applied(connection, job.ingestion_id).keys() & set(units))
             if found > done:
                 progress = progress_of(job, checked.counts, 50 + 50 * found / len(units))
                 ingestions.change(connection, job.ingestion_id, job.fence, progress=progress)
         done = found
         if done < len(units):
-            means.await_settled()
+            runtime.await_settled()
 
 
-def _put_into_segment(means: Means, job: Job) -> None:
+def _put_into_segment(runtime: Runtime, job: Job) -> None:
     """Put the people of a data source's file into the segment that was asked for (S65, S75)."""
-    with means.sql.begin() as connection:
+    with runtime.sql.begin() as connection:
         ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
-    apply_part(means, job.ingestion_id, SEGMENT)
+    apply_part(runtime, job.ingestion_id, SEGMENT)
 
 
-def _settle(means: Means, ingestion_id: UUID, part: str) -> dict[str, int]:
+def _settle(runtime: Runtime, ingestion_id: UUID, part: str) -> dict[str, int]:
     """Wait until a part is on the disk, before its job may count as done; Unavailable if the database lost it."""
-    with means.sql.begin() as connection:
+    with runtime.sql.begin() as connection:
         changed = ledger.settle_part(connection, ingestion_id, part)
     if changed is None:
         raise Unavailable("The database ended before a part was on its disk.")
-    means.tell_settled()
+    runtime.tell_settled()
     return changed
 
 
-def _vacuum(means: Means, table: str, numbers: Iterable[int]) -> None:
+def _vacuum(runtime: Runtime, table: str, numbers: Iterable[int]) -> None:
     """Mark what a large file has written as valid for everybody, while it is still in memory."""
-    with means.sql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with runtime.sql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         vacuum(raw(connection), table, numbers)

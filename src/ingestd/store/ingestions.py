@@ -265,13 +265,13 @@ def peek(connection: Connection, ingestion_id: UUID) -> Row[Any]:
 
     The blob is its file's, or the error file whose rows it tries again, and null where that has expired.
     """
-    row: Row[Any] | None = connection.execute(_with_means().where(Ingestion.id == ingestion_id)).one_or_none()
+    row: Row[Any] | None = connection.execute(_with_blob_and_keys().where(Ingestion.id == ingestion_id)).one_or_none()
     if row is None:
         raise NotFound("There is no such ingestion.")
     return row
 
 
-def _with_means() -> Select[Any]:
+def _with_blob_and_keys() -> Select[Any]:
     return (
         select(
             Ingestion.__table__,

@@ -32,7 +32,7 @@ LOOK_SECONDS: Final = 0.5
 
 
 @dataclass(kw_only=True)
-class Means:
+class Runtime:
     """The database, the data-plane processes and where they find what they read, the keys, and the job engine."""
 
     sql: Engine
