@@ -45,7 +45,7 @@ DOORS = (
     "ingestd.ingest.intake:add_file",
     "ingestd.ingest.pairing:submit_manifest",
     "ingestd.store.accounts:take_seq",
-    "ingestd.ingest.engine:Engine.enqueue",
+    "ingestd.ingest.engine:JobEngine.enqueue",
     "ingestd.ingest.tell:tell",
 )
 WALK = (

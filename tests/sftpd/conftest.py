@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.sftpd.world import Client, World, opened
 
 from ingestd.ingest import engine as jobs
-from ingestd.ingest.engine import Engine
+from ingestd.ingest.engine import JobEngine
 from ingestd.store import deliveries, embedded, engine, import_keys, replicas
 from ingestd.store.base import Base
 
@@ -40,22 +40,22 @@ async def doors(database: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture(scope="session")
-def job_engine(database: str, doors: AsyncEngine) -> Iterator[Engine]:
+def job_engine(database: str, doors: AsyncEngine) -> Iterator[JobEngine]:
     sql = engine.engine(database)
-    made = Engine(database, sql, replica="test")
+    made = JobEngine(database, sql, replica="test")
     yield made
     made.close()
     sql.dispose()
 
 
 @pytest.fixture
-async def world(doors: AsyncEngine, job_engine: Engine, tmp_path: Path) -> AsyncIterator[World]:
+async def world(doors: AsyncEngine, job_engine: JobEngine, tmp_path: Path) -> AsyncIterator[World]:
     async with opened(doors, job_engine, tmp_path) as made:
         yield made
 
 
 @pytest.fixture
-def open_world(doors: AsyncEngine, job_engine: Engine, tmp_path: Path) -> Callable[..., Any]:
+def open_world(doors: AsyncEngine, job_engine: JobEngine, tmp_path: Path) -> Callable[..., Any]:
     """Open the door with settings of one's own."""
     return lambda **settings: opened(doors, job_engine, tmp_path, **settings)
 

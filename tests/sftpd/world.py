@@ -22,7 +22,7 @@ from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.domain.plan import Limits
 from ingestd.ingest.accounts import new_account
-from ingestd.ingest.engine import Engine
+from ingestd.ingest.engine import JobEngine
 from ingestd.ingest.intake import Intake
 from ingestd.keyring import Keyring, new_master
 from ingestd.settings import QuotaSettings, SftpSettings
@@ -145,7 +145,7 @@ class World:
 @asynccontextmanager
 async def opened(
     doors: AsyncEngine,
-    job_engine: Engine,
+    job_engine: JobEngine,
     folder: Path,
     *,
     quota: QuotaSettings = QuotaSettings(),  # noqa: B008 -- frozen

@@ -24,7 +24,7 @@ from ingestd.app.serving import serving
 from ingestd.domain.errors import Forbidden
 from ingestd.fetch.remote import Terms
 from ingestd.ingest import applying, flow, turns, units
-from ingestd.ingest.engine import Engine, Workflows
+from ingestd.ingest.engine import JobEngine, Workflows
 from ingestd.ingest.fetching import Fetching
 from ingestd.ingest.intake import Intake
 from ingestd.ingest.runtime import Runtime
@@ -122,7 +122,7 @@ class _Starting:
         self.sql = store.engine(ground.database_url, settings=FROZEN)
         stack.callback(self.sql.dispose)
         self.sessions = store.sessions(doors)
-        self.engine = Engine(ground.database_url, self.sql, replica=store.new_id().hex)
+        self.engine = JobEngine(ground.database_url, self.sql, replica=store.new_id().hex)
         stack.push_async_callback(asyncio.to_thread, self.engine.close)
         unfinished = timedelta(0) if ground.alone else timedelta(days=1)
         await asyncio.to_thread(ground.blobs.sweep_parts, store.utc_now() - unfinished)

@@ -29,7 +29,7 @@ from dbos import (
     EnqueueOptions,
 )
 from dbos._queue import queue_worker_thread  # private: the version is pinned to 3.4
-from sqlalchemy import Engine as SqlEngine
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
@@ -87,10 +87,10 @@ def migrate(url: str) -> None:
     DBOS.migrate(url)
 
 
-class Engine:
+class JobEngine:
     """The engine of one process: enqueues for the doors and, once launched, runs workflows."""
 
-    def __init__(self, url: str, sql: SqlEngine, *, replica: str) -> None:
+    def __init__(self, url: str, sql: Engine, *, replica: str) -> None:
         self._url = url
         self._sql = sql
         self._replica = replica

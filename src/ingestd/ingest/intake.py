@@ -22,7 +22,7 @@ from ingestd.domain.ingestion import NO_PROGRESS, Counts, Stage, Status
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import RESTRICTED_EVENTS, Limits
 from ingestd.domain.submission import Actor, Submission
-from ingestd.ingest.engine import Engine
+from ingestd.ingest.engine import JobEngine
 from ingestd.ingest.incoming import Incoming, Room
 from ingestd.ingest.tell import tell, tell_received
 from ingestd.keyring import AccountKeys, Keyring, SealedKeys
@@ -38,7 +38,7 @@ class Intake:
     """What every door needs to hand files in."""
 
     sessions: Sessions
-    engine: Engine
+    engine: JobEngine
     blobs: BlobStore
     keyring: Keyring
     limits: Limits
@@ -121,7 +121,7 @@ async def add_file(
 
 
 async def submit(
-    session: AsyncSession, engine: Engine, submission: Submission, quota: QuotaSettings, *, now: datetime
+    session: AsyncSession, engine: JobEngine, submission: Submission, quota: QuotaSettings, *, now: datetime
 ) -> Ingestion:
     """Write one ingestion with its number in the account's order and enqueue it, in the caller's transaction.
 

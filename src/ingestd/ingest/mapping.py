@@ -13,7 +13,7 @@ from ingestd.domain.data_source import Goal, Pair, goal_of, mapping_problems
 from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.submission import Actor
 from ingestd.ingest.attributes import goals, make, mark_pii
-from ingestd.ingest.engine import Engine
+from ingestd.ingest.engine import JobEngine
 from ingestd.ingest.sealing import seal_what_is_marked
 from ingestd.store import attributes, data_sources
 from ingestd.store.attributes import Attribute
@@ -41,7 +41,7 @@ class Written:
 
 async def write(  # noqa: PLR0913 -- a mapping, by whom and when
     session: AsyncSession,
-    engine: Engine,
+    engine: JobEngine,
     source: DataSource,
     columns: Sequence[Column],
     *,

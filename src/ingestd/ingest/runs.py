@@ -11,7 +11,7 @@ from ingestd.domain.errors import Conflict
 from ingestd.domain.run import Result, RunState
 from ingestd.domain.schedule import Slot
 from ingestd.domain.submission import Actor
-from ingestd.ingest.engine import Engine
+from ingestd.ingest.engine import JobEngine
 from ingestd.ingest.refusal import run_error
 from ingestd.store import runs
 from ingestd.store.engine import new_id
@@ -22,7 +22,7 @@ CLOCK: Final = Actor("schedule")
 MISSED: Final = run_error("run_missed", "No clock was running then, and a newer slot was due when one was again.")
 
 
-async def start(session: AsyncSession, engine: Engine, schedule: Schedule, slot: Slot, *, now: datetime) -> bool:
+async def start(session: AsyncSession, engine: JobEngine, schedule: Schedule, slot: Slot, *, now: datetime) -> bool:
     """Make the run of a slot and queue its fetch; False, and nothing happens, where the slot has had its run."""
     run = _new(schedule, slot, CLOCK, now=now)
     if not await runs.add(session, run):
@@ -39,7 +39,7 @@ async def miss(session: AsyncSession, schedule: Schedule, slot: Slot, *, now: da
     await runs.add(session, run)
 
 
-async def request(session: AsyncSession, engine: Engine, schedule: Schedule, actor: Actor, *, now: datetime) -> Run:
+async def request(session: AsyncSession, engine: JobEngine, schedule: Schedule, actor: Actor, *, now: datetime) -> Run:
     """Make a run at once, by whatever timetable, and queue its fetch; Conflict where one is still going on."""
     if await runs.is_open(session, schedule.owner_id):
         raise Conflict("A run is still going on.", code="run_open")

@@ -14,8 +14,7 @@ from sqlalchemy import Engine, Row
 from ingestd import tracing
 from ingestd.domain.ingestion import Stage
 from ingestd.domain.plan import Format, Plan
-from ingestd.ingest.engine import Engine as Jobs
-from ingestd.ingest.engine import Stopping
+from ingestd.ingest.engine import JobEngine, Stopping
 from ingestd.ingest.pool import Pool
 from ingestd.ingest.work import Job, Place
 from ingestd.keyring import Keyring, SealedKeys
@@ -39,7 +38,7 @@ class Runtime:
     pool: Pool
     place: Place
     keyring: Keyring
-    jobs: Jobs
+    jobs: JobEngine
     settings: WorkerSettings
     metrics: Metrics
     _stopping: threading.Event = field(default_factory=threading.Event)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
-from sqlalchemy import Engine as SqlEngine
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
 from ingestd.domain.identity import SLICES
-from ingestd.ingest.engine import Engine
+from ingestd.ingest.engine import JobEngine
 from ingestd.ingest.pool import Pool
 from ingestd.ingest.work import Place
 from ingestd.keyring import AccountKeys, Keyring
@@ -27,13 +27,13 @@ from ingestd.store.load.sealing import mask_members, seal_slice
 log = telemetry.logger(__name__)
 
 
-async def seal_what_is_marked(session: AsyncSession, engine: Engine, account_id: UUID) -> None:
+async def seal_what_is_marked(session: AsyncSession, engine: JobEngine, account_id: UUID) -> None:
     """Have the stored values sealed of attributes that were marked in this transaction, if any was."""
     if await attributes.any_unsealed(session, account_id):
         await _ask(session, engine, account_id)
 
 
-async def rotate(session: AsyncSession, engine: Engine, account: Account) -> None:
+async def rotate(session: AsyncSession, engine: JobEngine, account: Account) -> None:
     """Have new data keys made for an account and all its personal values sealed by them; the caller holds its row."""
     if account.rotation in {None, Rotation.FAILED}:
         account.rotation = Rotation.ASKED
@@ -41,11 +41,11 @@ async def rotate(session: AsyncSession, engine: Engine, account: Account) -> Non
         await _ask(session, engine, account.id)
 
 
-async def _ask(session: AsyncSession, engine: Engine, account_id: UUID) -> None:
+async def _ask(session: AsyncSession, engine: JobEngine, account_id: UUID) -> None:
     await engine.enqueue_sealing(session, account_id=account_id, seq=await accounts.take_seq(session, account_id))
 
 
-def seal_account(sql: SqlEngine, pool: Pool, place: Place, keyring: Keyring, account_id: UUID) -> None:
+def seal_account(sql: Engine, pool: Pool, place: Place, keyring: Keyring, account_id: UUID) -> None:
     """Seal everything that is stored of the account's personal attributes by its newest key, and drop the older ones.
 
     New keys are made here, not when they are asked for: what an ingestion compares is then sealed by one key.
@@ -70,7 +70,7 @@ def seal_account(sql: SqlEngine, pool: Pool, place: Place, keyring: Keyring, acc
     log.info("personal_values_sealed", account=str(account_id), attributes=len(personal), people=changed)
 
 
-def give_up(sql: SqlEngine, account_id: UUID) -> None:
+def give_up(sql: Engine, account_id: UUID) -> None:
     """Say that sealing has failed, a mark's too: what is sealed already opens, and a rotation does the rest (P6)."""
     with sql.begin() as connection:
         accounts.fail_rotation(connection, account_id)

@@ -22,7 +22,7 @@ from sqlalchemy import Engine
 from ingestd import telemetry
 from ingestd.blobs.store import BlobStore
 from ingestd.domain.notice import NoticeType
-from ingestd.ingest.engine import Engine as Jobs
+from ingestd.ingest.engine import JobEngine
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.settings import RetentionSettings
 from ingestd.store import (
@@ -62,7 +62,7 @@ class Upkeep:
 
     sql: Engine
     blobs: BlobStore
-    jobs: Jobs
+    jobs: JobEngine
     retention: RetentionSettings
 
     async def run(self, stop: asyncio.Event) -> None:

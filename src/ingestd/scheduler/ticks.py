@@ -13,14 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
 from ingestd.ingest import runs
-from ingestd.ingest.engine import Engine
+from ingestd.ingest.engine import JobEngine
 from ingestd.store import accounts, schedules
 from ingestd.store.engine import Sessions, transaction
 
 log = telemetry.logger(__name__)
 
 
-async def tick(sessions: Sessions, engine: Engine, now: datetime) -> int:
+async def tick(sessions: Sessions, engine: JobEngine, now: datetime) -> int:
     """Start a run for every schedule that is due; how many that were. One that fails does not keep the others."""
     async with transaction(sessions) as session:
         due = await schedules.due(session, now)
@@ -34,7 +34,7 @@ async def tick(sessions: Sessions, engine: Engine, now: datetime) -> int:
     return started
 
 
-async def _start(session: AsyncSession, engine: Engine, account_id: UUID, owner_id: UUID, *, now: datetime) -> bool:
+async def _start(session: AsyncSession, engine: JobEngine, account_id: UUID, owner_id: UUID, *, now: datetime) -> bool:
     """Deal with all slots of a schedule that have passed: the newest runs, the others are listed as missed."""
     account = await accounts.lock(session, account_id)
     schedule = await schedules.find(session, account_id, owner_id, lock=True)
