@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from tests.test_segment_files import make, refresh
 
-from ingestd.api import exports, turns
+from ingestd.api import export_limit, exports
+from ingestd.api.export_limit import EXPORTS, ExportLimit
 from ingestd.api.exports import CSV, Export
-from ingestd.api.turns import EXPORTS, Turns
 from ingestd.store.engine import new_id
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%segment_members%'"
@@ -39,7 +39,7 @@ async def test_the_exports_of_one_account_keep_no_other_waiting(tenant, other, g
 @pytest.mark.parametrize("limit", ["SILENCE_SECONDS", "LONGEST_SECONDS"])
 async def test_who_does_not_take_an_export_is_cut_off_and_the_turn_given_on(monkeypatch, limit):
     monkeypatch.setattr(exports, limit, 0.01)
-    account, parts, sent, closed = new_id(), SimpleNamespace(exports=Turns()), [], []
+    account, parts, sent, closed = new_id(), SimpleNamespace(exports=ExportLimit()), [], []
 
     async def pieces():
         try:
@@ -55,7 +55,7 @@ async def test_who_does_not_take_an_export_is_cut_off_and_the_turn_given_on(monk
 
     await Export(parts, account, pieces(), media_type=CSV, name="x.csv").stream_response(send)
     assert (sent, closed) == ([None, b"a"], [True])
-    async with parts.exports.of(account):
+    async with parts.exports.hold(account):
         pass
 
 
@@ -72,7 +72,7 @@ async def test_who_gets_no_turn_is_told_to_come_again_and_head_needs_none(monkey
         stuck = tasks.create_task(tenant.http.get(path, timeout=None))
         while (await (await watch.execute(WAITING)).fetchone()) == (0,):
             pass
-        monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.01)
+        monkeypatch.setattr(export_limit, "PATIENCE_SECONDS", 0.01)
         for wanted, headers in ((path, {}), ("/v1/ingestions", {"Accept": CSV})):
             assert (await tenant.http.head(wanted, headers=headers)).status_code == 200
             refused = await tenant.http.get(wanted, headers=headers)

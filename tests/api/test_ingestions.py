@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from tests.api.world import ingest, manifest, nothing_is_applied, nothing_is_checked, until, upload
 
-from ingestd.api.turns import EXPORTS
+from ingestd.api.export_limit import EXPORTS
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 

@@ -25,9 +25,9 @@ from pydantic import WithJsonSchema
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import idempotency
+from ingestd.api.export_limit import ExportLimit
 from ingestd.api.problems import Refused
 from ingestd.api.rate import Rate
-from ingestd.api.turns import Turns
 from ingestd.domain import ids
 from ingestd.domain.errors import Forbidden
 from ingestd.domain.ids import Prefix
@@ -93,7 +93,7 @@ class Parts:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
-    exports: Turns = field(default_factory=Turns)
+    exports: ExportLimit = field(default_factory=ExportLimit)
 
     @property
     def terms(self) -> Terms:

@@ -44,7 +44,7 @@ def prefers_csv(request: Request) -> bool:
 
 
 class Export(StreamingResponse):
-    """The answer that an export is: its pieces, sent when the account has a turn; to HEAD there are none (None).
+    """The answer that an export is: its pieces, sent when the account may export; to HEAD there are none (None).
 
     Whoever takes nothing of it for a while, or has not all of it after a long time, is cut off: it holds a transaction.
     """
@@ -54,7 +54,7 @@ class Export(StreamingResponse):
     ) -> None:
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         super().__init__(pieces or (), media_type=f"{media_type}; charset=utf-8", headers=headers)
-        self._turns = service.exports
+        self._limit = service.exports
         self._account_id = account_id
         self._pieces = pieces
 
@@ -69,7 +69,7 @@ class Export(StreamingResponse):
                 await send(message)
 
         try:
-            async with self._turns.of(self._account_id), aclosing(self._pieces), asyncio.timeout(LONGEST_SECONDS):
+            async with self._limit.hold(self._account_id), aclosing(self._pieces), asyncio.timeout(LONGEST_SECONDS):
                 await super().stream_response(patiently)
         except TimeoutError:  # the answer stays incomplete, which its reader sees
             log.warning("export_cut_off", account=str(self._account_id))

@@ -27,8 +27,8 @@ from ingestd.ingest import applying, flow, turns, units
 from ingestd.ingest.engine import JobEngine, Workflows
 from ingestd.ingest.fetching import Fetching
 from ingestd.ingest.intake import Intake
-from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.pool import Pool
+from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.upkeep import Upkeep
 from ingestd.ingest.work import FROZEN, Place
 from ingestd.metrics import Metrics, new_metrics

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Engine
 from ingestd.domain.ingestion import Counts, ErrorView, Stage, Status, outcome, progress_after_reading
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Mode
-from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.refusal import error
+from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import ERROR_FILE, Checked, Job
 from ingestd.store import ingestions

@@ -34,7 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
 from ingestd.domain.errors import IngestdError
-from ingestd.ingest.pace import Pace
+from ingestd.ingest.polling import Polling
 from ingestd.settings import WorkerSettings
 from ingestd.store import ingestions, replicas, wakeups
 
@@ -49,7 +49,7 @@ PARTS: Final = "parts"
 FETCHES: Final = "fetches"
 POLL_SECONDS: Final = 0.1
 PARTS_POLL_SECONDS: Final = 0.3
-"""At least between two looks at a queue; `pace` has the rest. Of parts, some are always in hand."""
+"""At least between two looks at a queue; `polling` has the rest. Of parts, some are always in hand."""
 
 NOTIFIER_SECONDS: Final = 0.1
 """How often DBOS looks for messages between workflows; here are none, and by default it would every 10 milliseconds."""
@@ -102,7 +102,7 @@ class JobEngine:
             lazy=True,
         )
         self._stopped = threading.Event()
-        self._paces = {queue: Pace() for queue in (INGESTIONS, PARTS, FETCHES)}
+        self._polls = {queue: Polling() for queue in (INGESTIONS, PARTS, FETCHES)}
         self._threads: list[threading.Thread] = []
         self._heart: threading.Thread | None = None
         self._beaten_at = 0.0
@@ -178,12 +178,12 @@ class JobEngine:
             raise IngestdError("Another engine runs in this process; there can be one.")
         self._beat(alone=alone)  # first: what this replica begins is found should it die at once
         dbos = DBOS(config=config)
-        paces = self._paces
-        DBOS.workflow(name="ingest")(_of_subject(work.walk, paces[INGESTIONS].hurry))
-        DBOS.workflow(name="seal")(_of_subject(work.seal, paces[INGESTIONS].hurry))
-        DBOS.workflow(name="filter")(_of_subject(work.filter, paces[INGESTIONS].hurry))
-        DBOS.workflow(name="fetch")(_of_subject(work.fetch, paces[FETCHES].hurry))
-        DBOS.workflow(name="apply_part")(_apply(work.apply_part, paces[PARTS].hurry))
+        polls = self._polls
+        DBOS.workflow(name="ingest")(_of_subject(work.walk, polls[INGESTIONS].hurry))
+        DBOS.workflow(name="seal")(_of_subject(work.seal, polls[INGESTIONS].hurry))
+        DBOS.workflow(name="filter")(_of_subject(work.filter, polls[INGESTIONS].hurry))
+        DBOS.workflow(name="fetch")(_of_subject(work.fetch, polls[FETCHES].hurry))
+        DBOS.workflow(name="apply_part")(_apply(work.apply_part, polls[PARTS].hurry))
         DBOS.listen_queues([])  # its own threads look always as often as while there is work
         DBOS.launch()
         files = DBOS.register_queue(
@@ -201,7 +201,7 @@ class JobEngine:
             polling_interval_sec=POLL_SECONDS,
         )
         for queue in (files, fetches, parts):
-            self._run(queue_worker_thread, paces[queue.name], dbos, queue)
+            self._run(queue_worker_thread, polls[queue.name], dbos, queue)
         self._run(self._listen)
         self._heart = self._run(self._live)
 
@@ -233,7 +233,7 @@ class JobEngine:
 
     def stop(self) -> None:
         """Stop running workflows; those still open go back to their queues at once, and count no crash (P6)."""
-        for event in (self._stopped, *self._paces.values()):
+        for event in (self._stopped, *self._polls.values()):
             event.set()
         for thread in self._threads:
             thread.join()
@@ -259,8 +259,8 @@ class JobEngine:
         while not self._stopped.is_set():
             try:
                 for queue in wakeups.listen(self._url, self._stopped):
-                    for pace in [self._paces[queue]] if queue else self._paces.values():
-                        pace.hurry()
+                    for polling in [self._polls[queue]] if queue else self._polls.values():
+                        polling.hurry()
             except Exception as fault:  # the database will be back; until then we look now and then
                 log.warning("engine_not_listening", exc_info=fault)
                 self._stopped.wait(RELISTEN_SECONDS)

@@ -23,9 +23,9 @@ from ingestd.ingest import applying, checking, filters
 from ingestd.ingest.ending import complete, fail, hold
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.giving_up import again_and_again, give_up, passes, tried
-from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.pool import PoolClosed
 from ingestd.ingest.refusal import error_of, nothing_applied
+from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.turns import take_turn
 from ingestd.ingest.units import apply_all, found, rehearse

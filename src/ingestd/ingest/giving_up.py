@@ -15,8 +15,8 @@ from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Plan
 from ingestd.domain.run import RESULT_OF
 from ingestd.ingest.ending import count
-from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.refusal import error
+from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import ERROR_FILE, LEAVE, MERGE, SEGMENT, Checked
 from ingestd.store import ingestions, ledger, runs, segments

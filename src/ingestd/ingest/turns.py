@@ -10,8 +10,8 @@ from ingestd import telemetry
 from ingestd.ingest import filters, sealing
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.giving_up import passes
-from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.pool import PoolClosed
+from ingestd.ingest.runtime import Runtime
 
 log = telemetry.logger(__name__)
 

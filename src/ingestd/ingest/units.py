@@ -22,9 +22,9 @@ from ingestd.ingest import applying
 from ingestd.ingest.ending import hold, progress_of
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.giving_up import NOBODY_LEFT, UNNAMED, WRITTEN_OFF, passes
-from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.pool import PoolClosed
-from ingestd.ingest.work import FORM, LEAVE, SEGMENT, Checked, Job, in_turns
+from ingestd.ingest.runtime import Runtime
+from ingestd.ingest.work import FORM, LEAVE, SEGMENT, Checked, Job, interleaved
 from ingestd.store import ingestions, ledger
 from ingestd.store.engine import raw
 from ingestd.store.ingestions import FenceLost
@@ -132,7 +132,7 @@ def rehearse(runtime: Runtime, job: Job, checked: Checked) -> tuple[Checked, dic
 
 
 def _apply_units(runtime: Runtime, job: Job, checked: Checked, units: list[str]) -> None:
-    units = in_turns(units)
+    units = interleaved(units)
     if len(units) > 1 and job.file_bytes >= 2 * runtime.place.part_bytes:
         runtime.jobs.fan_out(job.ingestion_id, checked.folder, units)
         _await_units(runtime, job, checked, units)

@@ -166,7 +166,7 @@ class Checked(BaseModel):
         return self.with_warnings([UNREPORTED]).model_copy(update={"counts": counts})
 
 
-def in_turns(units: Sequence[str]) -> list[str]:
+def interleaved(units: Sequence[str]) -> list[str]:
     """Units, given in the order of their ranges, such that neighbours lie in different slices of the stored profiles.
 
     Who writes a slice holds it until the transaction ends: two parts of one slice would be applied one after the other.

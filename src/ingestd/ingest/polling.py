@@ -19,7 +19,7 @@ GROWTH: Final = 2.0
 next one of its account may begin, and another replica may hold the queue just then."""
 
 
-class Pace(threading.Event):
+class Polling(threading.Event):
     """What one thread of the engine waits on; `set` stops the thread."""
 
     def __init__(self) -> None:

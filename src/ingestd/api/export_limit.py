@@ -1,4 +1,4 @@
-"""Turns: who may export now, so that nobody's exports keep those of others waiting."""
+"""The limit of exports at once: who may export now, so that nobody's exports keep those of others waiting."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ EXPORTS: Final = 4
 """Exports at once: each holds a transaction, and with it a connection, until its reader has all."""
 
 PATIENCE_SECONDS: Final = 20.0
-"""How long a turn is waited for: no longer than a proxy waits for the head of an answer."""
+"""How long an export waits to begin: no longer than a proxy waits for the head of an answer."""
 
 
-class Turns:
-    """Gives turns to export, as many as `EXPORTS` and one to an account."""
+class ExportLimit:
+    """Lets as many export at once as `EXPORTS`, and one of an account."""
 
     def __init__(self) -> None:
         self._all = asyncio.Semaphore(EXPORTS)
         self._of_account: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def of(self, account_id: UUID) -> AsyncIterator[None]:
-        """Wait for a turn of the account, and hold it; 429 where there is none for too long."""
+    async def hold(self, account_id: UUID) -> AsyncIterator[None]:
+        """Wait until the account may export, and hold that; 429 where it may not for too long."""
         mine = self._of_account.setdefault(account_id, asyncio.Lock())
         async with AsyncExitStack() as held:
             try:
