@@ -14,6 +14,7 @@ from ingestd.domain import ids
 from ingestd.domain.identity import IdentifierKind
 from ingestd.domain.ids import Prefix
 from ingestd.store import members, segments
+from ingestd.store.partitions import of_segment
 from ingestd.store.profiles import identifier_hash
 
 FIRST = b"user_id,level\nann,High\nbob,Medium\ncem,Low\n"
@@ -307,7 +308,7 @@ async def test_partitions_and_who_is_in_them_are_of_one_moment(tenant):
     async with tenant.app.intake.sessions() as session:
         await members.at_one_moment(session)
         row = await segments.get(session, account_of(tenant), ids.read(Prefix.SEGMENT, segment))
-        numbers = [each.number for each in await segments.partitions(session, row, disabled_too=True)]
+        numbers = [each.number for each in await of_segment(session, row, disabled_too=True)]
         await refresh(tenant, segment, b"user_id,level\nann,B\n")
         rows = members.export(session, row, numbers, moment=None)
         assert [value async for _, value, _, _ in rows] == ["ann"]

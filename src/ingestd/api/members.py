@@ -24,7 +24,8 @@ from ingestd.api.segments import visible
 from ingestd.domain.moment import Moment
 from ingestd.domain.segment import Method
 from ingestd.store import attributes, members, profiles
-from ingestd.store.segments import Partition, Segment, SegmentMember
+from ingestd.store.partitions import Partition
+from ingestd.store.segments import Segment, SegmentMember
 
 router = Router(prefix="/v1/segments/{segment_id}", tags=["Segments"])
 

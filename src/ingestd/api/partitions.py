@@ -22,8 +22,9 @@ from ingestd.domain.errors import Invalid, NotFound, Problem
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.segment import SegmentType
-from ingestd.store import members, segments
-from ingestd.store.segments import Partition, Segment
+from ingestd.store import members, partitions, segments
+from ingestd.store.partitions import Partition
+from ingestd.store.segments import Segment
 
 router = Router(prefix="/v1/segments/{segment_id}/partitions", tags=["Segments"])
 
@@ -79,7 +80,7 @@ async def seen(
     tx: AsyncSession, caller: Principal, segment: Segment, wanted: PartitionId | None = None
 ) -> dict[int, Partition]:
     """The partitions that the caller can see by their numbers, those removed since too; or the one that is wanted."""
-    found = await segments.partitions(tx, segment, disabled_too=caller.may(Scope.SEGMENTS_WRITE), removed_too=True)
+    found = await partitions.of_segment(tx, segment, disabled_too=caller.may(Scope.SEGMENTS_WRITE), removed_too=True)
     chosen = {each.number: each for each in found if wanted in {None, each.id}}
     if wanted is not None and not chosen:
         raise NotFound("There is no such partition.")
@@ -112,7 +113,7 @@ async def list_all(
     """A segment's partitions, at most 1,000; none before its first refresh (S40)."""
     segment = await visible(tx, caller, segment_id)
     moment = moment_of(segment, as_of)
-    found = await segments.partitions(tx, segment, disabled_too=caller.may(Scope.SEGMENTS_WRITE))
+    found = await partitions.of_segment(tx, segment, disabled_too=caller.may(Scope.SEGMENTS_WRITE))
     if moment is None:
         return PartitionsOut(data=[_shown(each) for each in found])
     counts = await members.counts(tx, segment, moment)
@@ -129,7 +130,7 @@ async def get_one(segment_id: SegmentId, partition_id: PartitionId, tx: Reading,
     """One partition."""
     segment = await visible(tx, caller, segment_id)
     disabled_too = caller.may(Scope.SEGMENTS_WRITE)
-    return _shown(await segments.get_partition(tx, segment, partition_id, disabled_too=disabled_too))
+    return _shown(await partitions.get(tx, segment, partition_id, disabled_too=disabled_too))
 
 
 @router.patch(
@@ -143,12 +144,12 @@ async def change(
 ) -> PartitionOut:
     """Rename a partition, hide it from services that use segments, or show it again; files go on by its value."""
     segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
-    partition = await segments.get_partition(tx, segment, partition_id)
+    partition = await partitions.get(tx, segment, partition_id)
     before = _shown(partition)
     match.check(before)
     partition.name = body.get("name", partition.name)
     partition.disabled = body.get("disabled", partition.disabled)
-    await tx.run_sync(segments.write_partitions)
+    await tx.run_sync(partitions.write)
     return audit.changed(tx, caller, "partition.changed", before, _shown(partition))
 
 
@@ -167,8 +168,8 @@ async def remove(segment_id: SegmentId, partition_id: PartitionId, tx: Tx, calle
     await segments.get(tx, caller.account_id, segment_id)
     now = await segments.lock_members(tx, segment_id)
     segment = await segments.get(tx, caller.account_id, segment_id, lock=True)
-    partition = await segments.get_partition(tx, segment, partition_id)
+    partition = await partitions.get(tx, segment, partition_id)
     before = _shown(partition)
     match.check(before)
-    await segments.remove_partition(tx, segment, partition, now=now)
+    await partitions.remove(tx, segment, partition, now=now)
     audit.note(tx, caller, "partition.removed", before.id, before=before)

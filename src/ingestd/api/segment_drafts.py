@@ -14,7 +14,7 @@ from ingestd.domain.errors import Conflict, NotFound
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.segment import Draft, Method, SegmentStatus
 from ingestd.ingest.segments import refuse_filtered
-from ingestd.store import accounts, schedules, segments
+from ingestd.store import accounts, partitions, schedules, segments
 from ingestd.store.engine import utc_now
 from ingestd.store.segments import Segment
 
@@ -47,7 +47,7 @@ async def put_draft(segment_id: SegmentId, body: DraftIn, tx: Tx, caller: Caller
     if body.upload_type is not None:
         refuse_filtered(segment)
     for edit in body.partitions:
-        await segments.get_partition(tx, segment, edit.id)
+        await partitions.get(tx, segment, edit.id)
     before = shown(segment)
     match.check(before.draft)
     segment.draft = Draft.model_validate(body.model_dump()).model_dump(mode="json")
@@ -120,7 +120,7 @@ async def _publish(tx: AsyncSession, segment: Segment, draft: Draft) -> None:
 
     Names are given up before they are taken: one partition can get the name that another has had.
     """
-    there = {each.id: each for each in await segments.partitions(tx, segment, disabled_too=True)}
+    there = {each.id: each for each in await partitions.of_segment(tx, segment, disabled_too=True)}
     edits = [(there[edit.id], edit) for edit in draft.partitions if edit.id in there]
     names = {partition.id: edit.name for partition, edit in edits if edit.name is not None}
     for partition, edit in edits:
@@ -129,7 +129,7 @@ async def _publish(tx: AsyncSession, segment: Segment, draft: Draft) -> None:
     await tx.flush()
     for partition, _ in edits:
         partition.name = names.get(partition.id, partition.name)
-    await tx.run_sync(segments.write_partitions)
+    await tx.run_sync(partitions.write)
 
 
 @router.post(

@@ -17,7 +17,8 @@ from sqlalchemy.orm import aliased
 from ingestd.domain.segment import SegmentStatus
 from ingestd.store.activity import ALL_AT_ONE_MOMENT, AT_A_TIME
 from ingestd.store.page import Cut, Sorts
-from ingestd.store.segments import Partition, Segment, SegmentMember, Snapshot
+from ingestd.store.partitions import Partition
+from ingestd.store.segments import Segment, SegmentMember, Snapshot
 
 SORTS: Final[Sorts] = {"id": (SegmentMember.hash,)}
 CHANGES: Final[Sorts] = {"id": (column("hash", Uuid),)}

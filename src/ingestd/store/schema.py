@@ -33,6 +33,7 @@ from ingestd.store import (  # noqa: F401 -- importing a table declares it
     manifests,
     messages,
     notices,
+    partitions,
     profiles,
     recipients,
     replicas,

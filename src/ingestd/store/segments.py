@@ -1,4 +1,4 @@
-"""Segments, their partitions, who is or was in them, and the snapshots (S1 to S16, S38 to S45, D40).
+"""Segments, who is or was in them, and the snapshots (S1 to S16, S38 to S45, D40).
 
 A member is an identifier, by its hash as `store.profiles.identifier_hash` has it, so a profile's memberships are found
 through its identifiers, whoever is merged into it. A membership is a half-open period [valid_from, valid_to),
@@ -28,7 +28,6 @@ from sqlalchemy import (
     Row,
     Select,
     SmallInteger,
-    UniqueConstraint,
     Uuid,
     delete,
     func,
@@ -46,7 +45,6 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.notice import ToldSegment
 from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
 from ingestd.store.base import Base, Key
-from ingestd.store.engine import new_id
 from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
@@ -93,33 +91,6 @@ class Segment(Base):
     def is_scheduled(self) -> bool:
         """Whether its schedule refreshes it now."""
         return self.upload_type == UploadType.SCHEDULED and SegmentStatus(self.status).takes_files
-
-
-class Partition(Base):
-    """One value of a segment: `value` as files have it, `name` as it is shown; `number` stands for it in the members.
-
-    Nobody but who may write segments sees a disabled one, or its members.
-    """
-
-    __tablename__ = "partitions"
-    __table_args__ = (
-        UniqueConstraint("segment_id", "number", name="uq_partitions_number"),
-        *(
-            Index(f"uq_partitions_{name}", "segment_id", name, unique=True, postgresql_where=text("removed_at IS NULL"))
-            for name in ("value", "name")
-        ),
-    )
-
-    id: Mapped[Key]
-    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
-    segment_id: Mapped[UUID] = mapped_column(ForeignKey("segments.id"))
-    number: Mapped[int] = mapped_column(SmallInteger)
-    value: Mapped[str]
-    name: Mapped[str]
-    disabled: Mapped[bool]
-    members: Mapped[int]
-    created_at: Mapped[datetime]
-    removed_at: Mapped[datetime | None]
 
 
 class SegmentMember(Base):
@@ -323,58 +294,3 @@ def remove_left(connection: Connection, *, at_most: int) -> int:
     """Remove some of the members of a segment that was deleted; how many that were."""
     number = connection.scalar(_LEFT)
     return connection.execute(_REMOVE_LEFT, {"number": number, "at_most": at_most}).rowcount if number else 0
-
-
-async def partitions(
-    session: AsyncSession, segment: Segment, *, disabled_too: bool, removed_too: bool = False
-) -> list[Partition]:
-    """The partitions of a segment in the order of their first coming (S39 to S41)."""
-    found = select(Partition).where(Partition.segment_id == segment.id)
-    if not disabled_too:
-        found = found.where(Partition.disabled.is_(False))
-    if not removed_too:
-        found = found.where(Partition.removed_at.is_(None))
-    return list(await session.scalars(found.order_by(Partition.number)))
-
-
-async def get_partition(
-    session: AsyncSession, segment: Segment, partition_id: UUID, *, disabled_too: bool = True
-) -> Partition:
-    """One partition of a segment, or NotFound."""
-    wanted = [Partition.segment_id == segment.id, Partition.removed_at.is_(None)]
-    if not disabled_too:
-        wanted.append(Partition.disabled.is_(False))
-    return await get_owned(session, Partition, segment.account_id, partition_id, *wanted, called="partition")
-
-
-def write_partitions(session: Session) -> None:
-    """Write the partitions that were changed, or raise Conflict where two of a segment would have one name.
-
-    An asynchronous session calls it by `run_sync`.
-    """
-    try:
-        session.flush()
-    except IntegrityError:
-        raise Conflict("The segment has a partition with this name already.", code="partition_exists") from None
-
-
-async def remove_partition(session: AsyncSession, segment: Segment, partition: Partition, *, now: datetime) -> None:
-    """Let the members of a partition leave, and the partition go; the caller holds the members."""
-    there = (
-        SegmentMember.segment == segment.number,
-        SegmentMember.partition == partition.number,
-        SegmentMember.valid_to.is_(None),
-    )
-    is_scd = segment.type == SegmentType.SCD
-    end = update(SegmentMember).where(*there).values(valid_to=now) if is_scd else delete(SegmentMember).where(*there)
-    await session.execute(end, execution_options={"synchronize_session": False})
-    packed = PackedMembers.account_id == segment.account_id, PackedMembers.segment_id == segment.id
-    await session.execute(delete(PackedMembers).where(*packed))
-    left = partition.members
-    segment.members -= left
-    partition.members, partition.removed_at = 0, now
-    if is_scd and left:
-        change = Snapshot(id=new_id(), account_id=segment.account_id, segment_id=segment.id, taken_at=now)
-        change.members, change.entered, change.left, change.moved = segment.members, 0, left, 0
-        session.add(change)
-    await session.flush()
