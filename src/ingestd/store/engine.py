@@ -68,11 +68,22 @@ def fill(pool: Engine, connections: int) -> None:
             stack.enter_context(pool.connect())
 
 
+_REFUSED: Final = ("sending query", "sending prepared query")
+"""How psycopg begins where a statement did not leave: it has too many parameters, or another is not done yet."""
+
+_BEYOND_LIMITS: Final = "54"
+"""The class of PostgreSQL's errors that what a statement brings is too much, for an index say: it always will be."""
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether the database failed in a way that passes: a lost connection, a deadlock, a time-out, a full disk."""
     while isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    if error.sqlstate is None:  # the driver's own: the connection is lost, or was never made
+        return not str(error).startswith(_REFUSED)
+    return not error.sqlstate.startswith(_BEYOND_LIMITS)
 
 
 async def ping(maker: Sessions) -> bool:
