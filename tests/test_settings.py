@@ -2,6 +2,7 @@
 
 import pytest
 
+from ingestd.domain.errors import Invalid
 from ingestd.settings import Settings
 
 SECRET = "postgresql://ingestd:hidden@database/ingestd"
@@ -31,3 +32,34 @@ def test_a_variable_goes_before_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("INGESTD_LOG_LEVEL", "warning")
     monkeypatch.setenv("INGESTD_SFTP__PORT", "2022")
     assert (Settings().log_level, Settings().sftp.port) == ("warning", 2022)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "said"),
+    [
+        ("INGESTD_EGRESS_ALLOW", "10.1.0.0/16:443", "Must be JSON"),
+        ("INGESTD_SFTP__EXEMPT", "10.1.0.0/16", "Must be JSON"),
+        ("INGESTD_HTTP__PORT", "70000", "less than or equal to 65535"),
+        ("INGESTD_HTTP__PUBLIC_URL", "ingest.example.org", "https?://"),
+        ("INGESTD_SECRETS_DIR", "/dev/null", "There is no folder"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named(monkeypatch, variable, text, said):
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(Invalid) as refused:
+        Settings()
+    [problem] = refused.value.problems
+    assert problem.pointer == variable
+    assert said in problem.detail
+
+
+def test_links_in_mails_have_one_slash_after_the_address(monkeypatch):
+    monkeypatch.setenv("INGESTD_HTTP__PUBLIC_URL", "https://ingest.example.org/")
+    assert Settings().http.public_url == "https://ingest.example.org"
+
+
+def test_a_variable_that_is_empty_sets_nothing(monkeypatch):
+    for variable in ("INGESTD_MAIL__HOST", "INGESTD_DATABASE_URL", "INGESTD_HTTP__PORT"):
+        monkeypatch.setenv(variable, "")
+    settings = Settings()
+    assert (settings.mail.host, settings.database_url, settings.http.port) == (None, None, 8080)

@@ -146,7 +146,8 @@ def parse_host(host: str) -> str:
         except ValueError:
             address = None
         if address is None or "%" in name:
-            raise Invalid("The host is not an address in its usual spelling, without a zone.", code="url_invalid")
+            detail = "The host is a name or an IP address alone, as sftp.example.org: no URL, no port, no zone."
+            raise Invalid(detail, code="url_invalid")
         return str(address)
     if len(name) > 253 or not _NAME.fullmatch(name):
         raise Invalid(
@@ -250,5 +251,6 @@ def _parse_entry(entry: str) -> Allowed:
     except ValueError:
         allowed = None
     if allowed is None or (allowed.port is not None and not 1 <= allowed.port <= 65535):
-        raise Invalid("An entry of the allow list reads network:port, as 10.1.0.0/16:443.", code="allow_list_invalid")
+        detail = "An entry of INGESTD_EGRESS_ALLOW reads network:port, as 10.1.0.0/16:443."
+        raise Invalid(detail, code="allow_list_invalid")
     return allowed

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -19,6 +19,15 @@ from ingestd.domain.data_source import FILE_BYTES
 from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.plan import MIB, RESTRICTED_EVENTS, Limits
 
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""Where to listen; 0 takes a free port."""
+
+Url = Annotated[str, Field(pattern=r"^https?://\S+$"), AfterValidator(lambda url: url.rstrip("/"))]
+"""What paths that begin with `/` are put behind."""
+
+_PREFIX: Final = "INGESTD_"
+_SECRETS_DIR: Final = f"{_PREFIX}SECRETS_DIR"
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,10 +37,10 @@ class HttpSettings(_Part):
     """Where the HTTP API listens; with `certificate` and `private_key` it speaks TLS."""
 
     host: str = "127.0.0.1"
-    port: int = 8080
+    port: Port = 8080
     certificate: Path | None = None
     private_key: Path | None = None
-    public_url: str | None = Field(None, description="What links in mails begin with; default: host and port.")
+    public_url: Url | None = Field(None, description="What links in mails begin with; default: host and port.")
     trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded-For is believed.")
     requests_per_minute: int = Field(6000, ge=1, description="Requests of one API key, on each replica.")
     wrong_keys_per_minute: int = Field(60, ge=1, description="Wrong API keys from one address, on each replica.")
@@ -41,9 +50,9 @@ class SftpSettings(_Part):
     """Where the SFTP server listens and what it bears with; times in seconds."""
 
     host: str = "127.0.0.1"
-    port: int = 2222
+    port: Port = 2222
     public_host: str | None = Field(None, description="What clients are told to connect to; default: `host`.")
-    public_port: int | None = Field(None, description="The same for the port.")
+    public_port: Port | None = Field(None, description="The same for the port.")
     host_key: Path | None = Field(
         None,
         description="Default: made in the data folder at the first start. For the API alone the public half will do.",
@@ -134,7 +143,7 @@ class MetricsSettings(_Part):
     """Where Prometheus and health checks of this process ask; nothing there needs a key."""
 
     host: str = "127.0.0.1"
-    port: int = 9464
+    port: Port = 9464
 
 
 class MailSettings(_Part):
@@ -151,13 +160,15 @@ class MailSettings(_Part):
 
 
 class Settings(BaseSettings):
-    """All settings. `INGESTD_SFTP__PORT=2022` sets `sftp.port`.
+    """All settings. `INGESTD_SFTP__PORT=2022` sets `sftp.port`; a variable that is empty sets nothing.
 
     A secret need not stand in the environment (T154): a file of the variable's name in the folder INGESTD_SECRETS_DIR
     has it, in small letters, such as `ingestd_mail__password`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="INGESTD_", env_nested_delimiter="__", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     data_dir: Path = Field(Path("data"), description="State of the embedded defaults; made with mode 0700.")
     database_url: SecretStr | None = Field(None, description="PostgreSQL 17 or later; default: an embedded one.")
@@ -188,7 +199,7 @@ class Settings(BaseSettings):
             problems = tuple(Problem(_variable(each["loc"]), each["type"], each["msg"]) for each in error.errors())
             raise Invalid("Settings do not fit.", code="settings_invalid", problems=problems) from None
         except SettingsError as error:
-            raise Invalid(f"Settings do not fit: {error}.", code="settings_invalid") from None
+            raise Invalid("Settings do not fit.", code="settings_invalid", problems=(_no_json(error),)) from None
 
     @classmethod
     def settings_customise_sources(
@@ -199,14 +210,24 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then variables, then files of secrets."""
+        """Arguments, then variables, then files of secrets; Invalid where their folder is none."""
         del settings_cls, dotenv_settings
-        folder = os.environ.get("INGESTD_SECRETS_DIR")
+        folder = os.environ.get(_SECRETS_DIR)
         if not folder:
             return (init_settings, env_settings)
+        if not Path(folder).is_dir():
+            problem = Problem(_SECRETS_DIR, "folder_missing", f"There is no folder {folder}.")
+            raise Invalid("Settings do not fit.", code="settings_invalid", problems=(problem,))
         files = NestedSecretsSettingsSource(file_secret_settings, secrets_dir=folder, secrets_nested_delimiter="__")
         return (init_settings, env_settings, files)
 
 
+def _no_json(error: SettingsError) -> Problem:
+    """Which variable should be JSON; the library names no more than the first step of it."""
+    text = getattr(error.__cause__, "doc", None)
+    variable = next((name for name, value in os.environ.items() if value == text and name.startswith(_PREFIX)), _PREFIX)
+    return Problem(variable, "json", 'Must be JSON: a list as ["one", "two"], settings as {"name": "value"}.')
+
+
 def _variable(place: tuple[int | str, ...]) -> str:
-    return "INGESTD_" + "__".join(str(step).upper() for step in place)
+    return _PREFIX + "__".join(str(step).upper() for step in place)

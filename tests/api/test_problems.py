@@ -28,7 +28,7 @@ ELSEWHERE = (
     "ingest/engine.py",
     "store/ingestions.py",
 )
-OF_THE_START = {"allow_list_invalid"}
+OF_THE_START = {"allow_list_invalid", "authority_unusable"}
 KINDS = {"NotFound", "Conflict", "Invalid", "Forbidden", "Unavailable"}
 
 

@@ -19,7 +19,7 @@ from ingestd.cli import serve
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound, Unavailable
 from ingestd.domain.ids import Prefix
-from ingestd.keyring import Keyring
+from ingestd.keyring import Keyring, new_master
 
 GROUP = typer.main.get_command(commands)
 SECRET = "isk_and_more"
@@ -104,6 +104,23 @@ def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path, ground, app):
     assert "ingestd keys master" in told["master key"]
     assert "INGESTD_HTTP__PORT" in told["ports"]
     assert "hidden" not in found.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"INGESTD_DATABASE_URL": "postgresql://ingestd:hidden@127.0.0.1:9/ingestd"}, "See INGESTD_DATABASE_URL"),
+        ({"INGESTD_DATABASE_URL": "mysql://ingestd:hidden@127.0.0.1/ingestd"}, "See INGESTD_DATABASE_URL"),
+        ({"INGESTD_DATA_DIR": "/dev/null/data"}, "INGESTD_DATA_DIR"),
+        ({"INGESTD_DATA_DIR": "/dev/null"}, "INGESTD_DATA_DIR"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_named_with_what_to_do(tmp_path, changes, remedy):
+    place = {"INGESTD_DATA_DIR": str(tmp_path / "data"), "INGESTD_MASTER_KEY": new_master()}
+    refused = run("accounts", "list", **place | changes).exception
+    assert isinstance(refused, Unavailable)
+    assert remedy in refused.detail
+    assert "hidden" not in refused.detail
 
 
 async def test_the_first_start_says_how_to_be_named_in_a_manifest(app, tenant):

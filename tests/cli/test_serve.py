@@ -68,6 +68,27 @@ async def test_a_schema_that_is_behind_and_a_missing_master_key_are_refused_with
         assert remedy in " ".join(complaint.decode().split())
 
 
+async def test_what_keeps_a_process_from_starting_is_said_in_a_line_with_what_to_do(spawn, place, tmp_path, app):
+    (tmp_path / "no.pem").write_text("no certificate")
+    (tmp_path / "no.key").write_text("no key")
+    (tmp_path / "no.key").chmod(0o600)
+    cases = (
+        ("api", {"INGESTD_HTTP__PORT": str(app.http_port)}, "INGESTD_HTTP__PORT"),
+        ("api", {"INGESTD_HTTP__CERTIFICATE": str(tmp_path / "no.pem")}, "INGESTD_HTTP__CERTIFICATE"),
+        ("worker", {"INGESTD_MAIL__HOST": "::1", "INGESTD_MAIL__AUTHORITY": "/dev/null/x"}, "INGESTD_MAIL__AUTHORITY"),
+        ("sftp", {"INGESTD_SFTP__PORT": str(app.sftp.port)}, "INGESTD_SFTP__PORT"),
+        ("sftp", {"INGESTD_SFTP__HOST_KEY": str(tmp_path / "no.key")}, "INGESTD_SFTP__HOST_KEY"),
+    )
+    with base(Settings(), serving=True, migrating=True):
+        pass
+    started = [await spawn("--roles", roles, **changes) for roles, changes, _ in cases]
+    for process, (_, _, remedy) in zip(started, cases, strict=True):
+        said, complaint = await process.communicate()
+        assert (process.returncode, said, complaint.count(b"\n")) == (1, b"", 1), complaint
+        assert complaint.startswith(b"ingestd: ")
+        assert remedy in complaint.decode()
+
+
 async def test_processes_that_start_together_migrate_once_and_stop_with_streams_open(place, spawn):
     processes = [await spawn("--migrate", "--roles", "api") for _ in range(2)]
     said = [await ready(process) for process in processes]

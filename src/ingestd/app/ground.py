@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from ingestd.blobs.store import BlobStore, open_store
 from ingestd.domain.errors import Unavailable
@@ -14,6 +16,8 @@ from ingestd.keyring import Keyring, master_from_file
 from ingestd.settings import Settings
 from ingestd.store import embedded, events, schema
 from ingestd.store import engine as store
+
+OLDEST_POSTGRES: Final = 17
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,7 @@ def base(settings: Settings, *, serving: bool = False, migrating: bool = False) 
     For `serving` it must be ours, or Conflict: two services on one data folder are one too many. Another database is
     migrated only if we are told to, and must be at the newest schema.
     """
-    folder = settings.data_dir.absolute()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = _data_folder(settings)
     place = blob_place(settings)
     master = settings.master_key.get_secret_value() if settings.master_key else _master_of(settings, folder)
     with _database(settings, folder, serving=serving, migrating=migrating) as (url, alone):
@@ -52,6 +55,22 @@ def base(settings: Settings, *, serving: bool = False, migrating: bool = False) 
             master=master,
             keyring=Keyring.load(master),
         )
+
+
+def _data_folder(settings: Settings) -> Path:
+    folder = settings.data_dir.absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+    else:
+        if os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            return folder
+        reason = "it belongs to somebody else"
+    raise Unavailable(
+        f"The data folder {folder} cannot be used ({reason}). Let our user own it, or set INGESTD_DATA_DIR to another.",
+        code="data_folder_unusable",
+    )
 
 
 def _master_of(settings: Settings, folder: Path) -> str:
@@ -86,6 +105,7 @@ def open_blobs(place: str) -> BlobStore:
 def _database(settings: Settings, folder: Path, *, serving: bool, migrating: bool) -> Iterator[tuple[str, bool]]:
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
+        database_version(url)
         if migrating:
             migrate(url)
         engine = store.engine(url)
@@ -101,6 +121,23 @@ def _database(settings: Settings, folder: Path, *, serving: bool, migrating: boo
     with embedded.start(place, settings=settings.database_settings) as server:
         migrate(server.url)
         yield server.url, True
+
+
+def database_version(url: str) -> int:
+    """The major version of a database's PostgreSQL; Unavailable where it does not answer or is too old."""
+    try:
+        with store.autocommitting(url) as connection:
+            version = connection.info.server_version // 10000
+    except store.DatabaseError as error:  # what the driver says may quote the password
+        raise Unavailable(
+            f"The database does not answer ({type(error).__name__}). See INGESTD_DATABASE_URL: host, port, role, "
+            "password and firewall.",
+            code="database_unavailable",
+        ) from None
+    if version < OLDEST_POSTGRES:
+        detail = f"PostgreSQL {version} is too old. Upgrade it to {OLDEST_POSTGRES} or later."
+        raise Unavailable(detail, code="database_too_old")
+    return version
 
 
 def migrate(url: str) -> None:

@@ -20,8 +20,8 @@ from ingestd.api.rate import Rate
 from ingestd.app import checks
 from ingestd.app.gauges import exposition
 from ingestd.app.ground import Base
-from ingestd.app.serving import serving
-from ingestd.domain.errors import Forbidden
+from ingestd.app.serving import not_free, serving
+from ingestd.domain.errors import Forbidden, Unavailable
 from ingestd.fetch.remote import Terms
 from ingestd.ingest import applying, flow, turns, units
 from ingestd.ingest.engine import JobEngine, Workflows
@@ -216,7 +216,10 @@ class _Starting:
     async def start_sftp(self) -> SftpAddress:
         """Open the SFTP door."""
         settings = self.settings.sftp
-        door = await listen(self.intake, settings, folder=self.settings.data_dir)
+        try:
+            door = await listen(self.intake, settings, folder=self.settings.data_dir)
+        except OSError as error:
+            raise not_free("SFTP", settings.host, settings.port, error) from None
         self.stack.push_async_callback(door.close)
         self.metrics.sftp_sessions.set_function(door.sessions)
         self.checks["sftp"] = checks.of_flag(door.is_serving)
@@ -227,7 +230,7 @@ class _Starting:
         settings = self.settings.sftp
         try:
             fingerprint = fingerprint_of(host_key_file(settings, self.settings.data_dir))
-        except (OSError, Forbidden) as fault:  # which the API can do without
+        except (OSError, Forbidden, Unavailable) as fault:  # which the API can do without
             log.warning("host_key_not_readable", exc_info=fault)
             fingerprint = None
         if fingerprint is None:
@@ -261,7 +264,7 @@ class _Starting:
         if self.pool is not None:
             await asyncio.to_thread(self.pool.run, applying.warm, self.ground.database_url)
         operations_port = await self.stack.enter_async_context(
-            serving(operations, settings.metrics.host, settings.metrics.port)
+            serving(operations, settings.metrics.host, settings.metrics.port, part="METRICS")
         )
         app = App(settings, self.ground.database_url, self.intake, operations_port, None, sftp)
         if api is None:
@@ -271,6 +274,7 @@ class _Starting:
                 api,
                 http.host,
                 http.port,
+                part="HTTP",
                 stopping=parts.stopping,
                 ssl_certfile=http.certificate,
                 ssl_keyfile=http.private_key,

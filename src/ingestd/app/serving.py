@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,6 +12,7 @@ from typing import Any, Final
 import uvicorn
 
 from ingestd.app.protocol import Protocol
+from ingestd.domain.errors import Unavailable
 
 STOP_SECONDS: Final = 5
 """How long answers that are on their way may take when the service stops; then they are cut off."""
@@ -31,16 +33,16 @@ async def serving(
     host: str,
     port: int,
     *,
+    part: str = "HTTP",
     stopping: asyncio.Event | None = None,
     protocol: type[Protocol] = Protocol,
     **options: Any,
 ) -> AsyncIterator[int]:
     """Serve an application on an address, or on a free port where it is 0; gives the port. `options` are uvicorn's.
 
+    Unavailable, with the settings of the `part` to look at, where that address or a certificate cannot be used.
     `stopping` is set when the service goes down: uvicorn waits for streams that do not end by themselves.
     """
-    listener = socket.create_server((host, port), reuse_port=False)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it only where the protocol is named
     config = uvicorn.Config(
         api,
         http=protocol,
@@ -52,6 +54,19 @@ async def serving(
         timeout_graceful_shutdown=STOP_SECONDS,
         **options,
     )
+    try:
+        config.load()  # reads the certificate; in the task its failure would be heard when the service stops
+    except OSError as error:
+        raise Unavailable(
+            f"The certificate cannot be used ({error.strerror}). INGESTD_{part}__CERTIFICATE and "
+            f"INGESTD_{part}__PRIVATE_KEY must be PEM files that we can read and that belong together.",
+            code="certificate_unusable",
+        ) from None
+    try:
+        listener = socket.create_server((host, port), reuse_port=False)
+    except OSError as error:
+        raise not_free(part, host, port, error) from None
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it only where the protocol is named
     server = _HttpServer(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not running.done():  # noqa: ASYNC110 -- uvicorn has no event for it
@@ -63,3 +78,13 @@ async def serving(
             stopping.set()
         server.should_exit = True
         await running
+
+
+def not_free(part: str, host: str, port: int, error: OSError) -> Unavailable:
+    """What is said where an address cannot be listened on; `part` is that of the settings."""
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "there is no such host"
+    return Unavailable(
+        f"{host}:{port} cannot be listened on ({reason}). If the service does not run already, set "
+        f"INGESTD_{part}__PORT or INGESTD_{part}__HOST.",
+        code="address_not_free",
+    )

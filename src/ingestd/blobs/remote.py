@@ -45,7 +45,7 @@ class ObjectStorage:
         try:
             self._store: ObjectStore = from_url(url, config=config, client_options=client, retry_config=retries)
         except (BaseError, ValueError) as error:
-            raise Invalid("The blob store's URL or options are not understood.", code="storage_url_invalid") from error
+            raise Invalid("INGESTD_BLOB_URL or its options are not understood.", code="storage_url_invalid") from error
 
     def begin(self, name: str) -> MultipartUpload:
         """Start an upload."""

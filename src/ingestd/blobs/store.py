@@ -194,7 +194,7 @@ def open_store(url: str | Path, options: Mapping[str, str] | None = None) -> Blo
     if parts.scheme in _REMOTE:
         return BlobStore(ObjectStorage(url, options or {}))
     if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-        raise Invalid("The blob store's URL is file:///folder, s3://…, gs://… or az://….", code="storage_url_invalid")
+        raise Invalid("INGESTD_BLOB_URL is file:///folder, s3://…, gs://… or az://….", code="storage_url_invalid")
     return BlobStore(LocalFolder(Path(unquote(parts.path))))
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     try:
         app()
     except IngestdError as error:
-        console = Console(stderr=True, highlight=False)
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(f"ingestd: {error.detail}", style="red", markup=False)
         if isinstance(error, Invalid):
             for problem in error.problems:

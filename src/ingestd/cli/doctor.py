@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from ingestd import egress
-from ingestd.app.ground import blob_place, open_blobs
+from ingestd.app.ground import blob_place, database_version, open_blobs
+from ingestd.app.serving import not_free
 from ingestd.domain.errors import IngestdError, Unavailable
 from ingestd.keyring import Keyring, master_from_file
 from ingestd.notify.smtp import MailCode, mail_server
@@ -26,7 +27,6 @@ from ingestd.store import engine as store
 from ingestd.telemetry import SECRET_SHAPE
 
 ROOM_BYTES: Final = 5 * 1024**3
-OLDEST_POSTGRES: Final = 170000
 
 PREFIX: Final = "INGESTD_"
 OF_COMMANDS: Final = ("INGESTD_PUSH_", "INGESTD_ROLES", "INGESTD_SECRETS_DIR")
@@ -104,22 +104,13 @@ def _database(settings: Settings) -> str:
             return f"embedded, not running; its programs are at {Path(embedded.program('postgres')).parent}"
     else:
         url = settings.database_url.get_secret_value()
-    try:
-        with store.autocommitting(url) as connection:
-            version = connection.info.server_version
-    except store.DatabaseError as error:  # what the driver says may quote the password
-        raise Unavailable(
-            f"The database does not answer ({type(error).__name__}). See INGESTD_DATABASE_URL: host, port, role, "
-            "password and firewall."
-        ) from None
-    if version < OLDEST_POSTGRES:
-        raise Unavailable(f"PostgreSQL {version // 10000} is too old. Upgrade it to 17 or later.")
+    version = database_version(url)
     engine = store.engine(url)
     try:
         schema.check(engine)
     finally:
         engine.dispose()
-    return f"PostgreSQL {version // 10000}, at the newest schema"
+    return f"PostgreSQL {version}, at the newest schema"
 
 
 def _blobs(settings: Settings) -> str:
@@ -162,10 +153,7 @@ def _ports(settings: Settings) -> str:
         try:
             socket.create_server((part.host, part.port)).close()
         except OSError as error:
-            raise Unavailable(
-                f"{part.host}:{part.port} cannot be listened on ({error.strerror}). If the service does not run "
-                f"already, set INGESTD_{name}__PORT or INGESTD_{name}__HOST."
-            ) from None
+            raise not_free(name, part.host, part.port, error) from None
     return "free"
 
 

@@ -14,5 +14,6 @@ def migrate() -> None:
     url = Settings().database_url
     if url is None:
         raise Invalid("Set INGESTD_DATABASE_URL; the embedded database is migrated when the service starts.")
+    app.database_version(url.get_secret_value())
     app.migrate(url.get_secret_value())
     typer.echo("The database is at the newest schema.")

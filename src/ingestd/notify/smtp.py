@@ -152,9 +152,14 @@ class MailServer:
 
 
 def mail_server(settings: MailSettings, allow: tuple[egress.Allowed, ...]) -> MailServer | None:
-    """The mail server of the settings, or None where none is set."""
+    """The mail server of the settings, or None where none is set; Unavailable where its authority cannot be read."""
     if settings.host is None:
         return None
+    try:
+        tls = ssl.create_default_context(cafile=settings.authority)
+    except OSError as error:
+        detail = f"INGESTD_MAIL__AUTHORITY must be a PEM file that we can read ({error.strerror})."
+        raise Unavailable(detail, code="authority_unusable") from None
     return MailServer(
         host=settings.host,
         port=settings.port,
@@ -163,7 +168,7 @@ def mail_server(settings: MailSettings, allow: tuple[egress.Allowed, ...]) -> Ma
         username=settings.username,
         password=settings.password.get_secret_value() if settings.password else None,
         allow=allow,
-        tls=ssl.create_default_context(cafile=settings.authority),
+        tls=tls,
     )
 
 

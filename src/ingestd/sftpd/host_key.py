@@ -10,18 +10,26 @@ from pathlib import Path
 
 import asyncssh
 
-from ingestd.domain.errors import Forbidden
+from ingestd.domain.errors import Forbidden, Unavailable
 
 
 def host_key(path: Path) -> asyncssh.SSHKey:
     """The key in the file, an Ed25519 key made at the first start.
 
     Processes that start at once agree on one key. Forbidden "key_file_open": another user can read the file.
+    Unavailable "host_key_unusable": we cannot read or make it, or it holds no key.
     """
-    with contextlib.suppress(FileNotFoundError):
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            return _read(path)
+        _create(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
         return _read(path)
-    _create(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
-    return _read(path)
+    except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
+        raise Unavailable(
+            f"{path} cannot be used as the SFTP host key. It must be a file of our user with an OpenSSH private key "
+            "that has no passphrase; see INGESTD_SFTP__HOST_KEY.",
+            code="host_key_unusable",
+        ) from None
 
 
 def fingerprint_of(path: Path) -> str | None:
@@ -40,7 +48,7 @@ def _read(path: Path) -> asyncssh.SSHKey:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in {0, os.geteuid()}:
-            raise Forbidden("The SFTP host key must be for our user only (mode 0600).", code="key_file_open")
+            raise Forbidden(f"The SFTP host key must be for our user only: chmod 600 '{path}'", code="key_file_open")
         return asyncssh.import_private_key(file.read())
 
 
