@@ -61,6 +61,7 @@ async def test_an_account_changes_neither_its_plan_nor_its_domains(tenant):
     "change",
     [
         {"time_zone": "Mars/Base"},
+        {"time_zone": "localtime"},
         {"sync_time": "02:00Z"},
         {"name": ""},
         {"name": "a\nb"},

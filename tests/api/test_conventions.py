@@ -81,3 +81,33 @@ async def test_the_activity_log_pages_through_every_ingestion_newest_first(tenan
         cursor = page["next_cursor"]
     assert seen == pushed[::-1]
     assert cursor is None
+
+
+@pytest.mark.parametrize("path", ["/v1/ingestions", "/v1/webhooks", "/v1/connections"])
+async def test_what_is_wrong_with_a_body_is_told_once(tenant, path):
+    refused = (await tenant.http.post(path, json={})).json()
+    told = [(each["pointer"], each["code"]) for each in refused["errors"]]
+    assert len(told) == len(set(told))
+    assert refused["detail"].startswith(f"{len(told)} ")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer", "detail"),
+    [
+        ("/v1/recipients", [], "/body", "Must be a JSON object"),
+        ("/v1/filters/preview", {"condition": "x"}, "/body/condition", "Must be a JSON object"),
+        ("/v1/filters/preview", {"condition": {"all": []}}, "/body/condition/all", "Tuple should have at least 1 item"),
+        ("/v1/filters/preview", {"condition": {"not": {"op": "exists"}}}, "/body/condition/not/attribute", "Field req"),
+        ("/v1/webhooks", {"name": "w", "url": "https://x", "headers": {"a b": "x"}}, "/body/headers/a b", "String"),
+    ],
+)
+async def test_a_problem_points_at_what_was_sent(tenant, path, body, pointer, detail):
+    [problem] = (await tenant.http.post(path, json=body)).json()["errors"]
+    assert problem["pointer"] == pointer
+    assert problem["detail"].startswith(detail)
+
+
+async def test_a_word_of_an_enumeration_is_told_as_it_is_sent(tenant):
+    body = {"name": "x", "description": "x", "type": "SCD", "method": "filter", "upload_type": "manual"}
+    [problem] = (await tenant.http.post("/v1/segments", json=body)).json()["errors"]
+    assert problem["detail"] == "Input should be 'upload'"

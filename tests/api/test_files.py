@@ -151,3 +151,16 @@ async def test_a_deletion_needs_the_file_to_be_what_the_caller_takes_it_for(tena
     file = await upload(tenant, "x.csv", b"identity\n1\n")
     answer = await tenant.http.delete(f"/v1/files/{file['id']}", headers={"If-Match": '"other"'})
     assert (answer.status_code, answer.json()["code"]) == (412, "changed_meanwhile")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({"Content-Range": "bytes 100-200/300"}, 400, "bad_request"),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, 415, "unsupported_media_type"),
+    ],
+)
+async def test_a_part_of_a_file_and_a_form_around_one_are_never_taken_for_a_file(tenant, headers, status, code):
+    refused = await tenant.http.put("/v1/files/x.csv", content=b"tail of a file", headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+    assert (await tenant.http.get("/v1/files")).json()["data"] == []

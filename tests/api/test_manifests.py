@@ -175,3 +175,10 @@ async def test_the_schema_of_manifests_is_public_and_takes_what_is_taken(tenant,
         assert schema["required"] == [key for key in schema["properties"] if key in schema["required"]]
         assert sample.keys() <= schema["properties"].keys()
         assert sample["type"] in schema["properties"]["type"]["enum"]
+
+
+async def test_an_unknown_recipient_is_told_beside_what_else_is_wrong(tenant):
+    columns = {"a": {"dataType": "INT"}}
+    manifest = {"type": "profile", "fileName": "x.csv", "clientEmail": "x@nowhere.example", "columns": columns}
+    found = (await tenant.http.post("/v1/manifests/validate", json=manifest)).json()["problems"]
+    assert [problem["pointer"] for problem in found] == ["/columns/a/dataType", "/clientEmail"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import time
-from typing import Annotated
+from typing import Annotated, Final
 from zoneinfo import available_timezones
 
 from fastapi import Depends, Response
@@ -30,8 +30,12 @@ from ingestd.store.engine import utc_now
 router = Router(prefix="/v1", tags=["Accounts"])
 
 
+_NO_ZONES: Final = {"localtime", "Factory"}
+"""Files of the database that are no zones: that of the machine, and that of one that nobody has set up."""
+
+
 def _known_zone(name: str) -> str:
-    if name not in available_timezones():
+    if name not in available_timezones() - _NO_ZONES:
         raise ValueError("is not a time zone of the IANA database, such as Europe/Vienna")
     return name
 

@@ -107,6 +107,7 @@ async def put(
     nothing.
     """
     normal = new_name(name)
+    _check_whole(request)
     limit = service.intake.limits.file_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
@@ -188,6 +189,14 @@ def new_name(name: str, at: str = "/path/file") -> str:
         return normal
     problem = Problem(at, "name", detail)
     raise Invalid("This is no name for a file.", code="file_name_invalid", problems=(problem,))
+
+
+def _check_whole(request: Request) -> None:
+    """Refuse what is not the bytes of a whole file: a part of one, or a form around it."""
+    if "content-range" in request.headers:
+        raise Refused("bad_request", "Send the whole file, without Content-Range: an upload cannot be taken up again.")
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        raise Refused("unsupported_media_type", "Send the bytes of the file as they are, not in a form: curl -T.")
 
 
 async def _receive(request: Request, incoming: Incoming, limit: int) -> None:

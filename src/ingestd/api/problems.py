@@ -6,6 +6,7 @@ A route raises the errors of `domain.errors`, whose `code` is a key of `catalogu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -46,6 +47,12 @@ _STATUS: Final[Mapping[type[IngestdError], int]] = {
 
 _CODES: Final = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 """The codes of what the framework refuses by itself."""
+
+_NO_OBJECT: Final = {"dict_type", "model_type", "model_attributes_type"}
+"""What the validation library calls a value that is no JSON object."""
+
+_MEMBER: Final = re.compile(r"<[\w.]+: ('[^']*')>")
+"""How it shows a word of an enumeration that stands alone."""
 
 
 class ProblemItem(BaseModel):
@@ -152,16 +159,34 @@ def _methods(request: Request) -> list[str]:
 
 async def _of_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    items = [_item(found) for found in error.errors()]
+    found = [_item(each, error.body) for each in error.errors()]
+    items = list({(item.pointer, item.code): item for item in found}.values())  # a body that is read twice fails twice
     code = "bad_request" if any(item.code == "json_invalid" for item in items) else "invalid"
     return answer(request, code, f"{len(items)} problem(s) in the request.", errors=items)
 
 
-def _item(found: dict[str, Any]) -> ProblemItem:
+def _item(found: dict[str, Any], body: Any) -> ProblemItem:
     """Where and what, never the value that was sent: it may be personal."""
-    place = [str(step).replace("~", "~0").replace("/", "~1") for step in found["loc"]]
-    detail = found["msg"].removeprefix("Value error, ")
-    return ProblemItem(pointer="/" + "/".join(place), code=found["type"], detail=detail[:1].upper() + detail[1:])
+    kind = found["type"]
+    steps = _in_body(found["loc"], body, missing=kind == "missing")
+    place = [str(step).replace("~", "~0").replace("/", "~1") for step in steps]
+    detail = "must be a JSON object" if kind in _NO_OBJECT else found["msg"].removeprefix("Value error, ")
+    detail = _MEMBER.sub(r"\1", detail)
+    return ProblemItem(pointer="/" + "/".join(place), code=kind, detail=detail[:1].upper() + detail[1:])
+
+
+def _in_body(place: tuple[Any, ...], body: Any, *, missing: bool) -> list[Any]:
+    """The steps that lead through the body: between them stand names of models, which the caller does not know."""
+    if place[0] != "body" or not isinstance(body, dict | list):
+        return list(place)
+    steps = ["body"]
+    for number, step in enumerate(place[1:], 2):
+        has = step in body if isinstance(body, dict) else isinstance(body, list) and step in range(len(body))
+        if has:
+            body = body[step]
+        if has or (missing and number == len(place)):
+            steps.append(step)
+    return steps
 
 
 async def _of_absence(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 -- a handler's arguments

@@ -75,7 +75,7 @@ class TimetableIn(In):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.valid_to < self.valid_from:
-            raise ValueError("valid_to is before valid_from")
+            raise ValueError("'valid_to' is before 'valid_from'")
         return self
 
 

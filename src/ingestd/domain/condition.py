@@ -8,7 +8,18 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    TypeAdapter,
+)
 
 from ingestd.domain.column import DataType
 from ingestd.domain.errors import Problem
@@ -77,7 +88,21 @@ class Not(_Part):
     negated: Annotated[Condition, Field(alias="not")]
 
 
-Condition = Test | All | AnyOf | Not
+def _kind(found: Any) -> str:
+    """Which condition it is, or is to be, by its key: what is wrong is told of that one alone."""
+    if isinstance(found, _Part):
+        return type(found).__name__
+    kinds = {"all": "All", "any": "AnyOf", "not": "Not"}
+    return next((kinds[key] for key in kinds if isinstance(found, dict) and key in found), "Test")
+
+
+Condition = Annotated[
+    Annotated[Test, Tag("Test")]
+    | Annotated[All, Tag("All")]
+    | Annotated[AnyOf, Tag("AnyOf")]
+    | Annotated[Not, Tag("Not")],
+    Discriminator(_kind),
+]
 
 for _part in (All, AnyOf, Not):
     _part.model_rebuild()

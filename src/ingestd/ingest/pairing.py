@@ -129,7 +129,13 @@ async def submit_file(  # noqa: PLR0913 -- a manifest without a name, and the fi
 
 async def read_manifest(session: AsyncSession, account: Account, text: bytes) -> Parsed:
     """What a manifest says, or Invalid with every problem; its recipient is one of the account's."""
-    parsed = parse(text)
+    try:
+        parsed = parse(text)
+    except Invalid as refusal:
+        address = named_address(text)
+        if address and all(problem.pointer != "/clientEmail" for problem in refusal.problems):
+            await _check_recipient(session, account, address, beside=refusal.problems)
+        raise
     await _check_recipient(session, account, parsed.client_email)
     return parsed
 
@@ -256,8 +262,13 @@ async def _refuse(
     return ingestion.id
 
 
-async def _check_recipient(session: AsyncSession, account: Account, text: str) -> None:
-    """Raise Invalid unless the account may send its error files, which hold personal data, to this address (D39)."""
+async def _check_recipient(
+    session: AsyncSession, account: Account, text: str, *, beside: tuple[Problem, ...] = ()
+) -> None:
+    """Raise Invalid unless the account may send its error files, which hold personal data, to this address (D39).
+
+    `beside` is what else is wrong with the manifest.
+    """
     address = normal_address(text)
     if address is None:
         problem = Problem("/clientEmail", "address", "'clientEmail' must be one e-mail address.")
@@ -270,7 +281,7 @@ async def _check_recipient(session: AsyncSession, account: Account, text: str) -
             "'clientEmail' is not among the account's recipients or allowed e-mail domains, or waits for confirmation. "
             "Register it first.",
         )
-    raise Invalid("Incorrect details in manifest file", code="manifest_incorrect", problems=(problem,))
+    raise Invalid("Incorrect details in manifest file", code="manifest_incorrect", problems=(*beside, problem))
 
 
 async def _webhooks(session: AsyncSession, actor: Actor) -> tuple[UUID, ...]:
