@@ -1,7 +1,7 @@
 """People and aliases are sampled by 3,000 rows of a slice, not 30,000: their plans look things up by a key.
 
-Autovacuum takes the sample each time that a tenth of a slice has come, and a row of the sample is a page to read: while
-five gigabytes are applied it read 30,000 pages of each slice each minute.
+Autovacuum takes the sample each time that a tenth of a slice has come, once a minute at most, and each row of it may
+lie on a page of its own.
 """
 
 from __future__ import annotations
