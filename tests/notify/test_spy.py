@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from ipaddress import ip_network
@@ -24,22 +26,32 @@ ODD = [
 ]
 
 
+WATCHED: ContextVar[bool] = ContextVar("watched", default=False)
+"""Whether a test's own code runs: the service of the run shares the loop, and its webhooks are not the test's."""
+
+
 class Spy:
-    """Notes where connections go, and lets none through."""
+    """Notes where connections of the test go, and lets none of them through."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[Any] = []
+        loop = type(asyncio.get_running_loop())
+        really = loop.sock_connect
 
-        async def connect(_loop: object, _socket: object, address: object) -> None:
+        async def connect(self_: asyncio.AbstractEventLoop, socket: Any, address: Any) -> None:
+            if not WATCHED.get():
+                return await really(self_, socket, address)
             self.seen.append(address)
             raise ConnectionRefusedError
 
-        monkeypatch.setattr(type(asyncio.get_running_loop()), "sock_connect", connect)
+        monkeypatch.setattr(loop, "sock_connect", connect)
 
 
 @pytest.fixture
-async def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
-    return Spy(monkeypatch)
+async def spy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Spy]:
+    token = WATCHED.set(True)
+    yield Spy(monkeypatch)
+    WATCHED.reset(token)
 
 
 def sender(*answers: list[str]) -> tuple[Sender, MailServer]:
