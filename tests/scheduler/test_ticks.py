@@ -82,6 +82,19 @@ async def test_a_sync_time_that_moves_makes_no_day_run_twice_and_none_be_lost(te
     assert [day for day, _ in await slots(tenant, segment)] == [str(due.date()), str((due + DAY).date())]
 
 
+@pytest.mark.rule("S8", "S30")
+async def test_a_schedule_that_is_saved_when_it_is_due_loses_no_run(tenant, segment, connection, monkeypatch):
+    due = await next_due(tenant, segment)
+    for late in (timedelta(0), timedelta(seconds=1)):
+        monkeypatch.setattr("ingestd.api.schedules.utc_now", lambda late=late: due + late)
+        await put_schedule(tenant, segment, body(connection, path="elsewhere"))
+    await move_clock(tenant, due + timedelta(seconds=2))
+    await put_schedule(tenant, segment, body(connection))
+    await move_clock(tenant, due + timedelta(seconds=3))
+    assert await slots(tenant, segment) == [(str(due.date()), False)]
+    assert await next_due(tenant, segment) == due + DAY
+
+
 async def test_a_paused_schedule_makes_no_run_and_makes_up_for_none(tenant, segment):
     due = await next_due(tenant, segment)
     url = f"/v1/segments/{segment['id']}/schedule"

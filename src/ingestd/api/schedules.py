@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Annotated, Any, Final, Self
 from uuid import UUID
@@ -205,7 +205,8 @@ async def save(
     schedule.frequency = body.frequency
     schedule.valid_from, schedule.valid_to = body.valid_from, body.valid_to
     schedule.recipients = list(dict.fromkeys(body.recipients))
-    schedule.active, schedule.since, schedule.changed_at = owner.in_use, now, now
+    schedule.since, schedule.changed_at = _since(schedule, now), now
+    schedule.active = owner.in_use
     if schedule.timetable(account).next() is None:
         problem = Problem("/body/valid_to", "never_due", "No day between valid_from and valid_to is left to run on.")
         raise Invalid("The schedule would never run.", problems=(problem,))
@@ -214,6 +215,12 @@ async def save(
     after = shown(schedule, account)
     audit.note(tx, caller, "schedule.saved", owner.shown_id, before=before, after=after)
     return after
+
+
+def _since(schedule: Schedule, now: datetime) -> datetime:
+    """From when on a saved schedule counts: from now on, but what was due already and no clock has seen stays due."""
+    due = schedule.next_due_at
+    return now if due is None or due > now else due - timedelta.resolution
 
 
 async def _check_names(tx: AsyncSession, caller: Principal, body: ScheduleIn) -> None:
