@@ -20,14 +20,19 @@ from sqlalchemy import (
     Select,
     UniqueConstraint,
     Uuid,
+    and_,
+    any_,
+    delete,
     func,
+    or_,
     select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
@@ -173,7 +178,6 @@ async def newest_file(session: AsyncSession, run: Run) -> NewestFile | None:
     and hash, its time on the other server, or if it came by hand, that of its arrival, and `status` and `stage` of its
     ingestion.
     """
-    whole = (Ingestion.mode == Mode.REPLACE) | (Ingestion.channel == Channel.SCHEDULE)
     owned = {
         OwnerKind.SEGMENT: (Ingestion.segment_id == run.owner_id) & (Ingestion.target == Target.SEGMENT),
         OwnerKind.DATA_SOURCE: Ingestion.data_source_id == run.owner_id,
@@ -192,16 +196,28 @@ async def newest_file(session: AsyncSession, run: Run) -> NewestFile | None:
         .where(
             Ingestion.account_id == run.account_id,
             owned[OwnerKind(run.owner_kind)],
-            Ingestion.rows_of.is_(None),
-            (Ingestion.channel == Channel.SCHEDULE) | Ingestion.checked["returned"].astext.is_distinct_from("true"),
-            Ingestion.status.not_in((Status.FAILED, Status.CANCELLED)),
-            Ingestion.dry_run.is_(False),
+            _brings_a_file(Ingestion),
         )
-        .order_by(whole.desc(), Ingestion.created_at.desc(), Ingestion.id.desc())
+        .order_by(_whole(Ingestion).desc(), Ingestion.created_at.desc(), Ingestion.id.desc())
         .limit(1)
     )
     found = await session.execute(statement)
     return found.one_or_none()
+
+
+def _brings_a_file(of: type[Ingestion]) -> ColumnElement[bool]:
+    """That an ingestion brought a file, or will, and no rows of an earlier one."""
+    return and_(
+        of.rows_of.is_(None),
+        (of.channel == Channel.SCHEDULE) | of.checked["returned"].astext.is_distinct_from("true"),
+        of.status.not_in((Status.FAILED, Status.CANCELLED)),
+        of.dry_run.is_(False),
+    )
+
+
+def _whole(of: type[Ingestion]) -> ColumnElement[bool]:
+    """That the file of an ingestion is all that its owner has, and does not only add to it."""
+    return (of.mode == Mode.REPLACE) | (of.channel == Channel.SCHEDULE)
 
 
 async def owner_name(session: AsyncSession, run_id: UUID) -> str | None:
@@ -225,32 +241,27 @@ def end_of_ingestion(
     return found
 
 
-_EXPIRE: Final = text("""
-    DELETE FROM runs WHERE id = ANY (ARRAY(
-        SELECT r.id FROM runs r
-        LEFT JOIN ingestions i ON i.id = r.ingestion_id AND i.status NOT IN ('failed', 'cancelled')
-        WHERE r.id < :before AND r.state = 'ended' AND (i.id IS NULL OR EXISTS (
-            SELECT FROM ingestions later
-            WHERE (later.segment_id = r.owner_id OR later.data_source_id = r.owner_id)
-              AND (later.created_at, later.id) > (i.created_at, i.id) AND later.target = i.target
-              AND (
-                later.channel = 'schedule'
-                OR later.mode = 'replace' AND later.checked ->> 'returned' IS DISTINCT FROM 'true'
-              )
-              AND later.rows_of IS NULL
-              AND later.status NOT IN ('failed', 'cancelled') AND NOT later.dry_run
-        ))
-        ORDER BY r.id LIMIT :at_most
-    ))
-""")
-
-
 def expire(connection: Connection, before: UUID, *, at_most: int) -> int:
     """Forget runs made before an id that have ended; their number.
 
     The one that brought the file its owner has its data of stays: it says when that was changed (`newest_file`).
     """
-    return connection.execute(_EXPIRE, {"before": before, "at_most": at_most}).rowcount
+    made, later = aliased(Ingestion), aliased(Ingestion)
+    has_newer = select(later.id).where(
+        or_(later.segment_id == Run.owner_id, later.data_source_id == Run.owner_id),
+        tuple_(later.created_at, later.id) > tuple_(made.created_at, made.id),
+        later.target == made.target,
+        _brings_a_file(later),
+        _whole(later),
+    )
+    over = (
+        select(Run.id)
+        .outerjoin(made, (made.id == Run.ingestion_id) & made.status.not_in((Status.FAILED, Status.CANCELLED)))
+        .where(Run.id < before, Run.state == RunState.ENDED, made.id.is_(None) | has_newer.exists())
+        .order_by(Run.id)
+        .limit(at_most)
+    )
+    return connection.execute(delete(Run).where(Run.id == any_(func.array(over.scalar_subquery())))).rowcount
 
 
 def ended(result: Result, *, now: datetime, error: dict[str, Any] | None = None) -> dict[str, Any]:
