@@ -158,6 +158,18 @@ async def test_a_moment_without_a_zone_is_refused(tenant, expires_at):
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/body/expires_at")
 
 
+async def test_a_key_does_not_expire_before_now(tenant):
+    body = {"name": "x", "scopes": ["account:read"]}
+    made, passed = (await tenant.http.post(PATH, json=body)).json(), {"expires_at": utc_now().isoformat()}
+    for refused in (
+        await tenant.http.post(PATH, json=body | passed),
+        await tenant.http.patch(f"{PATH}/{made['id']}", json=passed),
+    ):
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/body/expires_at")
+    kept = [key["expires_at"] for key in (await tenant.http.get(PATH)).json()["data"] if key["name"] == "x"]
+    assert kept == [None]
+
+
 async def test_moments_are_shown_in_utc(tenant):
     body = {"name": "x", "scopes": ["account:read"], "expires_at": "2030-01-01T02:00:00+02:00"}
     made = (await tenant.http.post(PATH, json=body)).json()

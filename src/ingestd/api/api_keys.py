@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Response
@@ -17,7 +17,7 @@ from ingestd.api.model import STRICT, In, Name, Out, RotateIn
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
-from ingestd.domain.errors import Forbidden
+from ingestd.domain.errors import Forbidden, Invalid, Problem
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.store import api_keys
@@ -84,9 +84,11 @@ def shown(key: ApiKey) -> ApiKeyOut:
 )
 async def create(body: ApiKeyIn, tx: Tx, caller: Caller, response: Response) -> ApiKeyMade:
     """Make a key; it can have no scope that the caller's key has not. The secret is in this answer only."""
+    now = utc_now()
     _check_scopes(caller, body.scopes)
+    _check_expiry(body.expires_at, now)
     key, text = api_keys.issue(
-        caller.account_id, name=body.name, scopes=body.scopes, now=utc_now(), expires_at=body.expires_at
+        caller.account_id, name=body.name, scopes=body.scopes, now=now, expires_at=body.expires_at
     )
     tx.add(key)
     return _made(tx, caller, response, key, text)
@@ -116,6 +118,7 @@ async def change(key_id: ApiKeyId, body: ApiKeyPatch, tx: Tx, caller: Caller, ma
     key = await api_keys.get(tx, caller.account_id, key_id, lock=True)
     before = shown(key)
     match.check(before)
+    _check_expiry(body.get("expires_at"), utc_now())
     key.name = body.get("name", key.name)
     key.expires_at = body.get("expires_at", key.expires_at)
     return audit.changed(tx, caller, "api_key.changed", before, shown(key))
@@ -159,6 +162,13 @@ def _check_scopes(caller: Principal, scopes: list[Scope]) -> None:
     """Refuse to give what the caller's key has not itself."""
     if not all(caller.may(scope) for scope in scopes):
         raise Forbidden("A key cannot give scopes that it does not have.", code="scope_missing")
+
+
+def _check_expiry(expires_at: datetime | None, now: datetime) -> None:
+    """Refuse a moment that has passed: whoever wants to end a key revokes it."""
+    if expires_at is not None and expires_at <= now:
+        problem = Problem("/body/expires_at", "past", "'expires_at' has passed; to end a key, revoke it.")
+        raise Invalid("The key would not be in force.", problems=(problem,))
 
 
 def _made(tx: Tx, caller: Principal, response: Response, key: ApiKey, text: str) -> ApiKeyMade:
