@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import asyncssh
 import pytest
 from tests.sftpd.world import put, until
 
-from ingestd.domain.errors import Forbidden
+from ingestd.domain.errors import Forbidden, Unavailable
 from ingestd.settings import SftpSettings
 from ingestd.sftpd.host_key import host_key
 from ingestd.sftpd.server import HOST_KEY_FILE, listen
@@ -259,8 +260,16 @@ async def test_a_host_key_that_others_can_read_stops_the_start(world, tmp_path):
 
 
 @pytest.mark.threat("T41")
+async def test_a_host_key_that_the_settings_name_is_not_made(world, tmp_path):
+    named = tmp_path / "mistyped"
+    with pytest.raises(Unavailable, match=f"There is no SFTP host key {named}.*INGESTD_SFTP__HOST_KEY"):
+        await listen(world.intake, SftpSettings(port=0, host_key=named), folder=tmp_path)
+    assert not named.exists()
+
+
+@pytest.mark.threat("T41")
 def test_starts_at_once_agree_on_one_host_key(tmp_path):
     with ThreadPoolExecutor(8) as threads:
-        keys = list(threads.map(host_key, [tmp_path / "key"] * 8))
+        keys = list(threads.map(partial(host_key, make=True), [tmp_path / "key"] * 8))
     assert len({key.get_fingerprint() for key in keys}) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["key"]

@@ -13,17 +13,22 @@ import asyncssh
 from ingestd.domain.errors import Forbidden, Unavailable
 
 
-def host_key(path: Path) -> asyncssh.SSHKey:
-    """The key in the file, an Ed25519 key made at the first start.
+def host_key(path: Path, *, make: bool = False) -> asyncssh.SSHKey:
+    """The key in the file; where there is none and it may be made, a new Ed25519 key.
 
     Processes that start at once agree on one key. Forbidden "key_file_open": another user can read the file.
-    Unavailable "host_key_unusable": we cannot read or make it, or it holds no key.
+    Unavailable "host_key_unusable": we cannot read or make it, it is not there, or it holds no key.
     """
     try:
-        with contextlib.suppress(FileNotFoundError):
-            return _read(path)
-        _create(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
+        if make and not path.exists():
+            _create(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
         return _read(path)
+    except FileNotFoundError:
+        raise Unavailable(
+            f"There is no SFTP host key {path}, which INGESTD_SFTP__HOST_KEY names, and no other is made for it: "
+            f"clients would take us for somebody else. For a new server: ssh-keygen -t ed25519 -N '' -f '{path}'",
+            code="host_key_unusable",
+        ) from None
     except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
         raise Unavailable(
             f"{path} cannot be used as the SFTP host key. It must be a file of our user with an OpenSSH private key "

@@ -113,8 +113,8 @@ def host_key_file(settings: SftpSettings, folder: Path) -> Path:
 
 
 async def listen(intake: Intake, settings: SftpSettings, *, folder: Path) -> Server:
-    """Begin to listen; the host key is made at the first start."""
-    key = host_key(host_key_file(settings, folder))
+    """Begin to listen; a host key in the data folder is made at the first start, one that the settings name must be."""
+    key = host_key(host_key_file(settings, folder), make=settings.host_key is None)
     guests: set[Guest] = set()
     gate = Gate(settings)
     acceptor = await asyncssh.listen(
