@@ -148,6 +148,17 @@ async def test_validating_says_what_sftp_would(tenant, samples):
         assert (bad["valid"], [each["code"] for each in bad["problems"]], bad["plan"]) == (False, [code], None)
 
 
+@pytest.mark.rule("S86", "S110")
+@pytest.mark.parametrize(("name", "fits"), [("in/x.csv", False), ("x.txt", False), ("x.csv ", False), ("x.CSV", True)])
+async def test_a_manifest_for_a_name_that_no_data_file_can_have_is_not_valid(tenant, name, fits):
+    content = manifest(name, clientEmail="ann@elsewhere.example")
+    wrong = [*([] if fits else ["/fileName"]), "/clientEmail"]
+    found = (await tenant.http.post("/v1/manifests/validate", json=content)).json()
+    assert (found["valid"], [each["pointer"] for each in found["problems"]]) == (False, wrong)
+    kept = (await draft(tenant, content=manifest(name))).json()
+    assert [each["code"] for each in kept["problems"]] == ([] if fits else ["name"])
+
+
 @pytest.mark.rule("S122")
 async def test_a_manifest_that_sftp_brought_and_that_was_refused_is_shown_with_its_problems(tenant):
     await tenant.put("x.manifest", b'{"type": "profile"')

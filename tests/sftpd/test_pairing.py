@@ -113,6 +113,20 @@ async def test_the_same_manifest_again_is_the_same_ingestion(world, client):
 
 
 @pytest.mark.rule("S107", "D18")
+async def test_a_refused_manifest_again_is_the_same_ingestion_until_its_file_comes_anew(world, client):
+    wrong = manifest(clientEmail="a@elsewhere.example")
+    async with client.sftp() as sftp:
+        await put(sftp, "x.csv", b"1")
+        for _ in range(2):
+            await put(sftp, "x.manifest", wrong)
+        assert await world.ingestions() == [INCORRECT]
+        await put(sftp, "x.csv", b"1")
+        await put(sftp, "x.manifest", wrong)
+    codes = [[problem["code"] for problem in row.error["problems"]] for row in await world.rows(Ingestion)]
+    assert codes == [["recipient_unknown"], ["name_used"]]
+
+
+@pytest.mark.rule("S107", "D18")
 async def test_a_manifest_that_failed_keeps_its_name(world, client):
     async with client.sftp() as sftp:
         await put(sftp, "x.manifest", b"{")
@@ -183,11 +197,13 @@ async def test_a_recipient_outside_of_the_accounts_domains_is_refused(world, cli
 
 
 @pytest.mark.rule("S86")
-async def test_a_data_file_must_end_in_csv(world, client):
+async def test_a_data_file_must_end_in_csv_in_capitals_or_not(world, client):
     async with client.sftp() as sftp:
         await put(sftp, "x.txt", b"1")
         await put(sftp, "x.manifest", manifest("x.txt"))
-    assert await world.ingestions() == [UNREADABLE]
+        await put(sftp, "X.CSV", b"1")
+        await put(sftp, "y.manifest", manifest("X.CSV"))
+    assert await world.ingestions() == [UNREADABLE, ("scheduled", None, 1)]
 
 
 @pytest.mark.rule("S110")

@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import io
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.blobs.store import BlobInfo
 from ingestd.domain.errors import Invalid, Problem
+from ingestd.domain.file_name import safe_name
 from ingestd.domain.manifest import MAX_BYTES, Manifest, parse
 from ingestd.ingest.intake import Intake
-from ingestd.ingest.pairing import read_manifest
+from ingestd.ingest.pairing import DATA_SUFFIX, read_manifest
 from ingestd.store import accounts, files
 from ingestd.store.files import File
+
+UNFIT_NAME: Final = Problem(
+    "/fileName",
+    "name",
+    f"No data file can be called so: its name ends in {DATA_SUFFIX}, and has up to 200 letters, digits, spaces and "
+    "_ . ( ) - , beginning with a letter, a digit or _.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +39,17 @@ class Examined:
 async def examine(session: AsyncSession, account_id: UUID, text: bytes) -> Examined:
     """Look at a manifest as if it were submitted now."""
     account = await accounts.get(session, account_id)
+    parsed = _parsed(text)
+    problems: tuple[Problem, ...] = ()
+    name = safe_name(parsed.file_name) if parsed else None
+    if parsed is not None and (name is None or not name.lower().endswith(DATA_SUFFIX)):
+        problems = (UNFIT_NAME,)
     try:
-        parsed = await read_manifest(session, account, text)
+        await read_manifest(session, account, text)
     except Invalid as refusal:
-        return Examined(_parsed(text), refusal.problems, None)
-    file = await files.find_available(session, account_id, parsed.file_name, lock=False)
-    return Examined(parsed, (), file)
+        problems += refusal.problems
+    file = None if problems or name is None else await files.find_available(session, account_id, name, lock=False)
+    return Examined(parsed, problems, file)
 
 
 def _parsed(text: bytes) -> Manifest | None:

@@ -215,7 +215,7 @@ async def _again(
     """A manifest's name came a second time: a repeat of the same ingestion, or a reuse that is refused (D18)."""
     if earlier.state == ManifestState.WAITING and earlier.sha256 == arrival.blob.sha256:
         return None
-    if earlier.sha256 == arrival.blob.sha256 and not await _newer_upload_waits(session, arrival):
+    if earlier.sha256 == arrival.blob.sha256 and not await _newer_upload_waits(session, arrival, earlier):
         found = await ingestions.find_of_manifest(session, earlier.id)
         if found is not None:
             return found
@@ -224,12 +224,14 @@ async def _again(
     return await _refuse(session, account, arrival, None, error, now=now)
 
 
-async def _newer_upload_waits(session: AsyncSession, arrival: Arrival) -> bool:
+async def _newer_upload_waits(session: AsyncSession, arrival: Arrival, earlier: Manifest) -> bool:
+    """Whether its data file came anew; one that waited already when the earlier manifest was refused did not."""
     try:
         name = parse(arrival.text).file_name
     except Invalid:
         return False
-    return await files.find_available(session, arrival.account_id, name) is not None
+    file = await files.find_available(session, arrival.account_id, name)
+    return file is not None and file.received_at > earlier.created_at
 
 
 async def _refuse(
@@ -307,7 +309,7 @@ async def _data_file(session: AsyncSession, account_id: UUID, parsed: Parsed, li
 
 def refuse_unfit(name: str, size: int, limits: Limits) -> None:
     """Raise FileRefused for what is no data file by its name or size (S86, S138)."""
-    if not name.endswith(DATA_SUFFIX):
+    if not name.lower().endswith(DATA_SUFFIX):
         raise FileRefused("A data file's name must end in .csv.")
     if size > limits.file_bytes:
         raise FileRefused(f"The file has {size} bytes; {limits.file_bytes} are allowed.")

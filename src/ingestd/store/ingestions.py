@@ -307,7 +307,7 @@ def link_to_reported(connection: Connection, ingestion_id: UUID, header: str) ->
     file the name still tells, for `x.errors.csv` that of `x.csv`, else the newest.
     """
     mine, earlier, my_file, file = aliased(Ingestion), aliased(Ingestion), aliased(File), aliased(File)
-    named = file.name == func.regexp_replace(my_file.name, r"\.errors\.csv$", ".csv")
+    named = func.lower(file.name) == func.regexp_replace(func.lower(my_file.name), r"\.errors\.csv$", ".csv")
     found = connection.scalar(
         select(earlier.id)
         .select_from(mine)
