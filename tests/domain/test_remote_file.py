@@ -26,9 +26,11 @@ def file(name, hours=0, size=1):
         ("demo_points.csv", False),
         ("demo2__x.csv", False),
         ("Demo__x.csv", False),
+        ("demo__x_csv", False),
         ("demo__.csv", False),
         ("demo__x.csv.part", False),
-        ("demo__x.CSV", False),
+        ("demo__x.CSV", True),
+        ("demo__.CSV", False),
         ("a demo__x.csv", False),
     ],
 )

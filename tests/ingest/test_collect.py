@@ -20,6 +20,7 @@ from ingestd import egress
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound, Unavailable
 from ingestd.domain.ids import Prefix
+from ingestd.domain.run import FINAL
 from ingestd.domain.submission import Actor
 from ingestd.fetch.remote import Terms
 from ingestd.ingest.collect import Known, Wanted, collect
@@ -257,6 +258,38 @@ async def test_a_file_that_grows_while_it_is_fetched_is_dropped(account):
 
     async with Growing() as running:
         assert await account.refused(running) == "file_changed"
+
+
+@pytest.mark.rule("D1")
+@pytest.mark.parametrize("modified", ["20991231000000", "20201001020000"])
+async def test_a_file_that_is_renamed_once_the_folder_was_listed_is_looked_for_anew(account, modified):
+    class Renaming(ScriptedFtp):
+        async def mlst(self, session, _):
+            await session.say("550 It has another name now")
+
+    async with Renaming() as running:
+        running.modified = modified
+        assert await account.refused(running) == "file_changed"
+    assert "file_changed" not in FINAL
+
+
+@pytest.mark.rule("D1")
+async def test_a_server_of_few_words_is_asked_about_a_growing_file_as_often_as_it_takes(account):
+    class Growing(ScriptedFtp):
+        mlst, looks = None, 0
+
+        async def size(self, session, _):
+            self.looks += 1
+            self.content += b"bob,Low\n" * (self.looks < 90)
+            await session.say(f"213 {len(self.content)}")
+
+        async def mdtm(self, session, _):
+            await session.say(f"213 {self.modified}")
+
+    async with Growing() as running:
+        running.modified = "20991231000000"
+        _, file = await account.collect(running)
+        assert file.sha256 == digest(running.content)
 
 
 @pytest.mark.rule("D1")

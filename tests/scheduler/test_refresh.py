@@ -9,6 +9,7 @@ from tests.api.test_messages import written
 from tests.fetch.servers import FtpServer, SftpServer, put
 from tests.scheduler.world import (
     Slow,
+    body,
     ended,
     move_clock,
     new_connection,
@@ -204,6 +205,27 @@ async def test_a_file_that_is_refused_fails_the_run_with_its_ingestion_and_mails
             assert await mails(tenant) == [("ingestion.failed", ingestion["id"], "ann@example.org")]
             again = await run_next(tenant, segment)  # what failed is tried again, though the file is the same
             assert again["ingestion"]["id"] != ingestion["id"]
+
+
+@pytest.mark.rule("S46", "S49", "S58")
+async def test_a_run_whose_file_cannot_be_used_says_what_to_do_about_that(tenant, tmp_path):
+    crm = await source(tenant)
+    async with server_of("sftp", tmp_path / "theirs") as server:
+        put(server.folder / "demo_path", "CRM__a.TSV", tsv("crmid", "c-1"))
+        schedule = body(await connect(tenant, server), path="demo_path/CRM__a.TSV")
+        (await tenant.http.put(f"{crm.path}/schedule", json=schedule)).raise_for_status()
+        runs_of_source = f"{crm.path}/runs"
+        run = await ended(tenant, (await tenant.http.post(runs_of_source)).raise_for_status().json())
+        assert (run["error"]["code"], run["error"]["message"], run["attempts"]) == (
+            "mapping_missing",
+            "The data source has no mapping yet",
+            1,
+        )
+        assert "Test the connection" not in run["error"]["remedy"]
+        await crm.map(crmid=CRMID)
+        run = await ended(tenant, (await tenant.http.post(runs_of_source)).raise_for_status().json())
+        assert run["result"] == "ingested"
+        (await tenant.http.delete(f"{crm.path}/schedule")).raise_for_status()
 
 
 @pytest.mark.threat("T130")

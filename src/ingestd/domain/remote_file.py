@@ -38,10 +38,14 @@ def is_safe(name: str) -> bool:
 
 
 def fits(name: str, stem: str, extension: str) -> bool:
-    """Whether a file's name is `<stem>__<any suffix><extension>`: the stem exactly, after NFC (S20, D2)."""
+    """Whether a file's name is `<stem>__<any suffix><extension>` (S20, D2).
+
+    The stem counts exactly, after NFC; the extension may have capitals.
+    """
     normal = unicodedata.normalize("NFC", name)
     start = unicodedata.normalize("NFC", stem) + SEPARATOR
-    return normal.startswith(start) and normal.endswith(extension) and len(normal) > len(start) + len(extension)
+    ends = normal.lower().endswith(extension)
+    return normal.startswith(start) and ends and len(normal) > len(start) + len(extension)
 
 
 def newest_first(files: Iterable[RemoteFile]) -> list[RemoteFile]:

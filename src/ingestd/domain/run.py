@@ -73,6 +73,8 @@ FINAL: Final = frozenset(
 )
 """The codes of failures that another attempt would not mend; a login that is refused again and again may be locked."""
 
+_TOO_LARGE: Final = ("The file is larger than such a file may be", "Split the file, or have the limit raised.")
+
 RUN_REASONS: Final = {
     "fetch_failed": (
         "The file could not be fetched",
@@ -89,6 +91,16 @@ RUN_REASONS: Final = {
     "segment_inactive": (
         "There is nothing to refresh any more",
         "Activate it again, or take its schedule away.",
+    ),
+    "mapping_missing": (
+        "The data source has no mapping yet",
+        "Write one; then run the schedule at once, or wait.",
+    ),
+    "file_too_large": _TOO_LARGE,
+    "too_large": _TOO_LARGE,
+    "quota_exceeded": (
+        "The account has no room for the file",
+        "Remove files that wait for a manifest, or have the quota raised; then run the schedule at once, or wait.",
     ),
     "run_missed": (
         "The run was missed",

@@ -29,7 +29,10 @@ DATA_BUFFER: Final = 256 * 1024
 
 
 class Control(aioftp.Client):
-    """The control connection to a server, over a socket that is connected to its address `ip`."""
+    """The control connection to a server, over a socket that is connected to its address `ip`.
+
+    `commands` are counted from the greeting on, or from where the caller has set it to zero.
+    """
 
     def __init__(
         self, server: Server, connected: socket.socket, ip: str, *, terms: Terms, context: ssl.SSLContext | None
@@ -42,7 +45,7 @@ class Control(aioftp.Client):
         self._context = context
         self._server = server
         self._ip = ip
-        self._commands = 0
+        self.commands = 0
         self._lines = 0
         self._connected: socket.socket | None = connected
         self._writers: list[asyncio.StreamWriter] = []
@@ -70,9 +73,9 @@ class Control(aioftp.Client):
 
     async def command(self, command: str | None = None, *codes: Any, **more: Any) -> Any:
         """A command and its reply, both counted."""
-        self._commands += 1
+        self.commands += 1
         self._lines = 0
-        if self._commands > COMMANDS:
+        if self.commands > COMMANDS:
             raise Unavailable(f"The server needs more than {COMMANDS} commands.", code="protocol_error")
         return await super().command(command, *codes, **more)
 

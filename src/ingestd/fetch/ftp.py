@@ -79,6 +79,7 @@ class FtpRemote:
     async def look(self, folder: str, name: str) -> RemoteFile:
         """A file's size and time now: by MLST, or by SIZE and MDTM."""
         path = self._path(folder, name)
+        self._control.commands = 0  # how often we look is up to us
         with failures():
             try:
                 facts = await self._mlst(path)

@@ -46,7 +46,7 @@ class Wanted:
     def place(self) -> tuple[str, str | None]:
         """The folder, and the name of the one file in it that the path speaks of, or None."""
         folder, _, name = self.path.rpartition("/")
-        return (folder, name) if name.endswith(self.extension) else (self.path, None)
+        return (folder, name) if name.lower().endswith(self.extension) else (self.path, None)
 
     def takes(self, name: str) -> bool:
         """Whether the path and the name fit a file."""
@@ -199,7 +199,7 @@ class _Collecting:
             if utc_now() - choice.file.modified_at >= timedelta(seconds=settings.settle_seconds):
                 return choice
             await asyncio.sleep(settings.settle_seconds)
-            files[name] = await remote.look(folder, name)
+            files[name] = await self._look(remote, name)
             if files[name] == choice.file:
                 return choice
             if time.monotonic() > patience:
@@ -219,8 +219,17 @@ class _Collecting:
             raise Unavailable("The server ended the file before its end.", code="transfer_truncated")
 
     async def _check_unchanged(self, remote: Remote, file: RemoteFile) -> None:
-        if await remote.look(self.wanted.place[0], file.name) != file:
+        if await self._look(remote, file.name) != file:
             raise _changed()
+
+    async def _look(self, remote: Remote, name: str) -> RemoteFile:
+        """The file as it is now; one that is gone since the folder was listed has changed, so it is listed anew."""
+        try:
+            return await remote.look(self.wanted.place[0], name)
+        except Unavailable as failure:
+            if failure.code != "path_not_found":
+                raise
+            raise _changed() from None
 
     def _is_known(self, file: RemoteFile) -> bool:
         known = self.known
@@ -229,7 +238,7 @@ class _Collecting:
 
 
 def _changed() -> Unavailable:
-    return Unavailable("The file changed while it was fetched.", code="file_changed")
+    return Unavailable("The file changed, or went away, while it was fetched.", code="file_changed")
 
 
 def _normal(name: str) -> str:
