@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import pytest_asyncio
+from tests.fetch.hostile import ScriptedFtp
 from tests.fetch.servers import PASSWORD, USERNAME, FtpServer, SftpServer, put
 
 from ingestd import egress
 from ingestd.domain.connection import Auth, Kind, Login
 from ingestd.domain.errors import Unavailable
 from ingestd.domain.remote_file import newest_first
+from ingestd.fetch.ftp import ASKED_FOR
 from ingestd.fetch.remote import Server, Step, Terms
 from ingestd.fetch.visit import probe, scan, visit
 from ingestd.settings import FetchSettings
@@ -113,3 +115,28 @@ async def test_without_exact_times_in_the_listing_those_that_may_be_newest_are_a
         assert len(found.files) == 80
         assert (await remote.look("", "demo__7.csv")).size > 0
     assert len(running.commands) < 200
+
+
+@pytest.mark.rule("D1")
+async def test_a_listing_in_the_servers_local_time_makes_no_old_file_the_newest():
+    class Eastern(ScriptedFtp):
+        """The times of its listing are five hours ahead."""
+
+        mlsd = mlst = None
+        minutes = range(ASKED_FOR + 9)
+
+        async def list(self, session, _):
+            times = (f"{7 + minute // 60:02}:{minute % 60:02} demo__{minute}.csv\r\n" for minute in self.minutes)
+            await self.send(session, "".join(f"-rw-r--r-- 1 a a 1 Oct 01 {time}" for time in times).encode())
+
+        async def size(self, session, _):
+            await session.say("213 1")
+
+        async def mdtm(self, session, path):
+            minute = int(path[len("/demo__") : -len(".csv")])
+            await session.say(f"213 20201001{2 + minute // 60:02}{minute % 60:02}00")
+
+    async with Eastern() as running, visit(await known(running), TERMS) as remote:
+        found = await remote.list("", everything)
+    assert len(found.files) == len(Eastern.minutes)
+    assert newest_first(found.files)[0].name == f"demo__{Eastern.minutes[-1]}.csv"

@@ -101,8 +101,12 @@ async def test_a_file_that_stays_the_same_is_not_fetched_again_however_long_ago_
             first = await ended(tenant, (await tenant.http.post(runs)).raise_for_status().json())
             await forget(upkeep, after_days=91)
             again = await ended(tenant, (await tenant.http.post(runs)).raise_for_status().json())
-    assert (first["result"], again["result"]) == ("ingested", "unchanged")
-    assert sum(line.startswith("RETR") for line in server.commands) == 1
+            put(server.folder / "demo_path", "loyalty__b.csv", b"user_id,tier\nann,Low\n", age=60)
+            newer = await ended(tenant, (await tenant.http.post(runs)).raise_for_status().json())
+            assert sum(line.startswith("RETR") for line in server.commands) == 2
+            await forget(upkeep, after_days=91)
+            assert [each["id"] for each in (await tenant.http.get("/v1/runs")).json()["data"]] == [newer["id"]]
+    assert (first["result"], again["result"], newer["result"]) == ("ingested", "unchanged", "ingested")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ ASKED_FOR: Final = 64
 """Files of which exact times are asked one by one: the dates of LIST are good enough to tell which may be newest."""
 
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 _UNKNOWN: Final = ("500", "501", "502", "504")
 """What a server answers to a command that it does not have."""
@@ -157,11 +158,12 @@ class FtpRemote:
                 found.files.append(await self._exact(self._path(folder, name), name))
             except aioftp.StatusCodeError:  # gone since, or no plain file
                 found.skipped += 1
+        oldest = min((file.modified_at for file in found.files), default=_NEVER)
         for name, at, size in vague[ASKED_FOR:]:
             if at is None or size is None:
                 found.skipped += 1
-            else:
-                found.files.append(RemoteFile(name, size, at))
+            else:  # its date may be a local one, and ahead of the exact times
+                found.files.append(RemoteFile(name, size, min(at, oldest)))
         return Listing(tuple(found.files), tuple(found.folders), found.skipped)
 
     async def _mlst(self, path: str) -> dict[str, str] | None:
