@@ -26,6 +26,7 @@ NO_SCHEMA_SAYS = {
     "not_here": "what is for data sources only",
     "one_of": "of which fields one is to be given: to say it would spoil the types of generated clients",
     "order": "that a time comes before another",
+    "past": "what time it is",
     "secret_invalid": "which secret goes with which kind of server",
     "too_many_requests": "how many requests are left",
     "unknown_connection": "which connections the account has",
