@@ -53,8 +53,8 @@ async def test_a_data_source_posted_and_fetched(tenant, other, tmp_path):
     folder = tmp_path / "theirs"
     folder.mkdir()
     async with SftpServer(folder) as server:
-        put(folder / "demo_path", "CRM__1.csv", b"not this", age=60)
-        put(folder / "demo_path", "CRM__1.tsv", AS_TSV, age=120)
+        put(folder / "demo_path", "CRM__1.csv", b"not this", age=240)
+        put(folder / "demo_path", "CRM__1.tsv", AS_TSV, age=300)
         connection = await new_connection(other, **server.connection())
         (await other.http.put(f"{crm.path}/schedule", json=body(connection))).raise_for_status()
         run = await ended(other, (await other.http.post(f"{crm.path}/runs")).raise_for_status().json())
@@ -65,11 +65,11 @@ async def test_a_data_source_posted_and_fetched(tenant, other, tmp_path):
 
         again = await ended(other, (await other.http.post(f"{crm.path}/runs")).raise_for_status().json())
         assert again["result"] == "unchanged"
-        put(folder / "demo_path", "CRM__2.tsv", b"name\tyears\nann\t30\n", age=60)
+        put(folder / "demo_path", "CRM__2.tsv", b"name\tyears\nann\t30\n", age=180)
         refused = await ended(other, (await other.http.post(f"{crm.path}/runs")).raise_for_status().json())
         assert (refused["outcome"], refused["error"]["code"]) == ("failed", "header_incorrect")
 
-        put(folder / "demo_path", "CRM__3.tsv", b"identity\tAge\tCity\nann\t22\tRome\n", age=30)
+        put(folder / "demo_path", "CRM__3.tsv", b"identity\tAge\tCity\nann\t22\tRome\n", age=120)
         replacing = body(connection, mode="replace")
         assert (await other.http.put(f"{crm.path}/schedule", json=replacing)).json()["mode"] == "replace"
         run = await ended(other, (await other.http.post(f"{crm.path}/runs")).raise_for_status().json())
