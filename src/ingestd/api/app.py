@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.responses import Response
-from fastapi.routing import iter_route_contexts
 from fastapi.telemetry import TelemetryConfig
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -89,7 +87,6 @@ def create_api(parts: Parts) -> ASGIApp:
     """The application over the given parts of the service."""
     api = routes()
     api.state.parts = parts
-    deque(iter_route_contexts(api.routes), maxlen=0)  # made now: else the first request waits half a second for them
     return Edge(api)
 
 
@@ -107,11 +104,10 @@ def routes() -> FastAPI:
         redoc_url=None,
         telemetry=_TELEMETRY,
         redirect_slashes=False,  # a redirect would name the host that the caller claims (T58)
-        responses={"default": {"description": "A problem."}},  # keeps FastAPI's own form of 422 out of the document
     )
     problems.install(api)
     for resource in _RESOURCES:
-        api.include_router(resource.router)
+        api.router.routes += resource.router.routes  # to include a router would make all its routes a second time
     describe(api)
     _serve_document(api)
     return api

@@ -76,7 +76,8 @@ class Router(APIRouter):
     """A router whose routes keep the conventions."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(route_class=Route, **options)
+        problem = {"default": {"description": "A problem."}}  # keeps FastAPI's own form of 422 out of the document
+        super().__init__(route_class=Route, responses=problem, **options)
 
 
 def _queries(dependant: Dependant) -> dict[str, bool]:
