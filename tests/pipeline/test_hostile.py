@@ -13,7 +13,7 @@ from tests.thorough import FACTOR
 
 from benchmarks.hostile import KINDS, MIB, write
 
-SIZE = 2 * FACTOR * MIB
+SIZE = round(2 * FACTOR * MIB)
 MEMORY = 1024 * MIB
 SENTENCES = 60  # times the size of the file: what the reasons of a row of many wrong cells may add
 

@@ -76,8 +76,8 @@ class Router(APIRouter):
     """A router whose routes keep the conventions."""
 
     def __init__(self, **options: Any) -> None:
-        problem = {"default": {"description": "A problem."}}  # keeps FastAPI's own form of 422 out of the document
-        super().__init__(route_class=Route, responses=problem, **options)
+        # Any other answer, told of so, keeps FastAPI's own form of 422 out of the document.
+        super().__init__(route_class=Route, responses={"default": {"description": "A problem."}}, **options)
 
 
 def _queries(dependant: Dependant) -> dict[str, bool]:
