@@ -243,6 +243,17 @@ async def test_a_body_that_does_not_arrive_in_time_is_not_waited_for(tenant, mon
     writer.close()
 
 
+@pytest.mark.threat("T51", "T54")
+async def test_nothing_that_a_stranger_sends_is_read(tenant):
+    reader, writer = await asyncio.open_connection("127.0.0.1", tenant.app.http_port)
+    head = f"POST {LOOKUP}?what=this HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    writer.write((head + "Content-Length: 1000000\r\n\r\n{").encode())
+    async with asyncio.timeout(10):
+        answer = await reader.readuntil(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    writer.close()
+
+
 class Impatient(Protocol):
     header_seconds = 0.3
 

@@ -2,6 +2,7 @@
 
 A resource makes its router with `Router(prefix=…, tags=[…])` and declares its routes as usual. Each route then
 
+- asks who is calling before it reads anything else: a body costs more than to refuse a stranger;
 - refuses a query parameter that it does not know, or knows once and is given twice;
 - takes at most 1 MiB of JSON, nested at most 32 deep, as it arrives; `@takes(limit=…, kinds=…)` on the function says
   otherwise, and `limit=None` leaves the counting to a function that streams;
@@ -21,6 +22,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from ingestd.api import etags, idempotency
+from ingestd.api.context import authenticate
 from ingestd.api.problems import Refused
 from ingestd.api.strict import StrictRequest
 from ingestd.domain.errors import Invalid, Problem
@@ -56,9 +58,11 @@ class Route(APIRoute):
         """The framework's handling of a request, between our checks and what we add to the answer."""
         handle = super().get_route_handler()
         body: Body = getattr(self.endpoint, "takes", Body())
-        known = _queries(self.dependant)
+        known, open_to_all = _queries(self.dependant), not _asks_who(self.dependant)
 
         async def checked(request: Request) -> Response:
+            if not open_to_all:
+                await authenticate(request, None, request.headers.get("account-id"))
             request = StrictRequest(request.scope, request.receive, limit=body.limit)
             _check_query(request, known)
             _check_body(request, body)
@@ -86,6 +90,11 @@ def _queries(dependant: Dependant) -> dict[str, bool]:
     for each in dependant.dependencies:
         found |= _queries(each)
     return found
+
+
+def _asks_who(dependant: Dependant) -> bool:
+    """Whether a route, by whatever it is given, wants to know who is calling."""
+    return dependant.call is authenticate or any(map(_asks_who, dependant.dependencies))
 
 
 def _check_query(request: Request, known: dict[str, bool]) -> None:
