@@ -19,7 +19,8 @@ import hypothesis
 import pytest
 import pytest_asyncio
 
-from ingestd.app import App, Base, base, running
+from ingestd.app.ground import Base, base
+from ingestd.app.service import App, running
 from ingestd.cli import accounts
 from ingestd.cli.receiver import Receiver
 from ingestd.settings import FetchSettings, HttpSettings, MetricsSettings, Settings, SftpSettings, WorkerSettings

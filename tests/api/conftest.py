@@ -6,7 +6,8 @@ import asyncio
 
 import pytest_asyncio
 
-from ingestd.app import App, Base
+from ingestd.app.ground import Base
+from ingestd.app.service import App
 from ingestd.cli import accounts
 
 

@@ -16,8 +16,9 @@ from ingestd.api import strict
 from ingestd.api.app import routes
 from ingestd.api.context import begin, read
 from ingestd.api.deprecation import deprecated
-from ingestd.app import Role, running
 from ingestd.app.protocol import Protocol
+from ingestd.app.role import Role
+from ingestd.app.service import running
 from ingestd.app.serving import serving
 from ingestd.store.engine import transaction
 

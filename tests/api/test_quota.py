@@ -7,7 +7,8 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from ingestd.app import Role, running
+from ingestd.app.role import Role
+from ingestd.app.service import running
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.settings import QuotaSettings

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from ingestd.app import base
+from ingestd.app.ground import base
 from ingestd.domain.errors import Unavailable
 from ingestd.settings import Settings
 from ingestd.store import embedded

@@ -16,7 +16,9 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from tests.conftest import new_client
 
-from ingestd.app import Role, running, serving
+from ingestd.app import serving
+from ingestd.app.role import Role
+from ingestd.app.service import running
 from ingestd.metrics import new_metrics
 
 ROOT = Path(__file__).parents[2]

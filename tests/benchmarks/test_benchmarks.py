@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import __main__, service
-from ingestd.app import base
+from ingestd.app.ground import base
 from ingestd.cli import accounts
 from ingestd.settings import Settings
 

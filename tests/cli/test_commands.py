@@ -64,6 +64,30 @@ def test_what_a_spawned_process_imports_of_the_script_is_not_the_commands():
     assert said.stdout == "False\n"
 
 
+def test_a_command_imports_only_what_it_needs(tmp_path):
+    code = """
+import sys
+from ingestd.cli import app
+from typer.testing import CliRunner
+
+def took(*arguments, **environment):
+    done = CliRunner().invoke(app, list(arguments), env=environment)
+    print(done.exit_code, *sorted({"polars", "fastapi", "dbos", "sqlalchemy"} & set(sys.modules)))
+
+took("--help")
+took("keys", "master")
+took("serve", INGESTD_HTTP__PORT="none")
+took("check", *sys.argv[1:])
+"""
+    (tmp_path / "x.csv").write_bytes(b"identity\nann\n")
+    (tmp_path / "x.manifest").write_text(
+        '{"type": "profile", "fileName": "x.csv", "clientEmail": "a@example.org", "columns": {}}'
+    )
+    command = [sys.executable, "-c", code, tmp_path / "x.csv", tmp_path / "x.manifest"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout.splitlines() == ["0", "0", "1", "0 polars"]
+
+
 @pytest.mark.threat("T154")
 def test_doctor_shows_the_settings_without_secrets_and_passes_a_sound_place(tmp_path):
     free = {"INGESTD_HTTP__PORT": "0", "INGESTD_SFTP__PORT": "0", "INGESTD_METRICS__PORT": "0"}

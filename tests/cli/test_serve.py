@@ -14,7 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from ingestd.app import base, migrate
+from ingestd.app.ground import base, migrate
 from ingestd.cli import accounts
 from ingestd.settings import Settings
 

@@ -17,7 +17,7 @@ import psutil
 import psycopg
 from tests.conftest import new_client
 
-from ingestd.app import base
+from ingestd.app.ground import base
 from ingestd.cli import accounts
 from ingestd.cli.receiver import Receiver
 from ingestd.settings import Settings

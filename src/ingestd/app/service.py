@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ from ingestd.api.rate import Rate
 from ingestd.app import checks
 from ingestd.app.gauges import exposition
 from ingestd.app.ground import Base
+from ingestd.app.role import Role
 from ingestd.app.serving import not_free, serving
 from ingestd.domain.errors import Forbidden, Unavailable
 from ingestd.fetch.remote import Terms
@@ -45,15 +45,6 @@ from ingestd.sftpd.server import host_key_file, listen
 from ingestd.store import engine as store
 
 log = telemetry.logger(__name__)
-
-
-class Role(StrEnum):
-    """What a process of the service does; any number of processes may have a role."""
-
-    API = "api"
-    SFTP = "sftp"
-    WORKER = "worker"
-    CLOCK = "clock"
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,13 @@
-"""The command line: one command, one file."""
+"""The command line: how each command is called is in `commands`, what it does in a module of its own."""
 
 from __future__ import annotations
 
 import sys
 
-import typer
 from rich.console import Console
 
-from ingestd.cli import accounts, backup, check, demo, doctor, keys, messages, migrate, openapi, push, serve
+from ingestd.cli.commands import app
 from ingestd.domain.errors import IngestdError, Invalid
-
-app = typer.Typer(
-    name="ingestd",
-    help="File ingestion for a customer data platform: SFTP push, scheduled pull and HTTP upload, one pipeline.",
-    epilog="Exit codes: 0 done; 1 it could not be done, stderr says why; 2 called wrongly. `check` and `push --follow`"
-    " also end with 3 (some rows rejected) and 4 (file refused, or no row good).",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-app.command()(serve.serve)
-app.command()(demo.demo)
-app.command()(check.check)
-app.command()(push.push)
-app.command()(doctor.doctor)
-app.command()(migrate.migrate)
-app.command()(backup.backup)
-app.command()(backup.restore)
-app.command()(openapi.openapi)
-app.add_typer(accounts.app, name="accounts")
-app.add_typer(keys.app, name="keys")
-app.add_typer(messages.app, name="messages")
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import time
 from pathlib import Path
-from typing import Annotated
 
 import asyncssh
 import typer
@@ -12,7 +11,7 @@ import typer
 from ingestd.api.account import shown as shown_account
 from ingestd.api.api_keys import shown as shown_api_key
 from ingestd.api.context import Scope
-from ingestd.app import Base, base
+from ingestd.app.ground import Base, base
 from ingestd.cli.keys import add_import_key, note
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
@@ -22,37 +21,16 @@ from ingestd.store import accounts as store_accounts
 from ingestd.store import api_keys, endings
 from ingestd.store import engine as store
 
-app = typer.Typer(help="Make, list and delete accounts.", no_args_is_help=True)
 
-
-@app.command("create")
-def create(
-    name: Annotated[str, typer.Argument(help="What the account is called.")],
-    time_zone: Annotated[str, typer.Option(help="IANA name; scheduled runs go by it.")] = "UTC",
-    email_domain: Annotated[
-        list[str] | None, typer.Option(help="A domain that manifests may name in clientEmail; may be repeated.")
-    ] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="Let the API key make accounts, too.")] = False,
-) -> None:
-    """Make an account and its first API key, which is printed once.
-
-    Example: ingestd accounts create "Acme" --time-zone Europe/Vienna --email-domain acme.example
-    """
+def create(name: str, *, time_zone: str, email_domains: list[str], admin: bool) -> None:
+    """Make an account and its first API key, which is printed once."""
     with base(Settings()) as ground:
-        domains = email_domain or []
-        account_id, key = make(ground, name=name, time_zone=time_zone, email_domains=domains, admin=admin)
+        account_id, key = make(ground, name=name, time_zone=time_zone, email_domains=email_domains, admin=admin)
     typer.echo(f"account  {account_id}\nAPI key  {key}   (shown once)")
 
 
-@app.command("delete")
-def delete(
-    account: Annotated[str, typer.Argument(help="The account's id, acc_….")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Delete an account with its people, files and keys, for ever; refused while an ingestion of it waits or runs.
-
-    Example: ingestd accounts delete acc_01k9…
-    """
+def delete(account: str, *, yes: bool) -> None:
+    """Delete an account with all that belongs to it, for ever; Conflict while an ingestion of it waits or runs."""
     account_id = ids.read(Prefix.ACCOUNT, account)
     with base(Settings()) as ground:
         if not yes:
@@ -68,7 +46,6 @@ def delete(
     typer.echo(f"deleted {account}")
 
 
-@app.command("list")
 def list_all() -> None:
     """List all accounts."""
     with base(Settings()) as ground, store.committing(ground.database_url) as session:

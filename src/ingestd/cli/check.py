@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, cast
+from typing import BinaryIO, Final, cast
 
 import typer
 from pydantic import BaseModel
@@ -19,22 +20,19 @@ from rich.table import Table
 from ingestd.cli.exits import Exit
 from ingestd.domain import manifest as manifests
 from ingestd.domain.errors import FileRefused, Invalid
-from ingestd.domain.file_name import safe_name
+from ingestd.domain.file_name import refuse_unfit, safe_name
 from ingestd.domain.ingestion import Counts, ErrorView, Status, outcome
 from ingestd.domain.layout import bind
 from ingestd.domain.plan import Plan, Target
 from ingestd.domain.rejection import ROW_REASONS
-from ingestd.ingest.checking import TWO_PEOPLE
-from ingestd.ingest.pairing import refuse_unfit
 from ingestd.ingest.refusal import error_of, nothing_applied
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.parts import PartWriter, bucket_count
 from ingestd.pipeline.report import ErrorFile, RejectLog, reject_counts
-from ingestd.pipeline.resolve import resolve
+from ingestd.pipeline.resolve import TWO_PEOPLE, resolve
 from ingestd.pipeline.run import NOTHING_LATE, Sinks, check_file, warnings
 from ingestd.pipeline.scan import open_scan
 from ingestd.settings import Settings
-from ingestd.store.engine import utc_now
 
 INDEX_KEY: Final = "00" * 32
 """Any key will do: who is who within one file does not depend on it."""
@@ -90,24 +88,8 @@ class Folder:
         return (self.path / name).open("rb")
 
 
-def check(
-    file: Annotated[Path, typer.Argument(help="The data file.", exists=True, dir_okay=False)],
-    manifest: Annotated[Path, typer.Argument(help="Its manifest.", exists=True, dir_okay=False)],
-    errors: Annotated[Path | None, typer.Option(help="Write the error file there, if rows are rejected.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as one JSON object.")] = False,
-) -> None:
-    """Say what the service would make of a file: the same rules, figures and error file, without sending anything.
-
-    Exit code 0: every row is accepted. 3: some rows are rejected, the others would be applied. 4: the manifest or the
-    file is refused, or no row is good. 1 and 2: the check could not be made.
-
-    Example: ingestd check profiles.csv profiles.manifest --errors rejected.csv
-
-    In a pipeline: ingestd check x.csv x.manifest --json > verdict.json && sftp -b upload.txt acc_01k9…@sftp.example.org
-
-    What only the service knows is not looked at: what other files and stored profiles say of a person, which
-    recipients are registered, which manifests have been used.
-    """
+def run(file: Path, manifest: Path, errors: Path | None, *, as_json: bool) -> Exit:
+    """Print what would become of a file, and give the exit code that says the same."""
     if errors is not None:
         _refuse_target(errors, (file, manifest))
     with _telling(file.stat().st_size) as told:
@@ -116,7 +98,7 @@ def check(
         typer.echo(verdict.model_dump_json(indent=2))
     else:
         _show(verdict)
-    raise typer.Exit(verdict.exit)
+    return verdict.exit
 
 
 def examine(file: Path, manifest: Path, errors: Path | None, told: Told) -> Verdict:
@@ -151,7 +133,7 @@ def examine(file: Path, manifest: Path, errors: Path | None, told: Told) -> Verd
 
 def _walk(file: Path, plan: Plan, sink: BinaryIO, told: Told, *, buckets: int) -> Found:
     """Read the file, and once more where rows turn out to tie two people, which only the whole file shows."""
-    now = int(utc_now().timestamp())
+    now = int(time.time())
     with tempfile.TemporaryDirectory(prefix="ingestd-check-") as name:
         folder = Folder(Path(name))
         writer = PartWriter(folder, folder, buckets=buckets, index_key=INDEX_KEY)

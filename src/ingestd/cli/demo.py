@@ -22,7 +22,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from ingestd import telemetry
-from ingestd.app import App, base, running
+from ingestd.app.ground import base
+from ingestd.app.service import App, running
 from ingestd.cli import accounts, generated
 from ingestd.cli.demo_segment import show_segment
 from ingestd.cli.demo_upload import show_upload
@@ -54,7 +55,7 @@ class Pushed:
     ingestion: dict[str, Any]
 
 
-def demo() -> None:
+def run() -> None:
     """Start the real service in a temporary folder, push files, refresh a segment, and show what becomes of them."""
     telemetry.configure(level="ERROR")
     with _folder() as folder:

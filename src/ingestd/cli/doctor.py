@@ -38,13 +38,8 @@ Check = Callable[[Settings], str]
 """Gives what was found; raises an error of ours whose words are the remedy."""
 
 
-def doctor() -> None:
-    """Show the settings in force and check everything the service depends on. Changes nothing.
-
-    Exit code 0: all is well. 1: something is not; each line that begins with FAIL says what to do.
-
-    Example: ingestd doctor
-    """
+def run() -> None:
+    """Show the settings in force and check everything the service depends on; Unavailable if something is not well."""
     settings = Settings()
     for name, value in _settings(settings):
         console.print(f"{name}={value}", markup=False)

@@ -1,9 +1,8 @@
-"""`ingestd keys`: import keys, the SSH public keys that open an account's SFTP door, and master keys."""
+"""`ingestd keys`: import keys, the SSH public keys that open an account's SFTP door."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 from uuid import UUID
 
 import typer
@@ -12,41 +11,21 @@ from sqlalchemy.orm import Session
 from ingestd.api import audit
 from ingestd.api.import_keys import shown
 from ingestd.api.model import Out
-from ingestd.app import base
-from ingestd.cli.master_key import rotate_master
+from ingestd.app.ground import base
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.import_key import parse_public_key
 from ingestd.domain.submission import COMMAND
-from ingestd.keyring import new_master
 from ingestd.settings import Settings
 from ingestd.store import engine as store
 from ingestd.store import import_keys
 from ingestd.store.accounts import Account
 from ingestd.store.import_keys import ImportKey
 
-app = typer.Typer(help="Import keys (SSH public keys that open the SFTP door), and master keys.", no_args_is_help=True)
 
-
-app.command("rotate-master")(rotate_master)
-
-
-@app.command("master")
-def master() -> None:
-    """Print a new master key, for INGESTD_MASTER_KEY: the one secret of a service with a database of its own.
-
-    Example: export INGESTD_MASTER_KEY="$(ingestd keys master)"
-    """
-    typer.echo(new_master())
-
-
-@app.command("list")
-def list_all(account: Annotated[str, typer.Argument(help="The account's id, acc_….")]) -> None:
-    """List an account's import keys: name, fingerprint, and when it was last used or revoked.
-
-    Example: ingestd keys list acc_01k9…
-    """
+def list_all(account: str) -> None:
+    """List an account's import keys: name, fingerprint, and when it was last used or revoked."""
     with base(Settings()) as ground, store.committing(ground.database_url) as session:
         for key in import_keys.all_of(session, ids.read(Prefix.ACCOUNT, account)):
             ended = f"revoked {key.revoked_at:%F}" if key.revoked_at else ""
@@ -54,15 +33,8 @@ def list_all(account: Annotated[str, typer.Argument(help="The account's id, acc_
             typer.echo(f"{key.name}  {key.fingerprint}  {ended or used}")
 
 
-@app.command("revoke")
-def revoke(
-    account: Annotated[str, typer.Argument(help="The account's id, acc_….")],
-    fingerprint: Annotated[str, typer.Argument(help="The key's, SHA256:…, as `keys list` shows it.")],
-) -> None:
-    """Revoke an import key: from now on it opens nothing, and its open sessions can do nothing more.
-
-    Example: ingestd keys revoke acc_01k9… SHA256:0abc…
-    """
+def revoke(account: str, fingerprint: str) -> None:
+    """Revoke an import key; NotFound where none in force has the fingerprint."""
     with base(Settings()) as ground, store.committing(ground.database_url) as session:
         for key in import_keys.all_of(session, ids.read(Prefix.ACCOUNT, account)):
             if key.fingerprint == fingerprint and key.revoked_at is None:
@@ -74,16 +46,8 @@ def revoke(
     raise NotFound("The account has no such key in force.")
 
 
-@app.command("add")
-def add(
-    account: Annotated[str, typer.Argument(help="The account's id, acc_….")],
-    public_key: Annotated[Path, typer.Argument(help="The file that ends in .pub.", exists=True, dir_okay=False)],
-    name: Annotated[str, typer.Option(help="What the key is called, unique in the account; default: the file's.")] = "",
-) -> None:
-    """Register an SSH public key.
-
-    Example: ingestd keys add acc_01k9… ~/.ssh/id_ed25519.pub --name warehouse
-    """
+def add(account: str, public_key: Path, name: str) -> None:
+    """Register an SSH public key under a name, or that of its file."""
     with base(Settings()) as ground, store.committing(ground.database_url) as session:
         found = session.get(Account, ids.read(Prefix.ACCOUNT, account))
         if found is None or found.deleted_at is not None:

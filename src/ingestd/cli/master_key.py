@@ -5,13 +5,11 @@ Between the first and the last step the master key holds the old key and the new
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
-
 import typer
 
 from ingestd.api import audit
-from ingestd.app import Base, base
+from ingestd.app.ground import Base, base
+from ingestd.cli.step import Step
 from ingestd.domain import ids
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
@@ -22,22 +20,8 @@ from ingestd.store import accounts
 from ingestd.store import engine as store
 
 
-class Step(StrEnum):
-    """A step of a rotation."""
-
-    ADD = "add"
-    SEAL = "seal"
-    DROP = "drop"
-
-
-def rotate_master(step: Annotated[Step, typer.Argument(help="In this order.", show_default=False)]) -> None:
-    """Rotate the master key: `add` a new one, `seal` every account's keys by it, `drop` the old one.
-
-    `add` and `drop` change data/master.key, or print what INGESTD_MASTER_KEY has to be where that is set. Restart every
-    process of the service after `add` and before `seal`: one that does not know the new key opens nothing sealed by it.
-
-    Example: ingestd keys rotate-master add
-    """
+def rotate(step: Step) -> None:
+    """Do one step; each ends by saying what is next."""
     settings = Settings()
     with base(settings) as ground:
         match step:

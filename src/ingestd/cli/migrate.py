@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from ingestd import app
+from ingestd.app import ground
 from ingestd.domain.errors import Invalid
 from ingestd.settings import Settings
 
 
-def migrate() -> None:
-    """Bring the database of INGESTD_DATABASE_URL to the newest schema. The embedded one is migrated at every start."""
+def run() -> None:
+    """Bring the database of INGESTD_DATABASE_URL to the newest schema; Invalid where it is not set."""
     url = Settings().database_url
     if url is None:
         raise Invalid("Set INGESTD_DATABASE_URL; the embedded database is migrated when the service starts.")
-    app.database_version(url.get_secret_value())
-    app.migrate(url.get_secret_value())
+    ground.database_version(url.get_secret_value())
+    ground.migrate(url.get_secret_value())
     typer.echo("The database is at the newest schema.")

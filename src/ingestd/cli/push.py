@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import asyncssh
 import httpx
@@ -33,59 +33,29 @@ class Server:
     host: str
     port: int
     user: str
-    fingerprints: frozenset[str]
     known_hosts: Path | None
+    fingerprints: frozenset[str] = frozenset()
 
 
-def push(
-    file: Annotated[Path, typer.Argument(help="The data file.", exists=True, dir_okay=False)],
-    manifest: Annotated[Path, typer.Argument(help="Its manifest.", exists=True, dir_okay=False)],
-    *,
-    key: Annotated[
-        Path, typer.Option(envvar="INGESTD_PUSH_KEY", help="Your SSH private key.", exists=True, dir_okay=False)
-    ],
-    api_key: Annotated[
-        str, typer.Option(envvar="INGESTD_PUSH_API_KEY", help="An API key of the account; best as a variable.")
-    ] = "",
-    api: Annotated[str, typer.Option(envvar="INGESTD_PUSH_API", help="The API's address.")] = "http://127.0.0.1:8080",
-    host: Annotated[
-        str, typer.Option(envvar="INGESTD_PUSH_HOST", help="The SFTP server. Default: what the API says.")
-    ] = "",
-    port: Annotated[int, typer.Option(envvar="INGESTD_PUSH_PORT", help="Its port. Default: what the API says.")] = 0,
-    user: Annotated[
-        str, typer.Option(envvar="INGESTD_PUSH_USER", help="The account's id. Default: what the API says.")
-    ] = "",
-    known_hosts: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="INGESTD_PUSH_KNOWN_HOSTS", help="A file of host keys. Default: the fingerprints of the API."
-        ),
-    ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Wait, and show what becomes of it.")] = False,
-) -> None:
-    """Push a file and its manifest by SFTP.
+def run(file: Path, manifest: Path, key: Path, given: Server, *, api: str, api_key: str, follow: bool) -> Exit:
+    """Put a file and its manifest on a server; `given` is as far as the caller says which, else the API says it.
 
-    With an API key nothing else than your SSH key is needed: the API says where the server is and how to know it.
-
-    Exit code 0: pushed; with --follow: every row was accepted. 3: some rows were rejected. 4: the file or its manifest
-    was refused, or no row was good. 1: it could not be done. 2: called wrongly.
-
-    Example: ingestd push profiles.csv profiles.manifest --key ~/.ssh/id_ed25519 --follow
+    Gives the exit code that says what became of the file, which is 0 where nobody follows.
     """
     _check_names(file, manifest)
     if follow and not api_key:
         raise typer.BadParameter("Following needs an API key.", param_hint="--api-key")
     with _client(api, api_key) as client:
-        server = _server(client if api_key else None, host, port, user, known_hosts)
+        server = _server(client if api_key else None, given)
         before = _newest(client) if api_key else None
         asyncio.run(_put(server, key, (file, manifest)))
         console.print(f"{file.name} and {manifest.name} are on {server.host}.", markup=False)
-        if not api_key:
-            return
-        ingestion = _find(client, manifest.name, before)
-        console.print(f"Ingestion {ingestion['id']}", markup=False)
-        if follow:
-            raise typer.Exit(_show(client, _follow(client, ingestion)))
+        if api_key:
+            ingestion = _find(client, manifest.name, before)
+            console.print(f"Ingestion {ingestion['id']}", markup=False)
+            if follow:
+                return _show(client, _follow(client, ingestion))
+    return Exit.ALL_ACCEPTED
 
 
 def _check_names(file: Path, manifest: Path) -> None:
@@ -114,14 +84,20 @@ def _ask(client: httpx.Client, path: str, **query: Any) -> Any:
     return answer.json()
 
 
-def _server(client: httpx.Client | None, host: str, port: int, user: str, known_hosts: Path | None) -> Server:
+def _server(client: httpx.Client | None, given: Server) -> Server:
     if client is None:
-        if not (host and user and known_hosts):
+        if not (given.host and given.user and given.known_hosts):
             raise typer.BadParameter("Without --api-key, set --host, --user and --known-hosts.")
-        return Server(host, port or 22, user, frozenset(), known_hosts)
+        return replace(given, port=given.port or 22)
     told = _ask(client, "/v1/sftp")
-    prints = frozenset() if known_hosts else frozenset(told["host_key_fingerprints"])
-    return Server(host or told["host"], port or told["port"], user or told["username"], prints, known_hosts)
+    prints = frozenset() if given.known_hosts else frozenset(told["host_key_fingerprints"])
+    return Server(
+        host=given.host or told["host"],
+        port=given.port or told["port"],
+        user=given.user or told["username"],
+        known_hosts=given.known_hosts,
+        fingerprints=prints,
+    )
 
 
 async def _put(server: Server, key: Path, files: tuple[Path, ...]) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from typing import Annotated, Final
+from collections.abc import Collection
+from typing import Final
 
 import typer
 
 from ingestd import telemetry, tracing
-from ingestd.app import App, Base, Role, base, running
+from ingestd.app.ground import Base, base
+from ingestd.app.role import Role
+from ingestd.app.service import App, running
 from ingestd.cli import accounts
 from ingestd.settings import Settings
 
@@ -20,37 +23,13 @@ DOMAIN: Final = "example.org"
 """Whose addresses the first account's manifests may name, as those of the samples do."""
 
 
-def serve(
-    roles: Annotated[
-        str, typer.Option(envvar="INGESTD_ROLES", help="What this process does; any number of processes may run.")
-    ] = ",".join(Role),
-    migrate: Annotated[
-        bool, typer.Option("--migrate", help="Bring INGESTD_DATABASE_URL's schema up to date before starting.")
-    ] = False,
-) -> None:
-    """Run the service: HTTP API, SFTP server, workers and clock, with an embedded PostgreSQL where none is set.
-
-    Everything is set by INGESTD_… variables, such as INGESTD_DATA_DIR, INGESTD_HTTP__PORT, INGESTD_SFTP__PORT.
-    The first start on an empty embedded database makes an account and prints how to use it. On a database of your own
-    it refuses to start while migrations are missing.
-
-    Example: ingestd serve
-    Example: ingestd serve --roles worker,clock
-    """
-    wanted = _roles(roles)
-    settings = Settings()
+def run(settings: Settings, roles: Collection[Role], *, migrating: bool) -> None:
+    """Run the service until it is told to stop; the first start on an empty embedded database makes an account."""
     pretty = None if settings.log_format == "auto" else settings.log_format == "console"
     telemetry.configure(level=settings.log_level.upper(), pretty=pretty)
-    with tracing.sending(), base(settings, serving=True, migrating=migrate) as ground:
+    with tracing.sending(), base(settings, serving=True, migrating=migrating) as ground:
         first = _first_account(ground) if ground.alone and not accounts.any_account(ground) else None
-        asyncio.run(_run(ground, wanted, first))
-
-
-def _roles(text: str) -> list[Role]:
-    try:
-        return [Role(name.strip()) for name in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"Roles are {', '.join(Role)}.", param_hint="--roles") from None
+        asyncio.run(_run(ground, roles, first))
 
 
 def _first_account(ground: Base) -> tuple[str, str]:
@@ -58,7 +37,7 @@ def _first_account(ground: Base) -> tuple[str, str]:
     return accounts.make(ground, name="first", email_domains=[DOMAIN], admin=True, import_key=folder / FIRST_KEY)
 
 
-async def _run(ground: Base, roles: list[Role], first: tuple[str, str] | None) -> None:
+async def _run(ground: Base, roles: Collection[Role], first: tuple[str, str] | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingestd.domain.plan import Mode, Target
-from ingestd.ingest.checking import TWO_PEOPLE, report_again
+from ingestd.ingest.checking import report_again
 from ingestd.ingest.work import (
     CONNECTIONS,
     LEAVE,
@@ -34,6 +34,7 @@ from ingestd.pipeline.links import read_links
 from ingestd.pipeline.parts import identifiers, members, naming, read, read_all
 from ingestd.pipeline.phones import mobile_shape
 from ingestd.pipeline.report import rejected_for
+from ingestd.pipeline.resolve import TWO_PEOPLE
 from ingestd.pipeline.seal import seal
 from ingestd.pipeline.shorten import batches, groups, people
 from ingestd.store import attributes, dump, ingestions, ledger

@@ -15,7 +15,7 @@ from ingestd.ingest.work import MERGE, Checked, Job, Scratch, engine, means
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.parts import PartWriter, bucket_count, read, rewrite
 from ingestd.pipeline.report import ErrorFile, RejectLog
-from ingestd.pipeline.resolve import AT_ONCE, Resolution, resolve
+from ingestd.pipeline.resolve import AT_ONCE, TWO_PEOPLE, Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
 from ingestd.pipeline.scan import CHUNK_BYTES, Scan, open_scan
 from ingestd.store import engine as store
@@ -32,8 +32,6 @@ SHORT_ROWS: Final = 3 * 1024 * 1024
 
 SHORT_PARTS: Final = 4
 """Into how many more parts such a file is cut, for the same reason."""
-
-TWO_PEOPLE: Final = "identifiers_of_two_people"
 
 
 def check(job: Job) -> Checked:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from ingestd import telemetry
 from ingestd.domain.data_source import SUFFIX
 from ingestd.domain.errors import IngestdError, Unavailable
+from ingestd.domain.file_name import DATA_SUFFIX
 from ingestd.domain.ingestion import Channel, Stage, Status
 from ingestd.domain.plan import Mode
 from ingestd.domain.run import FINAL, NO_FILE, Result, RunState
@@ -28,7 +29,6 @@ from ingestd.fetch.remote import Terms
 from ingestd.ingest.collect import Collected, Known, Wanted, collect
 from ingestd.ingest.engine import Stopping
 from ingestd.ingest.intake import Intake, add_file
-from ingestd.ingest.pairing import DATA_SUFFIX
 from ingestd.ingest.refusal import not_fetched
 from ingestd.ingest.runs import CLOCK
 from ingestd.ingest.segments import submit_segment

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.blobs.store import BlobInfo
 from ingestd.domain.errors import Invalid, Problem
-from ingestd.domain.file_name import safe_name
+from ingestd.domain.file_name import DATA_SUFFIX, safe_name
 from ingestd.domain.manifest import MAX_BYTES, Manifest, parse
 from ingestd.ingest.intake import Intake
-from ingestd.ingest.pairing import DATA_SUFFIX, read_manifest
+from ingestd.ingest.pairing import read_manifest
 from ingestd.store import accounts, files
 from ingestd.store.files import File
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.blobs.store import BlobInfo
 from ingestd.domain.errors import Conflict, FileRefused, Invalid, Problem
-from ingestd.domain.file_name import safe_name
+from ingestd.domain.file_name import refuse_unfit, safe_name
 from ingestd.domain.ingestion import Channel, ErrorView, Stage, Status
 from ingestd.domain.manifest import Manifest as Parsed
 from ingestd.domain.manifest import named_address, parse
@@ -28,7 +28,6 @@ from ingestd.store.files import File, FileState
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.manifests import Manifest, ManifestState
 
-DATA_SUFFIX = ".csv"
 NO_DATA_FILE = "no_data_file"
 
 
@@ -305,11 +304,3 @@ async def _data_file(session: AsyncSession, account_id: UUID, parsed: Parsed, li
         raise FileRefused("No file of the name in 'fileName' waits for a manifest.", code=NO_DATA_FILE)
     refuse_unfit(file.name, file.size_bytes, limits)
     return file
-
-
-def refuse_unfit(name: str, size: int, limits: Limits) -> None:
-    """Raise FileRefused for what is no data file by its name or size (S86, S138)."""
-    if not name.lower().endswith(DATA_SUFFIX):
-        raise FileRefused("A data file's name must end in .csv.")
-    if size > limits.file_bytes:
-        raise FileRefused(f"The file has {size} bytes; {limits.file_bytes} are allowed.")

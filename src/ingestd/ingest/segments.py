@@ -8,13 +8,13 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.errors import Conflict
+from ingestd.domain.file_name import refuse_unfit
 from ingestd.domain.ingestion import Channel
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Mode
 from ingestd.domain.segment import Method, SegmentStatus, segment_plan
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
-from ingestd.ingest.pairing import refuse_unfit
 from ingestd.ingest.tell import tell, tell_account
 from ingestd.store import accounts, files, ingestions, schedules, segments
 from ingestd.store.files import FileState

@@ -42,6 +42,9 @@ MOST_CONTESTED: Final = 1_000_000
 TIED: Final = "aliases-tied"
 """The name of the aliases that contested rows brought."""
 
+TWO_PEOPLE: Final = "identifiers_of_two_people"
+"""Why a row is rejected that would tie two identities."""
+
 TOO_MANY: Final = (
     f"More than {MOST_CONTESTED:,} rows have an identifier that other rows, or the stored profiles, give to somebody "
     "else. Split the file, or mend its identifiers."
@@ -66,7 +69,7 @@ class Resolution:
     """What resolving found beyond "every row is the person of its primary identifier".
 
     `moved` has "hash" and "id": primaries whose person has another id. `merges` has "loser" and "survivor", ids of
-    stored people. `rejected` are the rows ("row_no") that would tie two identities: "identifiers_of_two_people".
+    stored people. `rejected` are the rows ("row_no") that would tie two identities (TWO_PEOPLE).
     `aliases` are the links (`pipeline.links`) of what is to be stored: identifiers that are not yet, and whose hash is
     not the "id" of their person; the names of streams.
     """
