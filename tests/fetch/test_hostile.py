@@ -278,6 +278,37 @@ async def test_a_banner_that_does_not_end_is_left(piece):
         assert await refusal(running) == "protocol_error"
 
 
+@pytest.mark.threat("T135")
+@pytest.mark.parametrize("ask", [listed, lambda running, terms, **more: scan(server_of(running, **more), terms)])
+async def test_a_banner_that_drips_is_not_waited_for(ask):
+    class Dripper(ScriptedFtp):
+        async def greet(self, session):
+            while not session.writer.is_closing():
+                await session.say("220-hello")
+                await asyncio.sleep(0.1)
+
+    terms = replace(TERMS, settings=BRIEF.model_copy(update={"connect_seconds": 1}))
+    async with Dripper() as running:
+        with pytest.raises(Unavailable) as refused:
+            await ask(running, terms, kind=Kind.FTPS_EXPLICIT)
+    assert refused.value.code == "server_silent"
+
+
+class NeverOpens(asyncssh.SFTPServer):
+    async def open(self, _path, _pflags, _attrs):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.threat("T135")
+async def test_a_file_over_sftp_that_is_never_opened_is_not_waited_for(tmp_path):
+    put(tmp_path, NAME, b"user_id\n")
+    async with SftpServer(tmp_path, handler=NeverOpens) as running, asyncio.timeout(10):
+        with pytest.raises(Unavailable) as refused:
+            async with visit(server_of(running), TERMS) as remote, remote.read("", NAME, 0):
+                pass
+    assert refused.value.code == "server_silent"
+
+
 @pytest.mark.threat("T139")
 async def test_a_server_that_asks_for_ever_is_left():
     class Asker(ScriptedFtp):

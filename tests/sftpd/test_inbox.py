@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import inspect
 
@@ -12,6 +11,7 @@ from asyncssh import FXF_WRITE, SFTPAttrs, SFTPServer
 from tests.sftpd.world import LIMIT, put
 
 from ingestd.domain.plan import Limits
+from ingestd.sftpd import inbox
 from ingestd.sftpd.inbox import Inbox
 from ingestd.sftpd.session import EXTENSIONS
 from ingestd.store.files import File
@@ -49,7 +49,8 @@ async def test_only_the_one_folder_can_be_listed(client):
         assert await sftp.realpath("../../x.csv") == "/x.csv"
 
 
-async def test_more_files_than_one_answer_holds_are_listed(client):
+async def test_more_files_than_one_answer_or_one_look_holds_are_listed(client, monkeypatch):
+    monkeypatch.setattr(inbox, "LISTED_AT_ONCE", 50)
     names = [f"{n:03}.csv" for n in range(130)]
     async with client.sftp() as sftp:
         for name in names:
@@ -267,6 +268,13 @@ async def test_an_open_beyond_the_limit_of_handles_fails_and_the_others_go_on(op
             one, two = await sftp.open("1.csv", "wb"), await sftp.open("2.csv", "wb")
             with pytest.raises(asyncssh.SFTPFailure):
                 await sftp.open("3.csv", "wb")
-            await asyncio.gather(one.close(), two.close())
+            await one.close()
+            folder = await sftp._handler.opendir(b"/")
+            await sftp._handler.readdir(folder)
+            with pytest.raises(asyncssh.SFTPFailure):
+                await sftp._handler.opendir(b"/")
+            await sftp._handler.close(folder)
+            await sftp._handler.close(await sftp._handler.opendir(b"/"))
+            await two.close()
             await put(sftp, "3.csv", b"")
         assert [name for name, _, _ in await world.files()] == ["1.csv", "2.csv", "3.csv"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -14,6 +15,9 @@ from ingestd.store.engine import Sessions, ping
 
 PATIENCE: Final = 3.0
 """Seconds that a check may take."""
+
+FRESH_SECONDS: Final = 1.0
+"""How long an answer holds: anybody may ask as often as they like, and a check costs a connection and a file."""
 
 log = telemetry.logger(__name__)
 
@@ -45,8 +49,22 @@ def of_flag(holds: Callable[[], bool]) -> Check:
 
 
 def all_of(checks: Mapping[str, Check]) -> dict[str, Check]:
-    """The same checks, none of which raises or hangs."""
-    return {name: _safe(name, check) for name, check in checks.items()}
+    """The same checks, none of which raises or hangs, or is made more than once in `FRESH_SECONDS`."""
+    return {name: _fresh(_safe(name, check)) for name, check in checks.items()}
+
+
+def _fresh(check: Check) -> Check:
+    one, stale_at, last = asyncio.Lock(), 0.0, False
+
+    async def answer() -> bool:
+        nonlocal stale_at, last
+        async with one:
+            if time.monotonic() >= stale_at:
+                last = await check()
+                stale_at = time.monotonic() + FRESH_SECONDS
+            return last
+
+    return answer
 
 
 def _safe(name: str, check: Check) -> Check:

@@ -120,7 +120,8 @@ async def show_certificate(server: Server, connected: socket.socket, ip: str, te
     control = Control(replace(server, host_keys=()), connected, ip, terms=terms, context=_unverified())
     try:
         with failures():
-            await control.open()
+            async with asyncio.timeout(terms.settings.connect_seconds):
+                await control.open()
             return _certificate(control.stream.writer)
     finally:
         control.close()

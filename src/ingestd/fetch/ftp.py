@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -36,17 +37,23 @@ async def opened(
     control = Control(server, connected, ip, terms=terms, context=await context_for(server))
     try:
         with failures():
-            if server.kind.has_tls:
-                begin(Step.HOST_KEY)
-            await control.open()
-            begin(Step.AUTHENTICATE)
-            with refused_by("login_refused", "The server does not let us in with this user name and password."):
-                await control.login(server.username, server.login.secret)
-            await control.command("TYPE I", "200")  # SIZE counts bytes then
-            home = "" if server.root.startswith("/") else await _home(control)
+            async with asyncio.timeout(terms.settings.connect_seconds):
+                home = await _let_in(control, server, begin)
         yield FtpRemote(control, f"{home}/{server.root}".replace("//", "/").rstrip("/"), terms)
     finally:
         control.close()
+
+
+async def _let_in(control: Control, server: Server, begin: Callable[[Step], None]) -> str:
+    """Where paths begin that are not said from the top on."""
+    if server.kind.has_tls:
+        begin(Step.HOST_KEY)
+    await control.open()
+    begin(Step.AUTHENTICATE)
+    with refused_by("login_refused", "The server does not let us in with this user name and password."):
+        await control.login(server.username, server.login.secret)
+    await control.command("TYPE I", "200")  # SIZE counts bytes then
+    return "" if server.root.startswith("/") else await _home(control)
 
 
 async def _home(control: Control) -> str:

@@ -182,12 +182,14 @@ class SftpRemote:
     async def read(self, folder: str, name: str, offset: int) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes from an offset on."""
         with failures():
-            file = await self._client.open(f"{await self._real(folder)}/{name}", "rb")
+            async with asyncio.timeout(self._settings.silence_seconds):
+                file = await self._client.open(f"{await self._real(folder)}/{name}", "rb")
         try:
             yield self._pieces(file, offset)
         finally:
             with suppress(Unavailable), failures():  # whatever ended it is told, not that the end failed too
-                await file.close()
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await file.close()
 
     async def _pieces(self, file: Any, offset: int) -> AsyncIterator[bytes]:
         with failures():

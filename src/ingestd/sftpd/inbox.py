@@ -12,6 +12,7 @@ import functools
 import posixpath
 import stat
 import sys
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -58,6 +59,9 @@ STATUS: Final[dict[type[IngestdError], Callable[[str], SFTPError]]] = {
     Forbidden: SFTPPermissionDenied,
 }
 """What an error is in SFTP; all others are FX_FAILURE."""
+
+LISTED_AT_ONCE: Final = 500
+"""Files that are read at a time for a listing: an account may have any number of them."""
 
 _FOLDER: Final = frozenset({b"", b".", b"/", b"/."})
 
@@ -107,6 +111,7 @@ class Inbox(SFTPServer):
         self._actor = Actor("import_key", key.id, key.name)
         self._since = utc_now()
         self._uploads: set[Upload] = set()
+        self._listings: weakref.WeakSet[AsyncIterator[SFTPName]] = weakref.WeakSet()  # asyncssh tells of no end of one
         self._log = logger(__name__).bind(account=key.account_id, import_key=key.id)
 
     @_answered
@@ -117,9 +122,7 @@ class Inbox(SFTPServer):
         if pflags & FXF_APPEND or not pflags & FXF_CREAT:
             raise Forbidden("Files are written whole; nothing can be changed.", code="change_refused")
         name = _new_name(path)
-        if len(self._uploads) >= self._settings.handles_per_session:
-            detail = f"At most {self._settings.handles_per_session} files can be open at once."
-            raise Unavailable(detail, code="too_many_handles")
+        self._check_handles()
         async with self._begin() as session:
             if pflags & FXF_EXCL and await files.find_available(session, self._key.account_id, name):
                 raise Conflict("There is a file of this name.", code="file_exists")
@@ -194,7 +197,13 @@ class Inbox(SFTPServer):
         """List the files that wait for a manifest."""
         if path not in _FOLDER:
             raise SFTPNoSuchFile("There is one folder only.")
-        return self._listing()
+        try:
+            self._check_handles()
+        except Unavailable as refusal:
+            raise SFTPFailure(refusal.detail) from None
+        listing = self._listing()
+        self._listings.add(listing)
+        return listing
 
     @_answered
     async def stat(self, path: bytes) -> SFTPAttrs:
@@ -285,16 +294,24 @@ class Inbox(SFTPServer):
         ingestion = await submit_manifest(session, self._intake, arrival, now=utc_now())
         self._log.info("Manifest received", ingestion=ingestion)
 
+    def _check_handles(self) -> None:
+        """Raise Unavailable where the session has as many files and folders open as it may (T29)."""
+        if len(self._uploads) + len(self._listings) >= self._settings.handles_per_session:
+            detail = f"At most {self._settings.handles_per_session} files can be open at once."
+            raise Unavailable(detail, code="too_many_handles")
+
     async def _listing(self) -> AsyncIterator[SFTPName]:
-        now = utc_now()
-        for file in await self._all_waiting():
-            attrs = _attrs(file.size_bytes, file.received_at)
-            yield SFTPName(file.name.encode(), _long_name(file, now), attrs)
+        now, last = utc_now(), ""
+        while some := await self._some_waiting(last):
+            for file in some:
+                attrs = _attrs(file.size_bytes, file.received_at)
+                yield SFTPName(file.name.encode(), _long_name(file, now), attrs)
+            last = some[-1].name
 
     @_answered
-    async def _all_waiting(self) -> list[File]:
+    async def _some_waiting(self, after: str) -> list[File]:
         async with self._begin() as session:
-            return await files.listing(session, self._key.account_id)
+            return await files.listing(session, self._key.account_id, after=after, at_most=LISTED_AT_ONCE)
 
     async def _waiting(self, session: AsyncSession, name: str) -> File:
         file = await files.find_available(session, self._key.account_id, name)

@@ -144,13 +144,14 @@ async def _supersede_older(session: AsyncSession, file: File) -> None:
     )
 
 
-async def listing(session: AsyncSession, account_id: UUID) -> list[File]:
-    """The newest available upload of each name, by name: what an SFTP client sees."""
+async def listing(session: AsyncSession, account_id: UUID, *, after: str, at_most: int) -> list[File]:
+    """The newest available upload of each name, by name, those after a name: what an SFTP client sees."""
     newest = (
         select(File)
         .ext(distinct_on(File.name))
-        .where(File.account_id == account_id, File.state == FileState.AVAILABLE)
+        .where(File.account_id == account_id, File.state == FileState.AVAILABLE, File.name > after)
         .order_by(File.name, File.received_at.desc(), File.id.desc())
+        .limit(at_most)
     )
     return list(await session.scalars(newest))
 
