@@ -148,6 +148,7 @@ async def authenticate(
         return known
     key = await _key(request)
     await parts(request).rate.count(request, str(key.id))
+    parts(request).rate.enter(request, key.account_id)
     account_id = key.account_id if acts_for is None else await _account(request, key, acts_for)
     found = Principal(key.id, key.name, account_id, frozenset(key.scopes), request.state.request_id)
     request.state.principal = found

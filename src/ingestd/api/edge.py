@@ -36,7 +36,8 @@ _log = telemetry.logger(__name__)
 class Edge:
     """Gives each request its id, answers HEAD like GET, and sets the headers that all answers have.
 
-    `request.state` then has `request_id`, and `head`: whether the body will be thrown away.
+    `request.state` then has `request_id`, and `head`: whether the body will be thrown away. What `leave` is set to is
+    called when the answer has ended.
     """
 
     def __init__(self, api: ASGIApp) -> None:
@@ -69,7 +70,13 @@ class Edge:
                     raise
                 if status < 500:
                     _log.exception("answer broken off", exc_info=error)
+            finally:
+                scope["state"].get("leave", _nothing)()
             _log.info("request", method=scope["method"], route=_route(scope), status=status, ms=_ms(began))
+
+
+def _nothing() -> None:
+    """Of who is not known nothing was counted."""
 
 
 def _refuse(request: Request, headers: Headers) -> ASGIApp | None:

@@ -1,5 +1,7 @@
 """Rate limits: so many requests a minute for each key, so many wrong keys a minute from each address (T53).
 
+And so many requests of an account at a time, streams, uploads and visits among them: nobody keeps others out (T14).
+
 Each replica counts for itself, in memory. An address that sends wrong keys is answered 429 instead of 401; a good key
 from there still works, or else one stranger behind a proxy could lock everybody out.
 """
@@ -8,7 +10,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
+from functools import partial
 from typing import Final
+from uuid import UUID
 
 from fastapi import Request
 from limits import RateLimitItemPerMinute
@@ -19,6 +24,9 @@ from ingestd.api.problems import Refused
 
 WINDOW_SECONDS: Final = 60
 
+AT_ONCE: Final = 250
+"""A quarter of the requests that a replica takes at a time (`app.protocol`)."""
+
 
 class Rate:
     """The counters of one replica."""
@@ -27,6 +35,7 @@ class Rate:
         self.per_key = RateLimitItemPerMinute(per_key, namespace="key")
         self._wrong_keys = RateLimitItemPerMinute(wrong_keys, namespace="address")
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._under_way: Counter[UUID] = Counter()
 
     async def count(self, request: Request, key_id: str) -> None:
         """Count a request of a key; 429 where it was one too many. The answer's headers say what is left."""
@@ -39,6 +48,17 @@ class Rate:
         }
         if not within:
             raise Refused("too_many_requests", headers={"Retry-After": str(wait)})
+
+    def enter(self, request: Request, account_id: UUID) -> None:
+        """Count a request of an account until its answer has ended (`edge`); 429 where it has too many of them."""
+        if self._under_way[account_id] >= AT_ONCE:
+            detail = f"The account has {AT_ONCE} requests under way. Wait until some have ended."
+            raise Refused("too_many_requests", detail, headers={"Retry-After": "1"})
+        self._under_way[account_id] += 1
+        request.state.leave = partial(self._leave, account_id)
+
+    def _leave(self, account_id: UUID) -> None:
+        self._under_way -= Counter([account_id])
 
     async def count_wrong_key(self, request: Request) -> None:
         """Count a wrong key of an address; 429 where it was one too many."""
