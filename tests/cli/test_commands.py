@@ -14,6 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from ingestd import __version__
 from ingestd.cli import app as commands
 from ingestd.cli import serve
 from ingestd.domain import ids
@@ -42,6 +43,11 @@ def test_every_command_says_what_it_does_with_an_example_of_itself(path, command
     assert command.help
     takes_arguments = any(isinstance(each, typer.core.TyperArgument) for each in command.params)
     assert not takes_arguments or re.search(rf"Example: (\w+=\S+ )?ingestd {' '.join(path)} ", command.help)
+
+
+def test_the_version_is_told():
+    told = run("--version")
+    assert (told.exit_code, told.stdout) == (0, f"ingestd {__version__}\n")
 
 
 def test_a_failure_is_one_line_and_exit_code_1_and_a_wrong_call_is_2(tmp_path):

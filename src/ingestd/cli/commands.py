@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from ingestd import __version__
 from ingestd.app.role import Role
 from ingestd.cli.step import Step
 
@@ -36,6 +37,21 @@ app.add_typer(of_messages, name="messages")
 DataFile = Annotated[Path, typer.Argument(help="The data file.", exists=True, dir_okay=False)]
 ManifestFile = Annotated[Path, typer.Argument(help="Its manifest.", exists=True, dir_okay=False)]
 Account = Annotated[str, typer.Argument(help="The account's id, acc_….")]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ingestd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def every(
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What holds for every command."""
 
 
 @app.command()
