@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from ingestd.store import webhooks
+
 PATH = "/v1/webhooks"
 
 
@@ -170,3 +172,12 @@ async def test_a_webhook_chosen_for_an_import_key_is_told_of_its_files_alone(ten
     assert not_told["id"] not in {each["data"]["id"] for each in receiver.told}
     await tenant.http.delete(f"{PATH}/{webhook['id']}")
     assert (await tenant.http.get(path)).json()["webhooks"] == []
+
+
+@pytest.mark.threat("T14")
+async def test_one_webhook_too_many_is_refused_also_when_they_are_made_at_once(tenant, monkeypatch):
+    monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 2, raising=False)
+    body = {"name": "one", "url": "https://9.9.9.9/", "events": []}
+    answers = await asyncio.gather(*(tenant.http.post(PATH, json=body) for _ in range(4)))
+    assert sorted(each.status_code for each in answers) == [201, 201, 409, 409]
+    assert {each.json()["code"] for each in answers if each.status_code == 409} == {"too_many_webhooks"}

@@ -158,6 +158,9 @@ _OF_THE_API: Final = {
         f"An account has at most {MAX_CONNECTIONS} connections.",
         "Change one of them, or delete one first.",
     ),
+    "too_many_webhooks": Entry(
+        409, "Too many webhooks", "An account has at most 100 webhooks.", "Change one of them, or delete one first."
+    ),
     "connection_used": Entry(
         409, "Connection used", "A schedule fetches its files there.", "Change or delete that schedule first."
     ),

@@ -146,7 +146,7 @@ async def create(
     caller: Caller,
     response: Response,
 ) -> WebhookMade:
-    """Register an address; each event is posted to it, signed as Standard Webhooks 1.0 has it."""
+    """Register an address, of at most 100; each event is posted to it, signed as Standard Webhooks 1.0 has it."""
     keys = await service.intake.keys(caller.account_id, tx)
     webhook_id, secret, now = new_id(), new_secret(), utc_now()
     webhook = Webhook(
@@ -161,8 +161,7 @@ async def create(
         created_at=now,
         updated_at=now,
     )
-    tx.add(webhook)
-    await tx.flush()
+    await webhooks.add(tx, webhook)
     made = _shown(webhook)
     audit.note(tx, caller, "webhook.created", made.id, after=made)
     response.headers["Location"] = f"{router.prefix}/{made.id}"
