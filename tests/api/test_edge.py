@@ -109,6 +109,20 @@ async def test_json_is_read_strictly(tenant, body):
     assert refused.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.threat("T55")
+async def test_others_are_answered_while_a_long_body_is_parsed():
+    async def receive():
+        return {"type": "http.request", "body": b"[" + b"{}," * 100_000 + b"{}]"}
+
+    request = strict.StrictRequest({"type": "http", "headers": []}, receive, limit=None)
+    parsing, turns = asyncio.create_task(request.json()), 0
+    while not parsing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert len(await parsing) == 100_001
+    assert turns > 20
+
+
 async def test_brackets_in_a_text_are_not_nesting(tenant):
     body = {"identifiers": [{"kind": "identity", "value": '[{"' * 100}]}
     assert (await post(tenant, json.dumps(body).encode())).status_code == 200

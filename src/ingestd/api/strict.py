@@ -17,6 +17,9 @@ DEPTH: Final = 32
 SECONDS: Final = 30.0
 """How long a body that is read as a whole may take to arrive (T54)."""
 
+LONG: Final = 64 * 1024
+"""Bytes from which on a thread parses: a mebibyte of brackets takes a second, in which others are to be answered."""
+
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]')
 _LARGEST: Final = 2**63
 
@@ -48,7 +51,8 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         """The body as JSON; 400 where it is none, or is nested too deep, or says something twice."""
-        return load(await self.body())
+        text = await self.body()
+        return load(text) if len(text) < LONG else await asyncio.to_thread(load, text)
 
 
 def load(text: bytes) -> Any:
