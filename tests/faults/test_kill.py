@@ -88,7 +88,7 @@ async def test_a_killed_worker_costs_only_its_own_ingestion_a_repeat(program, cl
 
 
 @pytest.mark.threat("T111")
-@pytest.mark.long
+@LOOP
 async def test_a_rotation_of_the_data_keys_that_is_killed_at_each_step_ends_whole(program, client):
     """Before the new keys stand, amid the people, and before the older keys are gone."""
     async with client.http() as http:

@@ -63,6 +63,7 @@ async def test_an_error_file_that_cannot_be_written_does_not_keep_an_ingestion_o
 
 
 @pytest.mark.rule("D54")
+@pytest.mark.loop
 async def test_identifiers_that_kill_every_worker_are_told_of_and_found_once_the_file_comes_again(program, client):
     program.arm("in a part, nothing written", act="die", always=True, only="new-0002")
     await client.push("first", adding("Rock"))
