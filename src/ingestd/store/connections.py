@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, func, select
+from sqlalchemy import ForeignKey, LargeBinary, UniqueConstraint, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -25,9 +25,8 @@ from ingestd.domain.connection import (
 )
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
-from ingestd.store import accounts
 from ingestd.store.base import Base, Key
-from ingestd.store.owned import get_owned
+from ingestd.store.owned import check_room, get_owned
 from ingestd.store.page import Cut, Sorts
 
 
@@ -99,14 +98,8 @@ def view(connection: Connection) -> ConnectionView:
 
 
 async def add(session: AsyncSession, connection: Connection) -> None:
-    """Keep a new connection, or raise Conflict where its name is taken or the account has all it may have (S18).
-
-    The account's row is held, so that of several made at once none slips through.
-    """
-    await accounts.lock(session, connection.account_id)
-    number = select(func.count()).where(Connection.account_id == connection.account_id)
-    if (await session.scalar(number) or 0) >= MAX_CONNECTIONS:
-        raise Conflict(f"The account has {MAX_CONNECTIONS} connections already.", code="too_many_connections")
+    """Keep a new connection, or raise Conflict where its name is taken or the account has all it may have (S18)."""
+    await check_room(session, Connection, connection.account_id, MAX_CONNECTIONS, called="connections")
     session.add(connection)
     await session.run_sync(flush)
 

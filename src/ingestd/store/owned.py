@@ -1,14 +1,15 @@
-"""The question that every resource asks: one row of an account."""
+"""The questions that resources ask: for one row of an account, and whether it may have another."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestd.domain.errors import NotFound
+from ingestd.domain.errors import Conflict, NotFound
+from ingestd.store import accounts
 from ingestd.store.base import Base
 
 R = TypeVar("R", bound=Base)
@@ -36,3 +37,14 @@ async def get_owned(
     if found is None:
         raise NotFound(f"There is no such {called}.")
     return found
+
+
+async def check_room(session: AsyncSession, table: type[Base], account_id: UUID, most: int, *, called: str) -> None:
+    """Raise Conflict "too_many_…" where the account has `most` rows already; `called` is what people call several.
+
+    The account's row is held, so that of several made at once none slips through.
+    """
+    await accounts.lock(session, account_id)
+    number = select(func.count()).where(table.__table__.c.account_id == account_id)
+    if (await session.scalar(number) or 0) >= most:
+        raise Conflict(f"The account has {most} {called} already.", code=f"too_many_{called}")

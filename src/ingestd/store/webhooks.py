@@ -12,10 +12,8 @@ from sqlalchemy import ARRAY, ForeignKey, Index, LargeBinary, Text, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ingestd.domain.errors import Conflict
-from ingestd.store import accounts
 from ingestd.store.base import Base, Key
-from ingestd.store.owned import get_owned
+from ingestd.store.owned import check_room, get_owned
 from ingestd.store.page import Cut, Sorts
 
 MAX_WEBHOOKS: Final = 100
@@ -85,14 +83,8 @@ SORTS: Final[Sorts] = {"created_at": (Webhook.id,), "name": (Webhook.name, Webho
 
 
 async def add(session: AsyncSession, webhook: Webhook) -> None:
-    """Keep a new webhook, or raise Conflict where the account has all it may have.
-
-    The account's row is held, so that of several made at once none slips through.
-    """
-    await accounts.lock(session, webhook.account_id)
-    number = select(func.count()).where(Webhook.account_id == webhook.account_id)
-    if (await session.scalar(number) or 0) >= MAX_WEBHOOKS:
-        raise Conflict(f"The account has {MAX_WEBHOOKS} webhooks already.", code="too_many_webhooks")
+    """Keep a new webhook, or raise Conflict where the account has all it may have."""
+    await check_room(session, Webhook, webhook.account_id, MAX_WEBHOOKS, called="webhooks")
     session.add(webhook)
     await session.flush()
 
