@@ -176,7 +176,7 @@ async def test_a_webhook_chosen_for_an_import_key_is_told_of_its_files_alone(ten
 
 @pytest.mark.threat("T14")
 async def test_one_webhook_too_many_is_refused_also_when_they_are_made_at_once(tenant, monkeypatch):
-    monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 2, raising=False)
+    monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 2)
     body = {"name": "one", "url": "https://9.9.9.9/", "events": []}
     answers = await asyncio.gather(*(tenant.http.post(PATH, json=body) for _ in range(4)))
     assert sorted(each.status_code for each in answers) == [201, 201, 409, 409]

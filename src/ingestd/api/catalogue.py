@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ingestd.domain.connection import MAX_CONNECTIONS
+from ingestd.domain.notice import MAX_WEBHOOKS
 from ingestd.domain.rejection import FILE_REASONS, REMEDIES, UNREADABLE
 
 
@@ -159,7 +160,10 @@ _OF_THE_API: Final = {
         "Change one of them, or delete one first.",
     ),
     "too_many_webhooks": Entry(
-        409, "Too many webhooks", "An account has at most 100 webhooks.", "Change one of them, or delete one first."
+        409,
+        "Too many webhooks",
+        f"An account has at most {MAX_WEBHOOKS} webhooks.",
+        "Change one of them, or delete one first.",
     ),
     "connection_used": Entry(
         409, "Connection used", "A schedule fetches its files there.", "Change or delete that schedule first."

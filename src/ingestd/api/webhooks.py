@@ -146,7 +146,7 @@ async def create(
     caller: Caller,
     response: Response,
 ) -> WebhookMade:
-    """Register an address, of at most 100; each event is posted to it, signed as Standard Webhooks 1.0 has it."""
+    """Register an address; each event is posted to it, signed as Standard Webhooks 1.0 has it."""
     keys = await service.intake.keys(caller.account_id, tx)
     webhook_id, secret, now = new_id(), new_secret(), utc_now()
     webhook = Webhook(

@@ -15,6 +15,9 @@ from ingestd.domain.segment import SegmentStatus
 
 FEW: Final = 10
 
+MAX_WEBHOOKS: Final = 100
+"""Webhooks of an account: a notice is written for each that wants it, and a claim of deliveries asks them all (T14)."""
+
 
 class NoticeType(StrEnum):
     """The type of a webhook event; the first seven follow an ingestion."""

@@ -12,16 +12,13 @@ from sqlalchemy import ARRAY, ForeignKey, Index, LargeBinary, Text, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.domain.notice import MAX_WEBHOOKS
 from ingestd.store.base import Base, Key
 from ingestd.store.owned import check_room, get_owned
 from ingestd.store.page import Cut, Sorts
 
-MAX_WEBHOOKS: Final = 100
-"""Webhooks of an account: a notice is written for each that wants it, and a claim of deliveries asks them all (T14)."""
-
 PATIENCE: Final = timedelta(days=5)
 """How long a webhook may fail, without one success in between, before it is disabled."""
-
 
 RESERVED: Final = frozenset(
     {
