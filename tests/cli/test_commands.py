@@ -84,6 +84,9 @@ took("--help")
 took("keys", "master")
 took("serve", INGESTD_HTTP__PORT="none")
 took("check", *sys.argv[1:])
+nowhere = {"INGESTD_DATA_DIR": sys.argv[1] + ".data", "INGESTD_DATABASE_URL": "postgresql://127.0.0.1:9/none"}
+for command in (("accounts", "list"), ("keys", "list", "acc_1"), ("messages", "list", "acc_1"), ("doctor",)):
+    took(*command, **nowhere)
 """
     (tmp_path / "x.csv").write_bytes(b"identity\nann\n")
     (tmp_path / "x.manifest").write_text(
@@ -91,7 +94,7 @@ took("check", *sys.argv[1:])
     )
     command = [sys.executable, "-c", code, tmp_path / "x.csv", tmp_path / "x.manifest"]
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert said.stdout.splitlines() == ["0", "0", "1", "0 polars"]
+    assert said.stdout.splitlines() == ["0", "0", "1", "0 polars", *["1 polars sqlalchemy"] * 4]
 
 
 @pytest.mark.threat("T154")

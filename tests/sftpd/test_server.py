@@ -12,8 +12,8 @@ from tests.sftpd.world import put, until
 
 from ingestd.domain.errors import Forbidden, Unavailable
 from ingestd.settings import SftpSettings
-from ingestd.sftpd.host_key import host_key
-from ingestd.sftpd.server import HOST_KEY_FILE, listen
+from ingestd.sftpd.host_key import HOST_KEY_FILE, host_key
+from ingestd.sftpd.server import listen
 from ingestd.store import import_keys
 from ingestd.store.accounts import Account
 from ingestd.store.engine import transaction

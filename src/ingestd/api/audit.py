@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Final, TypeVar
-from uuid import UUID
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query
 from pydantic import BaseModel
@@ -17,14 +15,8 @@ from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
-from ingestd.domain.submission import Actor
 from ingestd.store import audit
 from ingestd.store.audit import AuditEntry
-from ingestd.store.engine import new_id, utc_now
-
-MASK: Final = "***"
-_HIDDEN: Final = re.compile("secret|password|passphrase|token|private_key|^key$|^e?mail$|^address$|phone")
-"""Fields whose values are no one's business in an audit trail: secrets and personal data."""
 
 Shown = TypeVar("Shown", bound=Out)
 
@@ -68,40 +60,11 @@ def note(
     """Write into the trail, in the transaction of the change, that the caller changed `target` (a typed id).
 
     `action` is the kind of thing and a verb in the past: `api_key.created`. `before` and `after` are the target as the
-    API shows it; only what differs is kept, and what looks like a secret or an address is masked.
+    API shows it.
     """
-    tx.add(
-        entry(caller.account_id, caller.actor, action, target, before=before, after=after, request_id=caller.request_id)
-    )
-
-
-def entry(  # noqa: PLR0913 -- who, what, to what
-    account_id: UUID,
-    actor: Actor,
-    action: str,
-    target: str,
-    *,
-    before: BaseModel | None = None,
-    after: BaseModel | None = None,
-    request_id: str | None = None,
-) -> AuditEntry:
-    """The entry that `note` writes, for what is changed by a command."""
-    old, new = _fields(before), _fields(after)
-    if old is not None and new is not None:
-        changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
-        old = {name: value for name, value in old.items() if name in changed}
-        new = {name: value for name, value in new.items() if name in changed}
-    return AuditEntry(
-        id=new_id(),
-        account_id=account_id,
-        actor=actor.shown(),
-        action=action,
-        target=target,
-        before=_masked(old),
-        after=_masked(new),
-        request_id=request_id,
-        created_at=utc_now(),
-    )
+    old, new = (None if each is None else each.model_dump(mode="json") for each in (before, after))
+    who = caller.account_id, caller.actor
+    tx.add(audit.entry(*who, action, target, before=old, after=new, request_id=caller.request_id))
 
 
 def changed(tx: AsyncSession, caller: Principal, action: str, before: Shown, after: Shown) -> Shown:
@@ -135,15 +98,3 @@ def _shown(entry: AuditEntry) -> AuditEntryOut:
         request_id=entry.request_id,
         created_at=entry.created_at,
     )
-
-
-def _fields(shown: BaseModel | None) -> dict[str, Any] | None:
-    return None if shown is None else shown.model_dump(mode="json")
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: MASK if item is not None and _HIDDEN.search(name) else _masked(item) for name, item in value.items()
-        }
-    return [_masked(item) for item in value] if isinstance(value, list) else value

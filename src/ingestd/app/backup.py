@@ -20,15 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from ingestd import __version__
-from ingestd.app.ground import Base, blob_place, open_blobs
+from ingestd.app.ground import MASTER_KEY, Base, blob_place, database_folder, master_key_file, open_blobs
 from ingestd.blobs.store import BlobStore, open_store
 from ingestd.domain.errors import Conflict, NotFound
 from ingestd.settings import Settings
-from ingestd.sftpd.server import HOST_KEY_FILE
+from ingestd.sftpd.host_key import HOST_KEY_FILE, host_key_file
 from ingestd.store import dump, embedded
 from ingestd.store.engine import utc_now
 
-MASTER: Final = "master.key"
 NOTE: Final = "backup.json"
 DUMP: Final = "database.dump"
 
@@ -50,8 +49,8 @@ def backup(ground: Base, folder: Path) -> Backup:
     with dump.keeping_blobs(ground.database_url):
         dump.write(ground.database_url, folder / DUMP)
         copied = ground.blobs.copy_to(open_store(folder / "blobs"))
-    _write_secret(folder / MASTER, ground.master.encode())
-    host_key = ground.settings.sftp.host_key or ground.settings.data_dir / HOST_KEY_FILE
+    _write_secret(folder / MASTER_KEY, ground.master.encode())
+    host_key = host_key_file(ground.settings.sftp, ground.settings.data_dir)
     if host_key.exists():
         _write_secret(folder / HOST_KEY_FILE, host_key.read_bytes())
     done = Backup(__version__, made_at, copied)
@@ -69,7 +68,7 @@ def restore(settings: Settings, folder: Path) -> Backup:
     with ExitStack() as stack:
         url = _empty_database(settings, data, blobs, stack)
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, elsewhere in ((MASTER, settings.master_key), (HOST_KEY_FILE, settings.sftp.host_key)):
+        for name, elsewhere in ((MASTER_KEY, settings.master_key), (HOST_KEY_FILE, settings.sftp.host_key)):
             if elsewhere is None and (folder / name).exists():
                 _write_secret(data / name, (folder / name).read_bytes())
         open_store(folder / "blobs").copy_to(blobs)
@@ -79,12 +78,12 @@ def restore(settings: Settings, folder: Path) -> Backup:
 
 def _empty_database(settings: Settings, data: Path, blobs: BlobStore, stack: ExitStack) -> str:
     """The database to restore to, or Conflict where there is anything already."""
-    if (data / MASTER).exists() or (data / "postgres").exists():
+    if master_key_file(settings).exists() or database_folder(settings).exists():
         raise Conflict(f"{data} holds a service already. Restore to a new INGESTD_DATA_DIR.", code="not_empty")
     if next(blobs.list(), None) is not None:
         raise Conflict("The blob store is not empty. Restore to an empty one.", code="not_empty")
     if settings.database_url is None:
-        return stack.enter_context(embedded.start(data / "postgres", settings=settings.database_settings)).url
+        return stack.enter_context(embedded.start(database_folder(settings), settings=settings.database_settings)).url
     url = settings.database_url.get_secret_value()
     if not dump.is_empty(url):
         raise Conflict("The database is not empty. Restore to an empty one.", code="not_empty")

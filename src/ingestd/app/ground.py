@@ -11,13 +11,13 @@ from typing import Final
 
 from ingestd.blobs.store import BlobStore, open_store
 from ingestd.domain.errors import Unavailable
-from ingestd.ingest import engine as jobs
 from ingestd.keyring import Keyring, master_from_file
 from ingestd.settings import Settings
 from ingestd.store import embedded, events, schema
 from ingestd.store import engine as store
 
 OLDEST_POSTGRES: Final = 17
+MASTER_KEY: Final = "master.key"
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def base(settings: Settings, *, serving: bool = False, migrating: bool = False) 
     For `serving` it must be ours, or Conflict: two services on one data folder are one too many. Another database is
     migrated only if we are told to, and must be at the newest schema.
     """
-    folder = _data_folder(settings)
+    _make_data_folder(settings)
     place = blob_place(settings)
-    master = settings.master_key.get_secret_value() if settings.master_key else _master_of(settings, folder)
-    with _database(settings, folder, serving=serving, migrating=migrating) as (url, alone):
+    master = settings.master_key.get_secret_value() if settings.master_key else _master_of(settings)
+    with _database(settings, serving=serving, migrating=migrating) as (url, alone):
         yield Base(
             settings=settings,
             database_url=url,
@@ -57,7 +57,7 @@ def base(settings: Settings, *, serving: bool = False, migrating: bool = False) 
         )
 
 
-def _data_folder(settings: Settings) -> Path:
+def _make_data_folder(settings: Settings) -> None:
     folder = settings.data_dir.absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def _data_folder(settings: Settings) -> Path:
         reason = error.strerror
     else:
         if os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            return folder
+            return
         reason = "it belongs to somebody else"
     raise Unavailable(
         f"The data folder {folder} cannot be used ({reason}). Let our user own it, or set INGESTD_DATA_DIR to another.",
@@ -73,9 +73,9 @@ def _data_folder(settings: Settings) -> Path:
     )
 
 
-def _master_of(settings: Settings, folder: Path) -> str:
+def _master_of(settings: Settings) -> str:
     """The master key of a data folder, made at the embedded database's first start and never again (T153)."""
-    file = folder / "master.key"
+    file = master_key_file(settings)
     if not file.exists():
         if settings.database_url is not None:
             raise Unavailable(
@@ -83,12 +83,22 @@ def _master_of(settings: Settings, folder: Path) -> str:
                 "Make one with: ingestd keys master",
                 code="master_key_missing",
             )
-        if (folder / "postgres").exists():
+        if database_folder(settings).exists():
             raise Unavailable(
                 f"{file} is missing, and what is stored was sealed with it. Put it back, or set INGESTD_MASTER_KEY.",
                 code="master_key_missing",
             )
     return master_from_file(file)
+
+
+def master_key_file(settings: Settings) -> Path:
+    """Where the master key is, unless it is set."""
+    return settings.data_dir.absolute() / MASTER_KEY
+
+
+def database_folder(settings: Settings) -> Path:
+    """Where the embedded database is."""
+    return settings.data_dir.absolute() / "postgres"
 
 
 def blob_place(settings: Settings) -> str:
@@ -102,7 +112,7 @@ def open_blobs(place: str) -> BlobStore:
 
 
 @contextmanager
-def _database(settings: Settings, folder: Path, *, serving: bool, migrating: bool) -> Iterator[tuple[str, bool]]:
+def _database(settings: Settings, *, serving: bool, migrating: bool) -> Iterator[tuple[str, bool]]:
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
         database_version(url)
@@ -113,7 +123,7 @@ def _database(settings: Settings, folder: Path, *, serving: bool, migrating: boo
         engine.dispose()
         yield url, False
         return
-    place = folder / "postgres"
+    place = database_folder(settings)
     running_url = None if serving else embedded.find(place)
     if running_url is not None:
         yield running_url, False
@@ -142,6 +152,8 @@ def database_version(url: str) -> int:
 
 def migrate(url: str) -> None:
     """Bring a database to the newest schema, the job engine's tables included."""
+    from ingestd.ingest import engine as jobs  # noqa: PLC0415 -- most commands migrate nothing, and do not wait for it
+
     engine = store.engine(url)
     with schema.one_at_a_time(engine):
         schema.migrate(engine)

@@ -40,8 +40,8 @@ from ingestd.notify.smtp import mail_server
 from ingestd.notify.webhooks import Sender
 from ingestd.scheduler.clock import Clock
 from ingestd.settings import Settings
-from ingestd.sftpd.host_key import fingerprint_of
-from ingestd.sftpd.server import host_key_file, listen
+from ingestd.sftpd.host_key import fingerprint_of, host_key_file
+from ingestd.sftpd.server import listen
 from ingestd.store import engine as store
 
 log = telemetry.logger(__name__)

@@ -1,16 +1,15 @@
-"""`ingestd accounts`: make, list and delete accounts, without an API key."""
+"""`ingestd accounts`: make, list and delete accounts, without an API key.
+
+What is changed is noted as the API shows it; to list accounts, nobody waits for the API.
+"""
 
 from __future__ import annotations
 
 from datetime import time
 from pathlib import Path
 
-import asyncssh
 import typer
 
-from ingestd.api.account import shown as shown_account
-from ingestd.api.api_keys import shown as shown_api_key
-from ingestd.api.context import Scope
 from ingestd.app.ground import Base, base
 from ingestd.cli.keys import add_import_key, note
 from ingestd.domain import ids
@@ -31,6 +30,8 @@ def create(name: str, *, time_zone: str, email_domains: list[str], admin: bool) 
 
 def delete(account: str, *, yes: bool) -> None:
     """Delete an account with all that belongs to it, for ever; Conflict while an ingestion of it waits or runs."""
+    from ingestd.api.account import shown
+
     account_id = ids.read(Prefix.ACCOUNT, account)
     with base(Settings()) as ground:
         if not yes:
@@ -39,7 +40,7 @@ def delete(account: str, *, yes: bool) -> None:
             typer.confirm(f"Delete {name} ({account}) and all that belongs to it?", abort=True)
         with store.committing(ground.database_url) as session:
             found = endings.shut(session, account_id, now=store.utc_now())
-            note(session, account_id, "account.deleted", before=shown_account(found))
+            note(session, account_id, "account.deleted", before=shown(found))
         engine = store.engine(ground.database_url)
         endings.remove_all(engine)
         engine.dispose()
@@ -66,6 +67,10 @@ def make(
 
     Gives the account's id and the API key's text.
     """
+    from ingestd.api.account import shown as shown_account
+    from ingestd.api.api_keys import shown as shown_api_key
+    from ingestd.api.context import Scope
+
     now = store.utc_now()
     account = new_account(
         ground.keyring,
@@ -85,6 +90,8 @@ def make(
         note(session, account.id, "account.created", after=shown_account(account))
         note(session, account.id, "api_key.created", after=shown_api_key(key))
         if import_key is not None:
+            import asyncssh
+
             pair = asyncssh.generate_private_key("ssh-ed25519")
             import_key.touch(mode=0o600)
             pair.write_private_key(import_key)

@@ -14,14 +14,13 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from ingestd import egress
-from ingestd.app.ground import blob_place, database_version, open_blobs
+from ingestd.app.ground import blob_place, database_folder, database_version, master_key_file, open_blobs
 from ingestd.app.serving import not_free
 from ingestd.domain.errors import IngestdError, Unavailable
 from ingestd.keyring import Keyring, master_from_file
 from ingestd.notify.smtp import MailCode, mail_server
 from ingestd.settings import Settings
-from ingestd.sftpd.host_key import host_key
-from ingestd.sftpd.server import HOST_KEY_FILE
+from ingestd.sftpd.host_key import host_key, host_key_file
 from ingestd.store import embedded, schema
 from ingestd.store import engine as store
 from ingestd.telemetry import SECRET_SHAPE
@@ -57,7 +56,7 @@ def _passes(name: str, check: Check, settings: Settings) -> bool:
     return True
 
 
-def _settings(model: BaseModel, prefix: str = "INGESTD_") -> Iterator[tuple[str, Any]]:
+def _settings(model: BaseModel, prefix: str = PREFIX) -> Iterator[tuple[str, Any]]:
     """Every setting as a variable, secrets masked."""
     for name in type(model).model_fields:
         value, variable = getattr(model, name), f"{prefix}{name.upper()}"
@@ -94,7 +93,7 @@ def _data_dir(settings: Settings) -> str:
 
 def _database(settings: Settings) -> str:
     if settings.database_url is None:
-        url = embedded.find(settings.data_dir.absolute() / "postgres")
+        url = embedded.find(database_folder(settings))
         if url is None:
             return f"embedded, not running; its programs are at {Path(embedded.program('postgres')).parent}"
     else:
@@ -123,7 +122,7 @@ def _master_key(settings: Settings) -> str:
     if settings.master_key is not None:
         Keyring.load(settings.master_key.get_secret_value())
         return "from INGESTD_MASTER_KEY"
-    file = settings.data_dir.absolute() / "master.key"
+    file = master_key_file(settings)
     if file.exists():
         Keyring.load(master_from_file(file))
         return f"{file}; keep a copy apart from the backups"
@@ -133,7 +132,7 @@ def _master_key(settings: Settings) -> str:
 
 
 def _host_key(settings: Settings) -> str:
-    file = settings.sftp.host_key or settings.data_dir / HOST_KEY_FILE
+    file = host_key_file(settings.sftp, settings.data_dir)
     if settings.sftp.host_key is None and not file.exists():
         return f"{file} is made at the first start"
     return f"{file}, {host_key(file).get_fingerprint()}"
@@ -141,7 +140,7 @@ def _host_key(settings: Settings) -> str:
 
 def _ports(settings: Settings) -> str:
     """Whether the ports are free, or the service has them already."""
-    running = settings.database_url is None and embedded.find(settings.data_dir.absolute() / "postgres") is not None
+    running = settings.database_url is None and embedded.find(database_folder(settings)) is not None
     if running:
         return "in use by the service, which is running"
     for name, part in (("HTTP", settings.http), ("SFTP", settings.sftp), ("METRICS", settings.metrics)):

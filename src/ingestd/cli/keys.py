@@ -1,16 +1,17 @@
-"""`ingestd keys`: import keys, the SSH public keys that open an account's SFTP door."""
+"""`ingestd keys`: import keys, the SSH public keys that open an account's SFTP door.
+
+What is changed is noted as the API shows it; to list keys, nobody waits for the API.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import typer
 from sqlalchemy.orm import Session
 
-from ingestd.api import audit
-from ingestd.api.import_keys import shown
-from ingestd.api.model import Out
 from ingestd.app.ground import base
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound
@@ -18,10 +19,13 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.import_key import parse_public_key
 from ingestd.domain.submission import COMMAND
 from ingestd.settings import Settings
+from ingestd.store import audit, import_keys
 from ingestd.store import engine as store
-from ingestd.store import import_keys
 from ingestd.store.accounts import Account
 from ingestd.store.import_keys import ImportKey
+
+if TYPE_CHECKING:
+    from ingestd.api.model import Out
 
 
 def list_all(account: str) -> None:
@@ -35,6 +39,8 @@ def list_all(account: str) -> None:
 
 def revoke(account: str, fingerprint: str) -> None:
     """Revoke an import key; NotFound where none in force has the fingerprint."""
+    from ingestd.api.import_keys import shown
+
     with base(Settings()) as ground, store.committing(ground.database_url) as session:
         for key in import_keys.all_of(session, ids.read(Prefix.ACCOUNT, account)):
             if key.fingerprint == fingerprint and key.revoked_at is None:
@@ -58,6 +64,8 @@ def add(account: str, public_key: Path, name: str) -> None:
 
 def add_import_key(session: Session, account_id: UUID, line: str, *, name: str) -> ImportKey:
     """Register an SSH public key for an account."""
+    from ingestd.api.import_keys import shown
+
     public = parse_public_key(line)
     key = ImportKey(
         id=store.new_id(),
@@ -75,7 +83,8 @@ def add_import_key(session: Session, account_id: UUID, line: str, *, name: str) 
 def note(
     session: Session, account_id: UUID, action: str, *, before: Out | None = None, after: Out | None = None
 ) -> None:
-    """Write into the account's audit trail what a command does, in the same transaction (T116)."""
-    shown_one = after or before
-    assert shown_one is not None
-    session.add(audit.entry(account_id, COMMAND, action, shown_one.id, before=before, after=after))
+    """Write into the account's audit trail what a command does to something that the API shows so (T116)."""
+    target = after or before
+    assert target is not None
+    old, new = (None if each is None else each.model_dump(mode="json") for each in (before, after))
+    session.add(audit.entry(account_id, COMMAND, action, target.id, before=old, after=new))

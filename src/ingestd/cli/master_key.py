@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from ingestd.api import audit
-from ingestd.app.ground import Base, base
+from ingestd.app.ground import Base, base, master_key_file
 from ingestd.cli.step import Step
 from ingestd.domain import ids
 from ingestd.domain.errors import Conflict
@@ -16,7 +15,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.submission import COMMAND
 from ingestd.keyring import SealedKeys, add_master_key, drop_old_master_keys, replace_master_file
 from ingestd.settings import Settings
-from ingestd.store import accounts
+from ingestd.store import accounts, audit
 from ingestd.store import engine as store
 
 
@@ -38,7 +37,7 @@ def rotate(step: Step) -> None:
 
 def _keep(settings: Settings, master: str) -> None:
     if settings.master_key is None:
-        replace_master_file(settings.data_dir.absolute() / "master.key", master)
+        replace_master_file(master_key_file(settings), master)
     else:
         typer.echo(master)
 

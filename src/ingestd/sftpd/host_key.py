@@ -7,10 +7,19 @@ import os
 import secrets
 import stat
 from pathlib import Path
+from typing import Final
 
 import asyncssh
 
 from ingestd.domain.errors import Forbidden, Unavailable
+from ingestd.settings import SftpSettings
+
+HOST_KEY_FILE: Final = "sftp_host_key"
+
+
+def host_key_file(settings: SftpSettings, folder: Path) -> Path:
+    """Where the host key is: the settings say it, or it is in the data folder."""
+    return settings.host_key or folder / HOST_KEY_FILE
 
 
 def host_key(path: Path, *, make: bool = False) -> asyncssh.SSHKey:

@@ -17,7 +17,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.ingest.intake import Intake
 from ingestd.settings import SftpSettings
 from ingestd.sftpd.gate import Gate
-from ingestd.sftpd.host_key import host_key
+from ingestd.sftpd.host_key import host_key, host_key_file
 from ingestd.sftpd.inbox import Inbox
 from ingestd.sftpd.session import Session
 from ingestd.store import import_keys
@@ -25,7 +25,6 @@ from ingestd.store.engine import Sessions, transaction, utc_now
 from ingestd.store.import_keys import ImportKey
 from ingestd.telemetry import logger
 
-HOST_KEY_FILE: Final = "sftp_host_key"
 STOP_SECONDS: Final = 10.0
 """How long `close` waits for a file that is just being made durable."""
 
@@ -105,11 +104,6 @@ class Server:
             for session in hanging:
                 session.cancel()
         await self._acceptor.wait_closed()
-
-
-def host_key_file(settings: SftpSettings, folder: Path) -> Path:
-    """Where the host key is: the settings say it, or it is in the data folder."""
-    return settings.host_key or folder / HOST_KEY_FILE
 
 
 async def listen(intake: Intake, settings: SftpSettings, *, folder: Path) -> Server:
