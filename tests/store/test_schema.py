@@ -105,6 +105,29 @@ def test_members_of_segments_are_kept_when_their_key_is_changed_and_changed_back
         assert connection.execute(text(of)).all() == [(account, segment)]
 
 
+def test_what_people_have_is_kept_when_it_is_stored_as_text_and_changed_back(engine):
+    documents = '{"Zip": "z, \\\\\\"", "Age": 1.50, "L": ["a", {"$D": 5}]}', '{"sms": true}', '{"identity": ["ann"]}'
+    names = "attributes, preferences, identifiers"
+    person = "SELECT attributes::jsonb, preferences::jsonb, identifiers::jsonb FROM profiles"
+    counted = "SELECT DISTINCT attstattarget FROM pg_attribute JOIN pg_class c ON c.oid = attrelid"
+    counted += " WHERE relname LIKE 'profiles_p___' AND attname = ANY (string_to_array(:names, ', '))"
+    before = "20261126_small_samples"
+    schema.migrate(engine)
+    to(engine, command.downgrade, before)
+    with engine.begin() as connection:
+        insert = f"INSERT INTO profiles (account_id, profile_id, origin, created_at, updated_at, {names})"
+        values = ", ".join(f"CAST(:{number} AS jsonb)" for number in range(len(documents)))
+        stored = {str(number): text_ for number, text_ in enumerate(documents)}
+        connection.execute(text(f"{insert} VALUES (:id, :id, 1, now(), now(), {values})"), stored | {"id": uuid4()})
+        old = connection.execute(text(person)).all()
+    for step, revision in (command.upgrade, "head"), (command.downgrade, before):
+        to(engine, step, revision)
+        with engine.connect() as connection:
+            assert connection.execute(text(person)).all() == old
+            assert connection.scalars(text(counted), {"names": names}).all() == [0]
+    schema.migrate(engine)
+
+
 def test_a_schema_behind_is_named_with_its_remedy(engine):
     take_back(engine)
     with pytest.raises(Unavailable, match="Run: ingestd migrate"):

@@ -50,7 +50,7 @@ class Sight:
         shown = {
             "attributes": {
                 name: seen.value(stored, name, personal=name in self.personal)
-                for name, stored in profile.attributes.items()
+                for name, stored in sorted(profile.attributes.items())
             },
             "identifiers": {
                 own.get(word, word): (
@@ -58,7 +58,7 @@ class Sight:
                     if may_read or kind_of(word) not in REACHABLE
                     else each_value(stored, lambda _: MASK)
                 )
-                for word, stored in profile.identifiers.items()
+                for word, stored in sorted(profile.identifiers.items())
             },
         }
         for action in seen.noted:

@@ -271,7 +271,7 @@ def _fields(profile: Profile, seen: Sight) -> dict[str, Any]:
     return {
         "id": ids.show(Prefix.PROFILE, profile.profile_id),
         **seen.of(profile),
-        "preferences": profile.preferences,
+        "preferences": dict(sorted(profile.preferences.items())),
         "channels": permitted(profile.preferences),
         "created_at": profile.created_at,
         "updated_at": profile.updated_at,

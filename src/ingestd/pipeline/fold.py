@@ -35,7 +35,7 @@ CHANGE_SCHEMA: Final = {
 the rows remove and add values of one stored list, whose order is another when they come again.
 
 The others are JSON text: `identifiers` {kind: [values]}, `preferences` {name: boolean} and `attributes` {name: value}.
-Of people who are stored each is all that stands under the file's names from now on, or null where that is so already;
+Of people who are stored each is all that they have from now on, or null where that is so already;
 `changed` [names] are the attributes that are others now, or gone, or null.
 """
 
@@ -55,23 +55,26 @@ def fold(
     text (`pipeline.seal`).
 
     `stored` is what the same people, in their order, have now in the columns "k", "p:" and "a:" of `rows`: JSON text as
-    PostgreSQL writes it, or null. None says that they are new.
+    PostgreSQL writes it, or null; and in "identifiers", "preferences" and "attributes" what else they have there, as
+    members of an object, or null. None says that they are new.
     """
     people = _People(rows["id"])
-    before: Mapping[str, pl.Series | None] = dict.fromkeys(rows.columns) if stored is None else stored.to_dict()
-    known = stored is not None
-    identifiers, preferences, attributes = (_Change(people.height, known=known) for _ in range(3))
+    before = {} if stored is None else stored.to_dict()
+    identifiers, preferences, attributes = (
+        _Change(people.height, known=stored is not None, others=before.get(part))
+        for part in ("identifiers", "preferences", "attributes")
+    )
     last = people.last(rows.select(name for name in rows.columns if name.startswith(("k", "p:", "a:")) or name == "ts"))
     for kind in _names(rows, "k"):
-        was = before[f"k{kind}"]
+        was = before.get(f"k{kind}")
         named = _list_of_all(people, rows[f"k{kind}"], last[f"k{kind}"], is_json=int(kind) in sealed)
         identifiers.add(kind_word(int(kind)), _with_all(was, named), was)
     for name in _names(rows, "p:"):
-        was = before[f"p:{name}"]
+        was = before.get(f"p:{name}")
         preferences.add(name, _or(last[f"p:{name}"].cast(pl.String), was), was)
     moves = pl.repeat(False, people.height, eager=True)
     for name in _names(rows, "a:"):
-        was = before[f"a:{name}"]
+        was = before.get(f"a:{name}")
         code = rows.get_column(f"o:{name}", default=None)
         if code is None or not (code > 0).any():
             value = _or(as_stored(last[f"a:{name}"]), was)
@@ -170,9 +173,11 @@ class _People:
 class _Change:
     """What becomes of the identifiers, the preferences or the attributes of some people, name by name."""
 
-    def __init__(self, height: int, *, known: bool) -> None:
+    def __init__(self, height: int, *, known: bool, others: pl.Series | None) -> None:
+        """`known`: they are stored; `others` is what they have under names that will not be added."""
         self._height = height
         self._known = known
+        self._others = others
         self._values: dict[str, pl.Series] = {}
         self.differs: dict[str, pl.Series] = {}
         """Whose value is another than it was; without a name where nobody is stored."""
@@ -185,7 +190,7 @@ class _Change:
 
     def json(self) -> pl.Series:
         """One object of all names, null for those of the stored in whom nothing differs."""
-        text = _json_object(self._values, self._height)
+        text = _json_object(self._values, self._height, self._others)
         if not self._known:
             return text
         differs = pl.any_horizontal(pl.lit(value=False), *self.differs.values())
@@ -312,15 +317,14 @@ def _names(rows: pl.DataFrame, prefix: str) -> list[str]:
     return [column.removeprefix(prefix) for column in rows.columns if column.startswith(prefix)]
 
 
-def _json_object(columns: Mapping[str, pl.Series], height: int) -> pl.Series:
-    """Join columns of JSON text to one object per row, without the nulls.
-
-    The names stand in the order in which PostgreSQL keeps them, shorter ones first, which spares it the sorting.
-    """
+def _json_object(columns: Mapping[str, pl.Series], height: int, others: pl.Series | None = None) -> pl.Series:
+    """Join columns of JSON text to one object per row, without the nulls; `others` are its first members."""
     present = {name: column for name, column in columns.items() if column.null_count() < height}
     pieces: list[pl.Expr | pl.Series] = [pl.lit("{")]
     begun: pl.Series | None = None
-    for name in sorted(present, key=lambda name: (len(name.encode()), name.encode())):
+    if others is not None and others.null_count() < height:
+        pieces, begun = [*pieces, others], others.is_not_null()
+    for name in sorted(present):
         values, given = present[name], present[name].is_not_null()
         key = f"{json.dumps(name, ensure_ascii=False)}:"
         if begun is None:

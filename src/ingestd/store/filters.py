@@ -77,10 +77,10 @@ _ENTER: Final = """
 INSERT INTO segment_members (segment, hash, valid_from, kind, partition, value)
 SELECT :segment_number, p.profile_id, :moment, named.kind, :number, named.value
 FROM wanted w JOIN profiles p ON p.account_id = :account AND p.profile_id = w.hash, LATERAL (
-    SELECT k.kind, CASE jsonb_typeof(p.identifiers -> k.word -> 0)
+    SELECT k.kind, CASE json_typeof(p.identifiers -> k.word -> 0)
         WHEN 'string' THEN p.identifiers -> k.word ->> 0 ELSE :mask END AS value
     FROM unnest(CAST(:words AS text[]), CAST(:kinds AS smallint[])) WITH ORDINALITY AS k (word, kind, place)
-    WHERE p.identifiers ? k.word ORDER BY k.place LIMIT 1
+    WHERE p.identifiers -> k.word IS NOT NULL ORDER BY k.place LIMIT 1
 ) named
 WHERE NOT EXISTS (
     SELECT FROM segment_members m
@@ -157,10 +157,11 @@ def matches(condition: Condition, meanings: Meanings, keys: AccountKeys) -> Colu
 
 def _compared(test: Test, meaning: Meaning, keys: AccountKeys) -> ColumnElement[Any]:
     word = None if meaning.kind is None else kind_word(meaning.kind)
-    found = Profile.attributes[meaning.name] if word is None else Profile.identifiers[word]
+    written = Profile.attributes[meaning.name] if word is None else Profile.identifiers[word]
     values = [stored(value, meaning.format) for value in test.values]
     if test.op is Operator.EXISTS:
-        return found.is_not(None)
+        return written.is_not(None)
+    found = cast(written, JSONB)
     if test.op is Operator.CONTAINS:
         return _contains(found, values[0])
     if test.op in EQUALITY:
@@ -169,10 +170,10 @@ def _compared(test: Test, meaning: Meaning, keys: AccountKeys) -> ColumnElement[
             values = [{SEALED: token} for value in values for token in keys.tokens(place, canonical_of(value))]
         return _equals_any(found, values)
     if meaning.format is DataType.DATE:
-        number: ColumnElement[Any] = cast(Profile.attributes[meaning.name]["$D"].astext, BigInteger)
+        number: ColumnElement[Any] = cast(found["$D"].astext, BigInteger)
         values = [value["$D"] for value in values]
     else:
-        number = case((func.jsonb_typeof(found) == "number", cast(found.astext, Numeric)))
+        number = case((func.jsonb_typeof(found) == "number", cast(written.astext, Numeric)))
     return _ordered[test.op](number, *values)
 
 

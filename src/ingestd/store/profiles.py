@@ -17,6 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Index, SmallInteger, Uuid, select, tuple_
+from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -33,10 +34,10 @@ class Profile(Base):
     """A person of an account.
 
     `attributes` {name: value, list of values, {"$D": epoch seconds} or {"$E": token}}; `preferences` {name: boolean};
-    `identifiers` {kind: [values]}. `origin` is the number (`ingestions.seq`) of the ingestion that made the row,
-    `origins` {attribute: seq of the one that last changed or deleted it}, null while that is `origin` for all.
-    `last_ts` (epoch seconds) came with the last change. `digest` is that of the rows of a file that changed it last
-    (`pipeline.digest`); whoever changes it otherwise sets that null.
+    `identifiers` {kind: [values]}; all three stand as they were written (0017). `origin` is the number
+    (`ingestions.seq`) of the ingestion that made the row, `origins` {attribute: seq of the one that last changed or
+    deleted it}, null while that is `origin` for all. `last_ts` (epoch seconds) came with the last change. `digest` is
+    that of the rows of a file that changed it last (`pipeline.digest`); whoever changes it otherwise sets that null.
     """
 
     __tablename__ = "profiles"
@@ -44,9 +45,9 @@ class Profile(Base):
 
     account_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     profile_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    attributes: Mapped[dict[str, Any]]
-    preferences: Mapped[dict[str, Any]]
-    identifiers: Mapped[dict[str, Any]]
+    attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
+    preferences: Mapped[dict[str, Any]] = mapped_column(JSON)
+    identifiers: Mapped[dict[str, Any]] = mapped_column(JSON)
     origin: Mapped[int]
     origins: Mapped[dict[str, Any] | None]
     last_ts: Mapped[int | None]

@@ -37,7 +37,7 @@ _VERSION: Final = b"\1"
 """What JSON text of a jsonb begins with."""
 
 _NUMBERS: Final = {"smallint": ">i2", "bigint": ">i8"}
-_TYPES: Final = {"smallint": 21, "bigint": 20, "tid": 27, "uuid": 2950, "jsonb": 3802}
+_TYPES: Final = {"smallint": 21, "bigint": 20, "tid": 27, "uuid": 2950, "json": 114, "jsonb": 3802}
 _EPOCH: Final = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
 

@@ -17,9 +17,19 @@ from ingestd.store.load.stage import Cursors, Load, cursor, lock_slices, slices
 
 # An attribute that was deleted still stands in `origins`, so a later deletion wins too; on a tie the survivor's stays.
 MERGE: Final = """
-WITH pair AS (
-    SELECT s.profile_id, l.preferences, l.identifiers, l.updated_at, taken.*
-    FROM profiles s, profiles l, LATERAL (
+WITH person AS (
+    SELECT profile_id, attributes::jsonb, preferences::jsonb, identifiers::jsonb, origin, origins, updated_at
+    FROM profiles WHERE account_id = %(account)s AND profile_id IN (%(survivor)s, %(loser)s)
+), pair AS (
+    SELECT s.profile_id, (s.attributes || taken.assigned) - taken.deleted AS attributes,
+        CASE WHEN taken.origins = '{}' THEN s.origins ELSE coalesce(s.origins, '{}') || taken.origins END AS origins,
+        CASE WHEN l.updated_at > s.updated_at
+            THEN s.preferences || l.preferences ELSE l.preferences || s.preferences END AS preferences,
+        s.identifiers || (
+            SELECT coalesce(jsonb_object_agg(key, list_edit(s.identifiers -> key, NULL, value)), '{}')
+            FROM jsonb_each(l.identifiers)
+        ) AS identifiers
+    FROM person s, person l, LATERAL (
         SELECT coalesce(jsonb_object_agg(key, l.attributes -> key) FILTER (WHERE l.attributes ? key), '{}') AS assigned,
             coalesce(array_agg(key) FILTER (WHERE NOT l.attributes ? key), '{}') AS deleted,
             coalesce(jsonb_object_agg(key, coalesce((l.origins -> key)::bigint, l.origin)), '{}') AS origins
@@ -27,19 +37,11 @@ WITH pair AS (
         WHERE NOT s.attributes || coalesce(s.origins, '{}') ? key
             OR coalesce((l.origins -> key)::bigint, l.origin) > coalesce((s.origins -> key)::bigint, s.origin)
     ) taken
-    WHERE s.account_id = %(account)s AND s.profile_id = %(survivor)s
-        AND l.account_id = %(account)s AND l.profile_id = %(loser)s
+    WHERE s.profile_id = %(survivor)s AND l.profile_id = %(loser)s
 ), merged AS (
     UPDATE profiles s SET
-        attributes = (s.attributes || pair.assigned) - pair.deleted,
-        origins = CASE WHEN pair.origins = '{}' THEN s.origins ELSE coalesce(s.origins, '{}') || pair.origins END,
-        preferences = CASE WHEN pair.updated_at > s.updated_at
-            THEN s.preferences || pair.preferences ELSE pair.preferences || s.preferences END,
-        identifiers = s.identifiers || (
-            SELECT coalesce(jsonb_object_agg(key, list_edit(s.identifiers -> key, NULL, value)), '{}')
-            FROM jsonb_each(pair.identifiers)
-        ),
-        updated_at = %(now)s, digest = NULL
+        attributes = pair.attributes::json, origins = pair.origins, preferences = pair.preferences::json,
+        identifiers = pair.identifiers::json, updated_at = %(now)s, digest = NULL
     FROM pair WHERE s.account_id = %(account)s AND s.profile_id = pair.profile_id
     RETURNING s.profile_id
 ), gone AS (

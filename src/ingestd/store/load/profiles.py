@@ -36,23 +36,15 @@ from ingestd.store.load.stage import (
 )
 from ingestd.store.load.stored import values, with_stored
 
-FIELDS: Final[dict[str, Field]] = {
-    "profile_id": "uuid",
+CHANGED: Final[dict[str, Field]] = {
     "last_ts": "bigint",
-    "attributes": "jsonb",
-    "preferences": "jsonb",
-    "identifiers": "jsonb",
+    "attributes": "json",
+    "preferences": "json",
+    "identifiers": "json",
     "digest": "bigint",
 }
-UPDATED: Final[dict[str, Field]] = {
-    "place": "tid",
-    "last_ts": "bigint",
-    "attributes": "jsonb",
-    "preferences": "jsonb",
-    "identifiers": "jsonb",
-    "digest": "bigint",
-    "origins": "jsonb",
-}
+CREATED: Final[dict[str, Field]] = {"profile_id": "uuid", **CHANGED}
+UPDATED: Final[dict[str, Field]] = {"place": "tid", **CHANGED, "origins": "jsonb"}
 REPEATED: Final = "preferences", "origins"
 """Of these, many people have the same."""
 
@@ -61,21 +53,16 @@ STATEMENT_BYTES: Final = 2 * 1024 * 1024
 
 UPDATE: Final = """
 UPDATE {slice} t SET
-    attributes = coalesce((t.attributes - %(names)s::text[]) || s.attributes, t.attributes),
-    preferences = coalesce(t.preferences || s.preferences, t.preferences),
-    identifiers = coalesce(t.identifiers || s.identifiers, t.identifiers),
+    attributes = coalesce(s.attributes, t.attributes), preferences = coalesce(s.preferences, t.preferences),
+    identifiers = coalesce(s.identifiers, t.identifiers),
     origins = CASE WHEN s.origins IS NULL THEN t.origins ELSE coalesce(t.origins, '{{}}') || s.origins END,
     last_ts = coalesce(s.last_ts, t.last_ts), updated_at = %(now)s, digest = nullif(s.digest, 0)
 FROM (SELECT {selected}) s
 WHERE t.ctid = s.place AND t.account_id = %(account)s
 """
-"""What stays as it is, is null in `s`. To join two objects costs next to nothing where one is empty, as most of the
-stored ones are once the names of the file are taken out. Rows stay where they were found as long as their slices are
-held, for whoever writes people holds them.
+"""What stays as it is, is null in `s`. Rows stay where they were found as long as their slices are held, for whoever
+writes people holds them.
 """
-
-FEW_NAMES: Final = 50
-"""To take out names costs each name of each person's a look at them all. Of more, only those that a file can delete."""
 
 Changes = Callable[[pl.Series, pl.DataFrame | None], pl.DataFrame]
 """Folds the rows of some people, given by their sorted ids, onto what is stored of them: see `pipeline.fold.fold`."""
@@ -132,7 +119,7 @@ def apply_profiles(
                 "updated_at": load.now,
             }
             rows = _with_digest(changes(new, None), added["digest"])
-            copy(cur, place("profiles", numbers), rows, FIELDS, constants)
+            copy(cur, place("profiles", numbers), rows, CREATED, constants)
     applied = Applied(new.len(), updated.len(), people.height - new.len() - updated.len(), skipped)
     return applied, pl.concat([new, updated])
 
@@ -147,11 +134,7 @@ def _with_digest(changes: pl.DataFrame, digest: pl.Series) -> pl.DataFrame:
 def _update(cur: Cursors, people: pl.DataFrame, changes: Changes, columns: Sequence[str], load: Load) -> pl.Series:
     """Update those who are stored; gives the ids of those who were written."""
     updated = [people["id"].clear()]
-    names = [column[2:] for column in columns if column.startswith("a:")]
-    if len(names) > FEW_NAMES:
-        names = [name for name in names if f"o:{name}" in columns]
-    columns = [column for column in columns if column.startswith(("k", "p:", "a:"))]
-    parameters = {"names": names, "account": load.account_id, "now": load.now}
+    parameters = {"account": load.account_id, "now": load.now}
     for asked, stored in values(cur, people, columns, load):
         changed = _with_digest(changes(asked["id"], stored), asked["digest"]).with_columns(asked["place"])
         parts = "attributes", "preferences", "identifiers"

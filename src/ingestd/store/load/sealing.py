@@ -29,14 +29,15 @@ BATCH: Final = 2000
 
 FIND: Final = """
 SELECT profile_id, attributes, identifiers FROM {slice}
-WHERE account_id = %(account)s AND profile_id > %(after)s AND (attributes ?| %(names)s OR identifiers ?| %(words)s)
+WHERE account_id = %(account)s AND profile_id > %(after)s
+    AND (attributes::jsonb ?| %(names)s OR identifiers::jsonb ?| %(words)s)
 ORDER BY profile_id LIMIT %(batch)s
 """
 
 CHANGE: Final = """
 UPDATE {slice} t SET
-    attributes = t.attributes || s.attributes::jsonb, identifiers = t.identifiers || s.identifiers::jsonb,
-    digest = NULL
+    attributes = (t.attributes::jsonb || s.attributes::jsonb)::json,
+    identifiers = (t.identifiers::jsonb || s.identifiers::jsonb)::json, digest = NULL
 FROM unnest(%(ids)s::uuid[], %(attributes)s::text[], %(identifiers)s::text[]) AS s (id, attributes, identifiers)
 WHERE t.account_id = %(account)s AND t.profile_id = s.id
 """

@@ -50,12 +50,12 @@ WITH owned AS (
 ), gone AS (
     SELECT t.profile_id, t.updated_at = %(now)s AS touched, array_agg(a.name) AS names
     FROM {people} s JOIN {profiles} t ON t.account_id = %(account)s AND t.profile_id = s.profile_id, owned,
-        LATERAL jsonb_object_keys(t.attributes - %(kept)s::text[]) AS a (name)
-    WHERE coalesce((t.origins -> a.name)::bigint, t.origin) = ANY (owned.seqs)
+        LATERAL json_object_keys(t.attributes) AS a (name)
+    WHERE a.name <> ALL (%(kept)s) AND coalesce((t.origins -> a.name)::bigint, t.origin) = ANY (owned.seqs)
     GROUP BY t.profile_id, t.updated_at
 ), forgotten AS (
     UPDATE {profiles} t SET
-        attributes = t.attributes - gone.names,
+        attributes = (t.attributes::jsonb - gone.names)::json,
         origins = coalesce(t.origins, '{{}}')
             || (SELECT jsonb_object_agg(name, %(seq)s) FROM unnest(gone.names) AS name),
         updated_at = %(now)s, digest = NULL

@@ -12,11 +12,11 @@ from uuid import UUID
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from psycopg import Connection, sql
 
 from ingestd.domain.identity import kind_word
 from ingestd.hashes import from_bytes, joined
+from ingestd.store.load.documents import taken_apart
 from ingestd.store.load.stage import Cursors, Load, partition, place, probe_only, slices, uuids
 
 FEW: Final = 1000
@@ -60,13 +60,16 @@ string_agg(
 LENGTH: Final = np.dtype([*ID, ("size", ">u4")])
 
 LENGTHS: Final = """
-string_agg(uuid_send(profile_id) || int4send(pg_column_size(attributes) + pg_column_size(identifiers)), '')
+string_agg(uuid_send(profile_id) || int4send(octet_length(attributes::text) + octet_length(identifiers::text)), '')
 """
-"""Asked of WHOLE: the id, and the bytes of attributes and identifiers."""
+"""The id, and the bytes of attributes and identifiers once they are decompressed."""
 
-VALUES: Final = "string_agg(uuid_send(profile_id), ''), ARRAY[{values}]"
-COLUMN: Final = r"convert_to(string_agg(coalesce({value}, ''), E'\n'), 'UTF8')"
-"""In JSON that PostgreSQL writes there is no line end. Bytes: a text of Python's takes up to four times as much."""
+DOCUMENTS: Final = {"identifiers": "k", "preferences": "p:", "attributes": "a:"}
+"""What people have, and how the columns of a file begin that change it."""
+
+IDS: Final = "string_agg(uuid_send(profile_id), '')"
+LINES: Final = r"convert_to(string_agg({document}::text, E'\n'), 'UTF8')"
+"""Documents, each on a line. Bytes: a text of Python's takes up to four times as much."""
 
 RANGE: Final = """
 SELECT {answer} FROM (
@@ -81,22 +84,6 @@ SELECT {answer} FROM unnest(%(ids)s::uuid[]) AS asked (id)
 JOIN {table} AS found ON account_id = %(account)s AND profile_id = asked.id
 """
 """Both give one row, which costs a fraction of as many rows."""
-
-WHOLE: Final = """
-SELECT {answer} FROM (
-    SELECT profile_id, preferences, attributes || '{{}}' AS attributes, identifiers || '{{}}' AS identifiers
-    FROM unnest(%(ids)s::uuid[]) AS asked (id) JOIN {table} ON account_id = %(account)s AND profile_id = asked.id
-    OFFSET 0
-) AS found
-"""
-"""The same of people with much, each decompressed once and not for each name: joined with nothing it is itself."""
-
-TEXT: Final = {
-    "k": "identifiers ->> {}::text",
-    "p": "preferences ->> {}::text",
-    "a": "(attributes -> {}::text)::text",
-}
-"""The JSON text of a value, by the first letter of its column; of lists and booleans `->>` gives it too, and sooner."""
 
 
 def vacuum(connection: Connection[Any], table: str, numbers: Iterable[int]) -> None:
@@ -125,6 +112,8 @@ def values(
     """What people, of those that `with_stored` gave, have in the columns "k<kind>", "p:<name>" and "a:<name>".
 
     Gives some of the people, as many as may be held in memory, and their values in the same order: JSON text, or null.
+    In "identifiers", "preferences" and "attributes" stands what they have there under other names (`taken_apart`), if
+    there is any column for it.
     """
     is_long = pl.col("size") > LONG
     group = pl.col("size").cast(pl.Int64).cum_sum() // MOST_BYTES
@@ -140,12 +129,12 @@ def values(
 
 
 def _with_stored(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
-    (packed,) = _answer(cur, people["id"], sql.SQL(PERSONS), {}, load, longest=ANY_LENGTH)
+    (packed,) = _answer(cur, people["id"], sql.SQL(PERSONS), load, longest=ANY_LENGTH)
     return people.hstack(_unpacked(people["id"], packed, PERSON))
 
 
 def _with_length(cur: Cursors, people: pl.DataFrame, load: Load) -> pl.DataFrame:
-    (packed,) = _answer(cur, people["id"], sql.SQL(LENGTHS), {}, load, longest=None)
+    (packed,) = _answer(cur, people["id"], sql.SQL(LENGTHS), load, longest=None)
     return people.drop("size").hstack(_unpacked(people["id"], packed, LENGTH))
 
 
@@ -157,23 +146,19 @@ def _unpacked(ids: pl.Series, packed: bytes | None, fields: np.dtype[Any]) -> pl
 
 
 def _values(cur: Cursors, ids: pl.Series, columns: Sequence[str], load: Load, *, longest: int | None) -> pl.DataFrame:
-    keys: dict[str, object] = {}
-    texts: list[sql.Composable] = []
-    for n, column in enumerate(columns):
-        keys[f"key{n}"] = kind_word(int(column[1:])) if column[0] == "k" else column[2:]
-        value = sql.SQL(TEXT[column[0]]).format(sql.Placeholder(f"key{n}"))
-        texts.append(sql.SQL(COLUMN).format(value=value))
-    answer = sql.SQL(VALUES).format(values=sql.SQL(", ").join(texts))
-    found, lines = _answer(cur, ids, answer, keys, load, longest=longest)
-    cells = pl.DataFrame(dict(zip(columns, map(_text, lines), strict=True)))
-    cells = cells.select(pl.all().str.split("\n").explode()).select(pl.when(pl.all() != "").then(pl.all()))
-    return _in_order(ids, from_bytes(found, "id").hstack(cells))
-
-
-def _text(content: bytes) -> pl.Series:
-    """One text, given as its bytes."""
-    ends = pa.py_buffer(np.array([0, len(content)]))
-    return pl.Series(pa.LargeStringArray.from_buffers(1, ends, pa.py_buffer(content)))
+    named = {
+        document: {column: column.removeprefix(prefix) for column in columns if column.startswith(prefix)}
+        for document, prefix in DOCUMENTS.items()
+    }
+    named["identifiers"] = {column: kind_word(int(kind)) for column, kind in named["identifiers"].items()}
+    asked = [document for document, names in named.items() if names]
+    lines = [sql.SQL(LINES).format(document=sql.Identifier(document)) for document in asked]
+    found, *documents = _answer(cur, ids, sql.SQL(", ").join([sql.SQL(IDS), *lines]), load, longest=longest)
+    people = from_bytes(found, "id")
+    for document, objects in zip(asked, documents, strict=True):
+        values, others = taken_apart(objects, named[document])
+        people = people.hstack([*values, others.alias(document)])
+    return _in_order(ids, people)
 
 
 def _in_order(ids: pl.Series, found: pl.DataFrame) -> pl.DataFrame:
@@ -187,7 +172,6 @@ def _answer(
     cur: Cursors,
     ids: pl.Series,
     answer: sql.Composable,
-    parameters: dict[str, object],
     load: Load,
     *,
     longest: int | None,
@@ -197,7 +181,7 @@ def _answer(
     Of the others `longest` bytes are stored at most; without a number there are none, and all have much.
     """
     table = place("profiles", slices(ids))
-    asked = parameters | {"account": load.account_id, "first": UUID(int=ids[0]), "last": UUID(int=ids[-1])}
+    asked = {"account": load.account_id, "first": UUID(int=ids[0]), "last": UUID(int=ids[-1])}
     most = CROWD * ids.len()
     if longest is not None and ids.len() > FEW:
         within = sql.SQL(RANGE).format(answer=sql.SQL("count(*), {}").format(answer), table=table, size=sql.SQL(SIZE))
@@ -205,6 +189,6 @@ def _answer(
         ((count, *found),) = cur.execute(within, asked | limits, binary=True).fetchall()
         if count < most:
             return tuple(found)
-    each = sql.SQL(WHOLE if longest is None else EACH).format(answer=answer, table=table)
+    each = sql.SQL(EACH).format(answer=answer, table=table)
     (row,) = cur.execute(each, asked | {"ids": uuids(ids)}, binary=True).fetchall()
     return row
