@@ -129,10 +129,10 @@ async def test_rejected_rows_are_tried_again_while_their_error_file_is_kept_what
 async def test_an_ingestion_that_is_held_for_its_error_file_is_as_it_is_now(upkeep, app, tenant, pushed):
     account, ingestion = account_of(tenant), ids.read(Prefix.INGESTION, pushed["id"])
     async with app.intake.sessions() as session:
-        earlier = await ingestions.row(session, account, ingestion)
+        earlier = await ingestions.get(session, account, ingestion)
         assert earlier.error_blob is not None
         await asyncio.to_thread(upkeep.once, store.utc_now() + 31 * DAY)  # between the look and the lock
-        held = await ingestions.row(session, account, ingestion, lock=True)
+        held = await ingestions.get(session, account, ingestion, lock=True)
         assert (held is earlier, held.error_blob) == (True, None)
 
 

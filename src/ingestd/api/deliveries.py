@@ -21,8 +21,7 @@ from ingestd.domain.notice import NoticeType
 from ingestd.notify.webhooks import Code
 from ingestd.store import deliveries, notices, webhooks
 from ingestd.store.deliveries import Shown
-from ingestd.store.engine import new_id, utc_now
-from ingestd.store.notices import Notice
+from ingestd.store.engine import utc_now
 from ingestd.store.outgoing import DeliveryState
 
 router = Router(prefix="/v1/webhooks/{webhook_id}", tags=["Webhooks"])
@@ -156,13 +155,8 @@ async def test(webhook_id: WebhookId, tx: Tx, caller: Caller) -> DeliveryOut:
     """Post a `webhook.test` to this webhook, whatever events it wants; the answer is its delivery."""
     webhook = await webhooks.get(tx, caller.account_id, webhook_id)
     deliveries.check_enabled(webhook)
-    notice = Notice(
-        id=new_id(),
-        account_id=caller.account_id,
-        type=NoticeType.WEBHOOK_TEST,
-        data={"id": ids.show(Prefix.WEBHOOK, webhook_id)},
-        created_at=utc_now(),
-    )
+    data = {"id": ids.show(Prefix.WEBHOOK, webhook_id)}
+    notice = notices.new(caller.account_id, NoticeType.WEBHOOK_TEST, data, now=utc_now())
     await tx.execute(notices.adding(notice, only=[webhook_id]))
     audit.note(tx, caller, "webhook.tested", ids.show(Prefix.WEBHOOK, webhook_id))
     return _shown(await deliveries.of_notice(tx, webhook, notice.id))

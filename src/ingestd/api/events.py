@@ -61,7 +61,7 @@ async def list_all(
     """The account's events, those last received first."""
     received = Received(since=received_from, before=received_to)
     if ingestion is not None:
-        made = await ingestions.row(tx, caller.account_id, ingestion)
+        made = await ingestions.get(tx, caller.account_id, ingestion)
         at = (await files.get(tx, caller.account_id, made.file_id)).received_at if made.file_id else made.created_at
         received = Received(since=received_from, before=received_to, at=at, origin=made.seq)
     found = await events.page(tx, caller.account_id, asked.cut, received)

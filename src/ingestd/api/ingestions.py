@@ -330,7 +330,7 @@ async def retry(
 
 async def _demand_segment(tx: AsyncSession, caller: Principal, ingestion_id: UUID) -> None:
     """Raise Forbidden where an ingestion writes a segment, and the caller may not."""
-    if (await ingestions.row(tx, caller.account_id, ingestion_id)).segment_id is not None:
+    if (await ingestions.get(tx, caller.account_id, ingestion_id)).segment_id is not None:
         caller.demand(Scope.SEGMENTS_WRITE)
 
 

@@ -24,7 +24,6 @@ from ingestd.domain.notice import NoticeType
 from ingestd.domain.recipient import Milestone, confirmation_code, normal_address
 from ingestd.store import accounts, messages, notices, recipients, schedules
 from ingestd.store.engine import new_id, utc_now
-from ingestd.store.notices import Notice
 from ingestd.store.recipients import Recipient
 
 router = Router(prefix="/v1/recipients", tags=["Recipients"], dependencies=[NO_STORE])
@@ -184,14 +183,8 @@ async def confirm(
 
 
 async def _invite(tx: Tx, recipient: Recipient) -> None:
-    notice = Notice(
-        id=new_id(),
-        account_id=recipient.account_id,
-        type=NoticeType.RECIPIENT_INVITED,
-        subject_id=recipient.id,
-        data={"id": ids.show(Prefix.RECIPIENT, recipient.id)},
-        created_at=utc_now(),
-    )
+    data, what = {"id": ids.show(Prefix.RECIPIENT, recipient.id)}, NoticeType.RECIPIENT_INVITED
+    notice = notices.new(recipient.account_id, what, data, subject_id=recipient.id, now=utc_now())
     await tx.execute(notices.adding(notice))
     await messages.invite(tx, notice, recipient.address)
 

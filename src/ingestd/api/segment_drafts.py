@@ -9,11 +9,12 @@ from ingestd.api.context import Caller, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import SegmentId
 from ingestd.api.routes import Router
-from ingestd.api.segments import DraftIn, DraftOut, SegmentOut, draft_of, shown, tell, visible
+from ingestd.api.segments import DraftIn, DraftOut, SegmentOut, draft_of, shown, visible
 from ingestd.domain.errors import Conflict, NotFound
 from ingestd.domain.notice import NoticeType
 from ingestd.domain.segment import Draft, Method, SegmentStatus
 from ingestd.ingest.segments import refuse_filtered
+from ingestd.ingest.tell import tell_of_segment
 from ingestd.store import accounts, partitions, schedules, segments
 from ingestd.store.engine import utc_now
 from ingestd.store.segments import Segment
@@ -111,7 +112,7 @@ async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Call
     if segment.method == Method.FILTER:
         seq = await accounts.take_seq(tx, account.id)
         await service.intake.engine.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
-    await tell(tx, NoticeType.SEGMENT_ACTIVATED, segment)
+    await tell_of_segment(tx, NoticeType.SEGMENT_ACTIVATED, segment.id, now=utc_now())
     return audit.changed(tx, caller, "segment.activated", before, after)
 
 
@@ -145,5 +146,6 @@ async def deactivate(segment_id: SegmentId, tx: Tx, caller: Caller) -> SegmentOu
     before = shown(segment)
     segment.status = SegmentStatus(segment.status).deactivated()
     await schedules.set_active(tx, account, segment.id, active=False, now=utc_now())
-    await tell(tx, NoticeType.SEGMENT_DEACTIVATED, segment)
+    await tx.flush()
+    await tell_of_segment(tx, NoticeType.SEGMENT_DEACTIVATED, segment.id, now=utc_now())
     return audit.changed(tx, caller, "segment.deactivated", before, shown(segment))

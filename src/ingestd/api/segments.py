@@ -20,7 +20,6 @@ from ingestd.domain import ids
 from ingestd.domain.errors import Conflict
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
-from ingestd.domain.notice import NoticeType
 from ingestd.domain.segment import (
     CHANNELS,
     MAX_PARTITIONS,
@@ -32,7 +31,6 @@ from ingestd.domain.segment import (
     segment_name_problem,
 )
 from ingestd.ingest.segments import make, refuse_filtered, remove
-from ingestd.ingest.tell import tell_account
 from ingestd.store import segments
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.segments import Segment
@@ -175,19 +173,6 @@ def note_made(tx: AsyncSession, caller: Principal, segment: Segment) -> SegmentO
 async def visible(tx: AsyncSession, caller: Principal, segment_id: SegmentId) -> Segment:
     """A segment that the caller can see: without `segments:write` an active one only (S13, S15)."""
     return await segments.get(tx, caller.account_id, segment_id, only_active=not caller.may(Scope.SEGMENTS_WRITE))
-
-
-async def tell(tx: AsyncSession, notice: NoticeType, segment: Segment) -> None:
-    """Write that something happened to a segment, in the transaction of the fact."""
-    await tell_account(
-        tx,
-        segment.account_id,
-        notice,
-        segments.told(segment),
-        subject_id=segment.id,
-        webhook_ids=segment.webhook_ids,
-        now=utc_now(),
-    )
 
 
 @router.post(

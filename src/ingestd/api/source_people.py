@@ -88,7 +88,7 @@ async def list_changes(  # noqa: PLR0913 -- what FastAPI fills in
     source = await data_sources.get(tx, caller.account_id, data_source_id)
     if ingestion is None:
         ingestion = await ingestions.last_of_source(tx, source.id)
-    elif (await ingestions.row(tx, caller.account_id, ingestion)).data_source_id != source.id:
+    elif (await ingestions.get(tx, caller.account_id, ingestion)).data_source_id != source.id:
         raise NotFound("There is no such ingestion.")
     if ingestion and moment_of(ingestion) < utc_now() - timedelta(days=service.retention.history_days):
         raise Refused("changes_expired")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ingestd.api.catalogue import CATALOGUE
+
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
@@ -18,18 +20,15 @@ CONNECTIONS: Final = 1000
 """Connections and requests at a time, beyond which a request is answered 503 at once."""
 
 
-def _problem(code: str, status: int, title: str, detail: str) -> bytes:
+def _problem(code: str, detail: str = "") -> bytes:
     """A problem document, for what no application sees."""
-    urn = f"urn:ingestd:problem:{code}"
-    return json.dumps(
-        {"type": urn, "title": title, "status": status, "detail": detail, "code": code, "errors": []}
-    ).encode()
+    kind, urn = CATALOGUE[code], f"urn:ingestd:problem:{code}"
+    shown = {"type": urn, "title": kind.title, "status": kind.status, "detail": detail or kind.cause}
+    return json.dumps(shown | {"code": code, "errors": []}).encode()
 
 
-_UNREADABLE: Final = _problem(
-    "bad_request", 400, "Bad request", "This is no HTTP request, or its headers are far too large."
-)
-_OVERLOADED: Final = _problem("overloaded", 503, "Overloaded", "The service has as many requests as it can take.")
+_UNREADABLE: Final = _problem("bad_request", "This is no HTTP request, or its headers are far too large.")
+_OVERLOADED: Final = _problem("overloaded")
 
 
 async def _refuse(_: Scope, __: Receive, send: Send) -> None:

@@ -12,8 +12,7 @@ from ingestd.domain.notice import NoticeType
 from ingestd.fetch.remote import HostKeyChanged, Remote, Server, Terms
 from ingestd.fetch.visit import visit
 from ingestd.ingest.intake import Intake
-from ingestd.ingest.tell import tell_account
-from ingestd.store import connections, schedules
+from ingestd.store import connections, messages, notices, schedules
 from ingestd.store.connections import Connection, secret_context
 from ingestd.store.engine import transaction, utc_now
 
@@ -55,14 +54,11 @@ async def note_change(intake: Intake, account_id: UUID, connection_id: UUID, ser
         connection.changed_host_key, connection.host_key_changed_at = seen.line, now
         await session.flush()
         paused = await schedules.pause_of_connection(session, connection_id, reason=HostKeyChanged.code, now=now)
-        await tell_account(
-            session,
-            account_id,
-            NoticeType.CONNECTION_HOST_KEY_CHANGED,
-            connections.view(connection).model_dump(mode="json"),
-            subject_id=connection_id,
-            now=now,
-        )
+        data = connections.view(connection).model_dump(mode="json")
+        what = NoticeType.CONNECTION_HOST_KEY_CHANGED
+        notice = notices.new(account_id, what, data, subject_id=connection_id, now=now)
+        await session.execute(notices.adding(notice))
+        await session.execute(messages.adding(notice, to=None))
     log.warning("host_key_changed", connection=str(connection_id), schedules_paused=paused)
 
 

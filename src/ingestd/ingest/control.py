@@ -44,7 +44,7 @@ async def confirm(
     Its file is checked again, against the members as they are then.
     """
     seq = await accounts.take_seq(session, account_id)
-    await _check_segment(session, await ingestions.row(session, account_id, ingestion_id))
+    await _check_segment(session, await ingestions.get(session, account_id, ingestion_id))
     if not await ingestions.confirm(session, ingestion_id, seq=seq):
         raise Conflict("The ingestion is not held.", code="not_held")
     await intake.engine.enqueue(session, ingestion_id=ingestion_id, account_id=account_id, seq=seq, again=True)
@@ -66,7 +66,7 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
     The rejected rows are read from its error file; they count as received when the file was, so that nobody who was
     erased since comes back (T114).
     """
-    earlier = await ingestions.row(session, account_id, ingestion_id)
+    earlier = await ingestions.get(session, account_id, ingestion_id)
     if not Status(earlier.status).terminal:
         raise Conflict("The ingestion has not ended yet; wait, or cancel it first.", code="not_ended")
     if earlier.file_id is None or earlier.plan is None:
@@ -76,7 +76,7 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
     if rows_of is None:
         await files.get_kept(session, account_id, earlier.file_id, lock=True)  # so that it does not expire meanwhile
     else:
-        _refuse_without_errors(await ingestions.row(session, account_id, rows_of, lock=True))
+        _refuse_without_errors(await ingestions.get(session, account_id, rows_of, lock=True))
     if earlier.data_source_id is not None and earlier.segment_id is not None:
         await session.run_sync(segments.bring_back, earlier.segment_id, now=now)
     plan = Plan.model_validate(earlier.plan)

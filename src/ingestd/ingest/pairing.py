@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,11 +25,12 @@ from ingestd.ingest.tell import tell
 from ingestd.store import accounts, files, import_keys, ingestions, manifests, recipients
 from ingestd.store.accounts import Account
 from ingestd.store.engine import new_id
-from ingestd.store.files import File, FileState
+from ingestd.store.files import File
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.manifests import Manifest, ManifestState
 
-NO_DATA_FILE = "no_data_file"
+NOT_THERE_YET: Final = "no_data_file"
+"""The code of a refusal that is none as long as the manifest may wait for its data file (D17)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,7 @@ async def submit_file(  # noqa: PLR0913 -- a manifest without a name, and the fi
 ) -> Ingestion:
     """Submit a file that waits with a manifest given beside it; raise Conflict where another has taken the file."""
     account = await accounts.lock(session, account_id)
-    file = await files.get(session, account_id, file_id, lock=True)
-    if file.state != FileState.AVAILABLE:
-        raise Conflict("The file does not wait for a manifest any more. Upload it again.", code="file_taken")
+    file = await files.get_available(session, account_id, file_id)
     parsed = await read_manifest(session, account, text)
     if parsed.file_name != file.name:
         problem = Problem("/fileName", "other_file", "'fileName' must be the name of the file.")
@@ -163,7 +163,7 @@ async def _meet(
     try:
         ingestion = await _pair(session, intake, account, manifest, arrival, now=now)
     except (Invalid, FileRefused) as refusal:
-        if refusal.code == NO_DATA_FILE and now < manifest.created_at + intake.manifest_grace:
+        if refusal.code == NOT_THERE_YET and now < manifest.created_at + intake.manifest_grace:
             manifest.state = ManifestState.WAITING
             manifest.waits_for = safe_name(parse(arrival.text).file_name)
             manifest.brought_by = arrival.actor.shown()
@@ -301,6 +301,6 @@ async def _data_file(session: AsyncSession, account_id: UUID, parsed: Parsed, li
     name = safe_name(parsed.file_name)
     file = await files.find_available(session, account_id, name) if name else None
     if file is None:
-        raise FileRefused("No file of the name in 'fileName' waits for a manifest.", code=NO_DATA_FILE)
+        raise FileRefused("No file of the name in 'fileName' waits for a manifest.", code=NOT_THERE_YET)
     refuse_unfit(file.name, file.size_bytes, limits)
     return file

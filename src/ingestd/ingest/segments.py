@@ -15,9 +15,8 @@ from ingestd.domain.plan import Mode
 from ingestd.domain.segment import Method, SegmentStatus, segment_plan
 from ingestd.domain.submission import Actor, Submission
 from ingestd.ingest.intake import Intake, submit
-from ingestd.ingest.tell import tell, tell_account
+from ingestd.ingest.tell import tell, tell_of_segment
 from ingestd.store import accounts, files, ingestions, schedules, segments
-from ingestd.store.files import FileState
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.segments import Segment
 
@@ -25,15 +24,7 @@ from ingestd.store.segments import Segment
 async def make(session: AsyncSession, segment: Segment) -> Segment:
     """Keep a new segment and tell of it, or raise Conflict where the account has one of its name."""
     await session.run_sync(segments.add, segment)
-    await tell_account(
-        session,
-        segment.account_id,
-        NoticeType.SEGMENT_CREATED,
-        segments.told(segment),
-        subject_id=segment.id,
-        webhook_ids=segment.webhook_ids,
-        now=segment.created_at,
-    )
+    await tell_of_segment(session, NoticeType.SEGMENT_CREATED, segment.id, now=segment.created_at)
     return segment
 
 
@@ -81,9 +72,7 @@ async def submit_segment(  # noqa: PLR0913 -- a file, a segment, and how it came
     """
     await accounts.lock(session, account_id)
     segment = await in_use(session, account_id, segment_id)
-    file = await files.get(session, account_id, file_id, lock=True)
-    if file.state != FileState.AVAILABLE:
-        raise Conflict("The file does not wait any more. Upload it again.", code="file_taken")
+    file = await files.get_available(session, account_id, file_id)
     refuse_unfit(file.name, file.size_bytes, intake.limits)
     await files.take(session, file)
     plan = segment_plan(intake.limits, hold_above=intake.hold_above)

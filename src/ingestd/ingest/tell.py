@@ -19,10 +19,8 @@ from ingestd.domain.plan import Target
 from ingestd.domain.recipient import normal_address
 from ingestd.domain.run import RESULT_OF, Outcome
 from ingestd.store import ingestion_views, messages, notices, runs, segments
-from ingestd.store.engine import new_id
 from ingestd.store.files import File
 from ingestd.store.ingestions import Ingestion
-from ingestd.store.notices import Notice
 from ingestd.store.runs import Run
 
 log = telemetry.logger(__name__)
@@ -32,14 +30,7 @@ def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeTyp
     """Write that something happened to an ingestion, which is shown as it stands in this transaction."""
     row = connection.execute(ingestion_views.shown(Ingestion.id == ingestion_id)).one()
     view = thin(ingestion_views.view(row))
-    told = Notice(
-        id=new_id(),
-        account_id=row.account_id,
-        type=notice,
-        subject_id=ingestion_id,
-        data=view.model_dump(mode="json"),
-        created_at=now,
-    )
+    told = notices.new(row.account_id, notice, view.model_dump(mode="json"), subject_id=ingestion_id, now=now)
     connection.execute(notices.adding(told, chosen=row.webhook_ids))
     connection.execute(messages.adding(told, to=_addresses(row, notice)))
     if (
@@ -58,14 +49,7 @@ def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeTyp
 def tell_segment(connection: Connection, notice: NoticeType, segment_id: UUID, *, now: datetime) -> None:
     """Write that something happened to a segment, which is shown as it stands in this transaction."""
     row = connection.execute(segments.of_id(segment_id)).one()
-    told = Notice(
-        id=new_id(),
-        account_id=row.account_id,
-        type=notice,
-        subject_id=segment_id,
-        data=segments.told(row),
-        created_at=now,
-    )
+    told = notices.new(row.account_id, notice, segments.told(row), subject_id=segment_id, now=now)
     connection.execute(notices.adding(told, chosen=row.webhook_ids))
 
 
@@ -81,14 +65,8 @@ def tell_run(connection: Connection, run_id: UUID, *, to: Collection[str], now: 
     """Write how a run has ended; of a failure these addresses are told by mail, too (S36)."""
     row = connection.execute(runs.shown(Run.id == run_id)).one()
     view = runs.view(row)
-    told = Notice(
-        id=new_id(),
-        account_id=row.account_id,
-        type=NoticeType.RUN_SUCCEEDED if view.outcome is Outcome.SUCCEEDED else NoticeType.RUN_FAILED,
-        subject_id=run_id,
-        data=view.model_dump(mode="json"),
-        created_at=now,
-    )
+    notice = NoticeType.RUN_SUCCEEDED if view.outcome is Outcome.SUCCEEDED else NoticeType.RUN_FAILED
+    told = notices.new(row.account_id, notice, view.model_dump(mode="json"), subject_id=run_id, now=now)
     connection.execute(notices.adding(told, chosen=()))
     connection.execute(messages.adding(told, to=to))
 
@@ -109,35 +87,15 @@ async def tell_received(session: AsyncSession, file: File) -> None:
         uploaded_by=ActorView.model_validate(file.uploaded_by),
         received_at=file.received_at,
     )
-    told = Notice(
-        id=new_id(),
-        account_id=file.account_id,
-        type=NoticeType.FILE_RECEIVED,
-        subject_id=file.id,
-        data=received.model_dump(mode="json"),
-        created_at=file.received_at,
-    )
+    data = received.model_dump(mode="json")
+    told = notices.new(file.account_id, NoticeType.FILE_RECEIVED, data, subject_id=file.id, now=file.received_at)
     await session.execute(notices.adding(told))
 
 
-async def tell_account(  # noqa: PLR0913 -- a notice, and who is told
-    session: AsyncSession,
-    account_id: UUID,
-    notice: NoticeType,
-    data: dict[str, Any],
-    *,
-    subject_id: UUID,
-    to: Collection[str] | None = None,
-    webhook_ids: Collection[UUID] = (),
-    now: datetime,
-) -> None:
-    """Write a notice about something else than an ingestion: a run, a connection, a segment.
-
-    Mail goes `to` these addresses, or to all recipients who want the milestone; see `messages.adding`.
-    """
-    told = Notice(id=new_id(), account_id=account_id, type=notice, subject_id=subject_id, data=data, created_at=now)
-    await session.execute(notices.adding(told, chosen=webhook_ids))
-    await session.execute(messages.adding(told, to=to))
+async def tell_of_segment(session: AsyncSession, notice: NoticeType, segment_id: UUID, *, now: datetime) -> None:
+    """`tell_segment` in a door's transaction, whose changes must have been flushed."""
+    connection = await session.connection()
+    await connection.run_sync(tell_segment, notice, segment_id, now=now)
 
 
 def _addresses(row: Row[Any], notice: NoticeType) -> Sequence[str] | None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain.data_source import SUFFIX, plan
-from ingestd.domain.errors import Conflict, FileRefused, Invalid, Problem
+from ingestd.domain.errors import FileRefused, Invalid, Problem
 from ingestd.domain.ingestion import Channel
 from ingestd.domain.layout import bind
 from ingestd.domain.plan import Format, Mode, Plan
@@ -27,7 +27,6 @@ from ingestd.store import accounts, data_sources, files, recipients
 from ingestd.store.accounts import Account
 from ingestd.store.data_sources import DataSource
 from ingestd.store.engine import new_id
-from ingestd.store.files import FileState
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.segments import Segment
 
@@ -93,10 +92,8 @@ async def submit_upload(  # noqa: PLR0913 -- an upload, its header, by whom and 
     Invalid, FileRefused or Conflict where it does not fit: nothing stays of it then. A dry run leaves the file waiting.
     """
     account = await accounts.lock(session, account_id)
-    file = await files.get(session, account_id, upload.file_id, lock=True)
+    file = await files.get_available(session, account_id, upload.file_id)
     source = await data_sources.get(session, account_id, upload.data_source_id, lock=True)
-    if file.state != FileState.AVAILABLE:
-        raise Conflict("The file does not wait any more. Upload it again.", code="file_taken")
     its_plan = await plan_for(session, intake, source, mode=upload.mode)
     bind(its_plan, header)
     told = await _told(session, account, upload.notify) if upload.channel is Channel.UPLOAD else tuple(upload.notify)

@@ -27,7 +27,7 @@ FROZEN: Final = {"idle_in_transaction_session_timeout": "5min"}
 
 UNHURRIED: Final = {"synchronous_commit": "off"}
 """A part does not keep a process waiting for its log to reach the disk: a crash that takes its rows takes its ledger
-row too, and the flow, which waits for both (`_settle`), has it applied again."""
+row too, and the flow, which waits for both (`units._settle`), has it applied again."""
 
 CONNECTIONS: Final = 3
 """Those of a data-plane process: two by which a check asks, and one by which it tells how far it is."""
@@ -103,12 +103,12 @@ class Checked(BaseModel):
     Of a data source that a file replaces, `members` counts who is in it, `leaving` those who would be taken out, of
     whom `leavers` are some.
 
-    `header` names the columns (`_header_name`), and of an error file that has `returned` those of the file it stems
-    from. `folder` holds the parts, `parts` gives their names and rows, those of `buckets` ranges that are not empty;
-    where the file is applied as a `whole` that is one unit. Rows were `moved` where the id of some is not the hash
-    of their best identifier. `aliases` are the streams of identifiers that are to be stored for people of another id,
-    `merges` is the name of the part that says which stored people become one. `reasons`
-    counts the rejected rows by code. `names` are the attributes and identifiers that the file has columns for.
+    `header` names the columns (`checking._header_name`), and of an error file that has `returned` those of the file it
+    stems from. `folder` holds the parts, `parts` gives their names and rows, those of `buckets` ranges that are not
+    empty; where the file is applied as a `whole` that is one unit. Rows were `moved` where the id of some is not the
+    hash of their best identifier. `aliases` are the streams of identifiers that are to be stored for people of another
+    id, `merges` is the name of the part that says which stored people become one. `reasons` counts the rejected rows by
+    code. `names` are the attributes and identifiers that the file has columns for.
     """
 
     form: int = FORM

@@ -117,7 +117,7 @@ class Mailing:
         if claimed.type not in _WITH_FILES or claimed.subject_id is None:
             return None, False
         async with self.sessions() as session:
-            row = await ingestions.row(session, claimed.account_id, claimed.subject_id)
+            row = await ingestions.get(session, claimed.account_id, claimed.subject_id)
             personal = await attributes.personal_names(session, claimed.account_id)
             is_personal = await ingestions.has_any_of(session, row.id, personal)
         if row.error and row.error["problems"]:

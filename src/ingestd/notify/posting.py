@@ -22,8 +22,6 @@ from ingestd.notify.webhooks import Code, Message, Result, Sender
 from ingestd.store import deliveries, messages, notices, outgoing
 from ingestd.store import webhooks as endpoints
 from ingestd.store.deliveries import Claimed, Delivery
-from ingestd.store.engine import new_id
-from ingestd.store.notices import Notice
 from ingestd.store.outgoing import Ended, Outgoing
 from ingestd.store.webhooks import Webhook
 
@@ -108,13 +106,7 @@ async def _tell_disabled(session: AsyncSession, webhook: Webhook, *, now: dateti
         disabled_reason=webhook.disabled_reason,
         failing_since=webhook.failing_since,
     )
-    notice = Notice(
-        id=new_id(),
-        account_id=webhook.account_id,
-        type=NoticeType.WEBHOOK_DISABLED,
-        subject_id=webhook.id,
-        data=shown.model_dump(mode="json"),
-        created_at=now,
-    )
+    data = shown.model_dump(mode="json")
+    notice = notices.new(webhook.account_id, NoticeType.WEBHOOK_DISABLED, data, subject_id=webhook.id, now=now)
     await session.execute(notices.adding(notice))
     await session.execute(messages.adding(notice, to=None))

@@ -92,6 +92,14 @@ async def get_kept(session: AsyncSession, account_id: UUID, file_id: UUID, *, lo
     return file
 
 
+async def get_available(session: AsyncSession, account_id: UUID, file_id: UUID) -> File:
+    """A file of the account that waits to be taken, held by this transaction, or NotFound or Conflict "file_taken"."""
+    file = await get(session, account_id, file_id, lock=True)
+    if file.state != FileState.AVAILABLE:
+        raise Conflict("The file does not wait any more. Upload it again.", code="file_taken")
+    return file
+
+
 async def find_available(session: AsyncSession, account_id: UUID, name: str, *, lock: bool = True) -> File | None:
     """The newest upload of a name that no manifest has taken yet, held by this transaction unless told, or None."""
     statement = (

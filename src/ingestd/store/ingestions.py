@@ -128,8 +128,8 @@ async def open_count(session: AsyncSession, account_id: UUID, *, at_most: int) -
     return count if count < at_most else None
 
 
-async def row(session: AsyncSession, account_id: UUID, ingestion_id: UUID, *, lock: bool = False) -> Ingestion:
-    """The row of an ingestion of the account, if wanted held by this transaction, or NotFound."""
+async def get(session: AsyncSession, account_id: UUID, ingestion_id: UUID, *, lock: bool = False) -> Ingestion:
+    """An ingestion of the account, if wanted held by this transaction, or NotFound."""
     return await get_owned(session, Ingestion, account_id, ingestion_id, called="ingestion", lock=lock)
 
 
@@ -349,6 +349,7 @@ def guard(connection: Connection, ingestion_id: UUID, fence: int) -> None:
         raise FenceLost
 
 
+# `status` stands there twice: once as the index of open ingestions says it.
 _DELAYED = text("""
     UPDATE ingestions i SET delays = late.periods
     FROM (

@@ -12,7 +12,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from ingestd.domain.notice import NoticeType
 from ingestd.store.base import Base, Key
+from ingestd.store.engine import new_id
 
 CHANNEL: Final = "ingestd_deliveries"
 """The channel of LISTEN and NOTIFY that wakes the dispatchers of webhooks."""
@@ -30,6 +32,13 @@ class Notice(Base):
     subject_id: Mapped[UUID | None] = mapped_column(index=True)  # whatever `data` shows
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+
+
+def new(
+    account_id: UUID, what: NoticeType, data: dict[str, Any], *, subject_id: UUID | None = None, now: datetime
+) -> Notice:
+    """A notice that is yet to be written: see `adding`."""
+    return Notice(id=new_id(), account_id=account_id, type=what, subject_id=subject_id, data=data, created_at=now)
 
 
 async def after(

@@ -198,7 +198,7 @@ def of_id(segment_id: UUID) -> Select[Any]:
     return select(Segment.__table__).where(Segment.id == segment_id)
 
 
-def told(segment: Segment | Row[Any]) -> dict[str, Any]:
+def told(segment: Row[Any]) -> dict[str, Any]:
     """The segment as notices carry it, from its row."""
     return ToldSegment(
         id=ids.show(Prefix.SEGMENT, segment.id),
