@@ -17,10 +17,12 @@ from typer.testing import CliRunner
 from ingestd import __version__
 from ingestd.cli import app as commands
 from ingestd.cli import serve
+from ingestd.cli.doctor import PREFIX
 from ingestd.domain import ids
 from ingestd.domain.errors import NotFound, Unavailable
 from ingestd.domain.ids import Prefix
 from ingestd.keyring import Keyring, new_master
+from ingestd.store.engine import new_id
 
 GROUP = typer.main.get_command(commands)
 SECRET = "isk_and_more"
@@ -110,6 +112,22 @@ def test_doctor_shows_the_settings_without_secrets_and_passes_a_sound_place(tmp_
     assert not (tmp_path / "data").exists()
 
 
+def test_doctor_shows_each_setting_as_its_variable_has_it(tmp_path, monkeypatch):
+    given = {
+        "INGESTD_DATA_DIR": str(tmp_path / "data"),
+        "INGESTD_EGRESS_ALLOW": '["127.0.0.1/32:22", "127.0.0.1/32:443"]',
+        "INGESTD_SFTP__EXEMPT": '["10.0.0.0/8"]',
+        "INGESTD_DATABASE_SETTINGS": '{"shared_buffers": "1GB"}',
+        "INGESTD_MAIL__HOST": "",
+    }
+    shown = dict(line.split("=", 1) for line in run("doctor", **given).output.splitlines() if line.startswith(PREFIX))
+    assert {name: shown[name] for name in given} == given
+    for name, value in shown.items():
+        monkeypatch.setenv(name, value)
+    again = dict(line.split("=", 1) for line in run("doctor").output.splitlines() if line.startswith(PREFIX))
+    assert {name: value.removesuffix(".0") for name, value in again.items()} == shown
+
+
 def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path, ground, app):
     (tmp_path / "data").mkdir(mode=0o755)
     found = run(
@@ -177,6 +195,30 @@ def test_import_keys_are_registered_listed_and_revoked(tmp_path, ground, app):
         noted = connection.execute(trail, (ids.read(Prefix.ACCOUNT, account),)).fetchall()
     actions = ("account.created", "api_key.created", "import_key.created", "import_key.revoked")
     assert noted == [(action, "command") for action in actions]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["Acme", "--time-zone", "Mars"], "--time-zone: Is not a time zone"),
+        (["Acme", "--email-domain", "not a domain"], "--email-domain"),
+        ([""], "NAME"),
+    ],
+)
+def test_an_account_that_the_api_would_refuse_is_not_made(ground, app, arguments, said):
+    here = {"INGESTD_DATA_DIR": str(ground.settings.data_dir)}
+    before = run("accounts", "list", **here).output
+    refused = run("accounts", "create", *arguments, **here)
+    assert refused.exit_code == 2
+    assert said.lower() in " ".join(refused.output.replace("│", " ").split()).lower()
+    assert run("accounts", "list", **here).output == before
+
+
+def test_an_account_that_is_not_there_is_said_so(ground, app):
+    here = {"INGESTD_DATA_DIR": str(ground.settings.data_dir)}
+    nobody = ids.show(Prefix.ACCOUNT, new_id())
+    for group in ("keys", "messages"):
+        assert isinstance(run(group, "list", nobody, **here).exception, NotFound)
 
 
 def test_an_account_is_deleted_after_a_question_which_holds_nothing(ground, app, monkeypatch):

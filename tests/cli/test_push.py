@@ -116,12 +116,18 @@ async def test_a_key_that_is_not_registered_and_an_api_that_is_away_are_said_so(
         (["-x.csv", "x.manifest"], {}, "does not take the name"),
         (["x.csv", "x.manifest", "--follow"], {"INGESTD_PUSH_API_KEY": ""}, "needs an API key"),
         (["x.csv", "x.manifest"], {"INGESTD_PUSH_API_KEY": ""}, "--known-hosts"),
+        (["x.csv", "x.manifest"], {"INGESTD_PUSH_KEY": "x.csv"}, "is no SSH private key"),
+        (["x.csv", "x.manifest"], {"INGESTD_PUSH_KEY": "sealed"}, "has a passphrase"),
+        (["x.csv", "x.manifest"], {"INGESTD_PUSH_KNOWN_HOSTS": "broken"}, "is no file of host keys"),
+        (["x.csv", "x.manifest"], {"INGESTD_PUSH_KNOWN_HOSTS": "nowhere"}, "does not exist"),
     ],
 )
 async def test_a_wrong_call_ends_with_2_and_says_what_is_missing(push, tmp_path, monkeypatch, arguments, changes, said):
     monkeypatch.chdir(tmp_path)
     for name in ("x.csv", "-x.csv", "x.manifest", "x.json"):
         (tmp_path / name).touch()
+    (tmp_path / "broken").write_text("host")
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(tmp_path / "sealed", passphrase="secret")
     paths = [str(tmp_path / each) if "." in each else each for each in arguments]
     done = await push(*paths, **changes)
     assert done.exit_code == 2

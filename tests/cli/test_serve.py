@@ -88,6 +88,22 @@ async def test_what_keeps_a_process_from_starting_is_said_in_a_line_with_what_to
         assert remedy in complaint.decode()
 
 
+async def test_a_start_that_fails_keeps_no_first_account_to_itself(spawn, app):
+    alone = {"INGESTD_DATABASE_URL": "", "INGESTD_MASTER_KEY": ""}
+    failed = await spawn(**alone, INGESTD_HTTP__PORT=str(app.http_port))
+    said, complaint = await failed.communicate()
+    assert (failed.returncode, said, complaint.count(b"\n")) == (1, b"", 1), complaint
+    process = await spawn(**alone)
+    await ready(process)
+    async with asyncio.timeout(STOP_SECONDS):
+        async for line in process.stdout:
+            if b"API key   isk_" in line:
+                break
+        else:
+            raise AssertionError("no key was shown")
+    assert await stop(process) == 0
+
+
 async def test_processes_that_start_together_migrate_once_and_stop_with_streams_open(place, spawn):
     processes = [await spawn("--migrate", "--roles", "api") for _ in range(2)]
     said = [await ready(process) for process in processes]

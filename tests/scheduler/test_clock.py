@@ -41,6 +41,23 @@ async def test_a_look_that_fails_is_made_up_for_and_the_clock_stops_when_told(te
     await running
 
 
+async def test_a_look_that_the_end_cuts_off_is_no_failure(tenant, monkeypatch, caplog):
+    begun = asyncio.Event()
+
+    async def look(*_):
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(clock, "tick", look)
+    stop = asyncio.Event()
+    running = asyncio.create_task(clock.Clock(tenant.app.intake).run(stop))
+    await begun.wait()
+    stop.set()
+    await running
+    await asyncio.sleep(0)
+    assert not [record for record in caplog.records if record.name.startswith("apscheduler")]
+
+
 async def test_a_system_clock_that_is_put_back_lets_no_look_wait(tenant, monkeypatch):
     looks, put_back = asyncio.Queue(), timedelta()
 

@@ -137,6 +137,7 @@ async def test_a_manifest_that_failed_keeps_its_name(world, client):
     assert [file.state for file in await world.rows(File)] == ["available"]
     codes = [[problem["code"] for problem in row.error["problems"]] for row in await world.rows(Ingestion)]
     assert codes == [["json"], ["name_used"]]
+    assert "'x.manifest'" in (await world.rows(Ingestion))[-1].error["detail"]
 
 
 @pytest.mark.rule("S107", "D18")

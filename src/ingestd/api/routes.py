@@ -99,13 +99,13 @@ def _asks_who(dependant: Dependant) -> bool:
 
 def _check_query(request: Request, known: dict[str, bool]) -> None:
     problems = []
-    given = [name for name, _ in request.query_params.multi_items()]
-    for name, value in request.query_params.multi_items():
+    for name in request.query_params:
+        values = request.query_params.getlist(name)
         if name not in known:
             problems.append(Problem(f"/query/{name}", "unknown_parameter", "There is no such parameter."))
-        elif given.count(name) > 1 and not known[name]:
+        elif len(values) > 1 and not known[name]:
             problems.append(Problem(f"/query/{name}", "given_twice", "The parameter may be given once."))
-        elif "\0" in value:
+        elif any("\0" in value for value in values):
             problems.append(Problem(f"/query/{name}", "characters", "The parameter holds a NUL."))
     if problems:
         raise Invalid("The query does not fit.", problems=tuple(problems))

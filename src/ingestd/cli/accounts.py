@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from datetime import time
 from pathlib import Path
+from typing import Final
 
 import typer
+from pydantic import ValidationError
 
 from ingestd.app.ground import Base, base
 from ingestd.cli.keys import add_import_key, note
@@ -20,9 +22,19 @@ from ingestd.store import accounts as store_accounts
 from ingestd.store import api_keys, endings
 from ingestd.store import engine as store
 
+PARAMETERS: Final = {"name": "NAME", "time_zone": "--time-zone", "email_domains": "--email-domain"}
+
 
 def create(name: str, *, time_zone: str, email_domains: list[str], admin: bool) -> None:
-    """Make an account and its first API key, which is printed once."""
+    """Make an account and its first API key, which is printed once; what the API would refuse is called wrongly."""
+    from ingestd.api.account import AccountIn
+
+    try:
+        AccountIn(name=name, time_zone=time_zone, email_domains=email_domains)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        hint = PARAMETERS[str(wrong["loc"][0])]
+        raise typer.BadParameter(wrong["msg"].removeprefix("Value error, "), param_hint=hint) from None
     with base(Settings()) as ground:
         account_id, key = make(ground, name=name, time_zone=time_zone, email_domains=email_domains, admin=admin)
     typer.echo(f"account  {account_id}\nAPI key  {key}   (shown once)")
@@ -36,7 +48,7 @@ def delete(account: str, *, yes: bool) -> None:
     with base(Settings()) as ground:
         if not yes:
             with store.committing(ground.database_url) as session:
-                name = store_accounts.name_of(session, account_id)
+                name = store_accounts.of_command(session, account_id).name
             typer.confirm(f"Delete {name} ({account}) and all that belongs to it?", abort=True)
         with store.committing(ground.database_url) as session:
             found = endings.shut(session, account_id, now=store.utc_now())

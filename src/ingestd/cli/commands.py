@@ -144,7 +144,10 @@ def push(
     known_hosts: Annotated[
         Path | None,
         typer.Option(
-            envvar="INGESTD_PUSH_KNOWN_HOSTS", help="A file of host keys. Default: the fingerprints of the API."
+            envvar="INGESTD_PUSH_KNOWN_HOSTS",
+            help="A file of host keys. Default: the fingerprints of the API.",
+            exists=True,
+            dir_okay=False,
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Wait, and show what becomes of it.")] = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -56,14 +57,21 @@ def _passes(name: str, check: Check, settings: Settings) -> bool:
     return True
 
 
-def _settings(model: BaseModel, prefix: str = PREFIX) -> Iterator[tuple[str, Any]]:
+def _settings(model: BaseModel, prefix: str = PREFIX) -> Iterator[tuple[str, str]]:
     """Every setting as a variable, secrets masked."""
     for name in type(model).model_fields:
         value, variable = getattr(model, name), f"{prefix}{name.upper()}"
         if isinstance(value, BaseModel):
             yield from _settings(value, f"{variable}__")
         else:
-            yield variable, SECRET_SHAPE.sub("***", str(value)) if isinstance(value, str) else value
+            yield variable, SECRET_SHAPE.sub("***", _as_given(value))
+
+
+def _as_given(value: Any) -> str:
+    """A setting as its variable has it: nothing where none is set, lists and further settings as JSON."""
+    if value is None:
+        return ""
+    return json.dumps(value, default=str) if isinstance(value, tuple | dict) else str(value)
 
 
 def _variables(_: Settings) -> str:

@@ -19,9 +19,8 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.import_key import parse_public_key
 from ingestd.domain.submission import COMMAND
 from ingestd.settings import Settings
-from ingestd.store import audit, import_keys
+from ingestd.store import accounts, audit, import_keys
 from ingestd.store import engine as store
-from ingestd.store.accounts import Account
 from ingestd.store.import_keys import ImportKey
 
 if TYPE_CHECKING:
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
 def list_all(account: str) -> None:
     """List an account's import keys: name, fingerprint, and when it was last used or revoked."""
     with base(Settings()) as ground, store.committing(ground.database_url) as session:
-        for key in import_keys.all_of(session, ids.read(Prefix.ACCOUNT, account)):
+        account_id = accounts.of_command(session, ids.read(Prefix.ACCOUNT, account)).id
+        for key in import_keys.all_of(session, account_id):
             ended = f"revoked {key.revoked_at:%F}" if key.revoked_at else ""
             used = f"last used {key.last_used_at:%F}" if key.last_used_at else "never used"
             typer.echo(f"{key.name}  {key.fingerprint}  {ended or used}")
@@ -55,10 +55,8 @@ def revoke(account: str, fingerprint: str) -> None:
 def add(account: str, public_key: Path, name: str) -> None:
     """Register an SSH public key under a name, or that of its file."""
     with base(Settings()) as ground, store.committing(ground.database_url) as session:
-        found = session.get(Account, ids.read(Prefix.ACCOUNT, account))
-        if found is None or found.deleted_at is not None:
-            raise NotFound("There is no such account.")
-        key = add_import_key(session, found.id, public_key.read_text(), name=name or public_key.stem)
+        account_id = accounts.of_command(session, ids.read(Prefix.ACCOUNT, account)).id
+        key = add_import_key(session, account_id, public_key.read_text(), name=name or public_key.stem)
     typer.echo(f"registered {key.fingerprint}")
 
 

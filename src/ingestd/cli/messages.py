@@ -13,8 +13,8 @@ from ingestd.domain.errors import NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.keyring import SealedKeys
 from ingestd.settings import Settings
+from ingestd.store import accounts, messages
 from ingestd.store import engine as store
-from ingestd.store import messages
 from ingestd.store.accounts import Account
 from ingestd.store.messages import Message
 
@@ -22,7 +22,8 @@ from ingestd.store.messages import Message
 def list_all(account: str, *, at_most: int) -> None:
     """List an account's newest mails: when, what of, to whom, and what became of each."""
     with base(Settings()) as ground, store.committing(ground.database_url) as session:
-        for message, notice in messages.all_of(session, ids.read(Prefix.ACCOUNT, account), at_most=at_most):
+        account_id = accounts.of_command(session, ids.read(Prefix.ACCOUNT, account)).id
+        for message, notice in messages.all_of(session, account_id, at_most=at_most):
             shown = ids.show(Prefix.MESSAGE, message.id)
             became = "kept" if message.blob else message.state
             typer.echo(f"{notice.created_at:%F %T}  {shown}  {notice.type}  {message.address}  {became}")

@@ -43,12 +43,13 @@ def run(file: Path, manifest: Path, key: Path, given: Server, *, api: str, api_k
     Gives the exit code that says what became of the file, which is 0 where nobody follows.
     """
     _check_names(file, manifest)
+    pair = _key_pair(key)
     if follow and not api_key:
         raise typer.BadParameter("Following needs an API key.", param_hint="--api-key")
     with _client(api, api_key) as client:
         server = _server(client if api_key else None, given)
         before = _newest(client) if api_key else None
-        asyncio.run(_put(server, key, (file, manifest)))
+        asyncio.run(_put(server, pair, (file, manifest)))
         console.print(f"{file.name} and {manifest.name} are on {server.host}.", markup=False)
         if api_key:
             ingestion = _find(client, manifest.name, before)
@@ -66,6 +67,17 @@ def _check_names(file: Path, manifest: Path) -> None:
             )
     if not manifest.name.endswith(SUFFIX):
         raise typer.BadParameter(f"A manifest's name ends in {SUFFIX}.", param_hint="MANIFEST")
+
+
+def _key_pair(key: Path) -> asyncssh.SSHKey:
+    try:
+        return asyncssh.read_private_key(key)
+    except asyncssh.KeyImportError as error:
+        if "passphrase" in str(error).lower():
+            message = f"The key {key} has a passphrase, which is not asked for. Give one without."
+        else:
+            message = f"{key} is no SSH private key. Give the file that lies beside the one that ends in .pub."
+        raise typer.BadParameter(message, param_hint="--key") from None
 
 
 def _client(api: str, api_key: str) -> httpx.Client:
@@ -100,16 +112,14 @@ def _server(client: httpx.Client | None, given: Server) -> Server:
     )
 
 
-async def _put(server: Server, key: Path, files: tuple[Path, ...]) -> None:
+async def _put(server: Server, key: asyncssh.SSHKey, files: tuple[Path, ...]) -> None:
     class Pinned(asyncssh.SSHClient):
         """Knows the server by the fingerprints that the API told."""
 
         def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002
             return key.get_fingerprint() in server.fingerprints
 
-    known = (
-        asyncssh.read_known_hosts(str(server.known_hosts)) if server.known_hosts else asyncssh.import_known_hosts("")
-    )
+    known = _known_hosts(server.known_hosts)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     try:
         async with (
@@ -117,7 +127,7 @@ async def _put(server: Server, key: Path, files: tuple[Path, ...]) -> None:
                 server.host,
                 server.port,
                 username=server.user,
-                client_keys=[str(key)],
+                client_keys=[key],
                 client_factory=Pinned,
                 known_hosts=known,
                 config=None,
@@ -138,11 +148,20 @@ async def _put(server: Server, key: Path, files: tuple[Path, ...]) -> None:
             f"The server at {server.host} shows another host key than it should: nothing was sent."
         ) from None
     except asyncssh.PermissionDenied:
-        raise Forbidden(f"{server.host} does not accept the key {key} for {server.user}. Register it first.") from None
+        raise Forbidden(
+            f"{server.host} does not accept the key {key.get_fingerprint()} for {server.user}. Register it first."
+        ) from None
     except asyncssh.SFTPError as error:
         raise Forbidden(f"{server.host} refused the file: {error.reason}") from None
     except (OSError, asyncssh.Error) as error:
         raise Unavailable(f"{server.host}:{server.port} could not be reached: {error}") from None
+
+
+def _known_hosts(file: Path | None) -> asyncssh.SSHKnownHosts:
+    try:
+        return asyncssh.import_known_hosts(file.read_text() if file else "")
+    except ValueError:
+        raise typer.BadParameter(f"{file} is no file of host keys.", param_hint="--known-hosts") from None
 
 
 def _newest(client: httpx.Client) -> str | None:

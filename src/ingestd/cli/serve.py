@@ -28,24 +28,28 @@ def run(settings: Settings, roles: Collection[Role], *, migrating: bool) -> None
     pretty = None if settings.log_format == "auto" else settings.log_format == "console"
     telemetry.configure(level=settings.log_level.upper(), pretty=pretty)
     with tracing.sending(), base(settings, serving=True, migrating=migrating) as ground:
-        first = _first_account(ground) if ground.alone and not accounts.any_account(ground) else None
-        asyncio.run(_run(ground, roles, first))
+        asyncio.run(_run(ground, roles))
 
 
-def _first_account(ground: Base) -> tuple[str, str]:
+def _first_account(ground: Base) -> tuple[str, str] | None:
+    """Make the first account where there is none yet on an embedded database; gives its id and its API key's text."""
+    if not ground.alone or accounts.any_account(ground):
+        return None
     folder = ground.settings.data_dir.absolute()
     return accounts.make(ground, name="first", email_domains=[DOMAIN], admin=True, import_key=folder / FIRST_KEY)
 
 
-async def _run(ground: Base, roles: Collection[Role], first: tuple[str, str] | None) -> None:
+async def _run(ground: Base, roles: Collection[Role]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, stop.set)
     async with running(ground, roles) as app:
         _collect_seldom()
+        # not before everything runs: a key that is made by a start that fails would never be shown
+        first = await asyncio.to_thread(_first_account, ground) if app.sftp_door and app.http_port else None
         typer.echo(f"ingestd is ready: {', '.join(_places(app))}")
-        if first is not None and app.sftp_door and app.http_port:
+        if first is not None:
             typer.echo(welcome(app, *first))
         await stop.wait()
         typer.echo("stopping")
@@ -94,4 +98,6 @@ A manifest's clientEmail has to be at {DOMAIN}, or a recipient's. Make yourself 
 See what became of it:
 
   curl -H 'Authorization: Bearer {key}' {app.http_url}/v1/ingestions
+
+All that the API can do: {app.http_url}/docs
 """

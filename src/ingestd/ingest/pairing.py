@@ -218,7 +218,8 @@ async def _again(
         found = await ingestions.find_of_manifest(session, earlier.id)
         if found is not None:
             return found
-    problem = Problem("", "name_used", "A manifest of this name has been used before. Give every manifest a new name.")
+    detail = f"A manifest named '{arrival.name}' has been used before. Give every manifest a new name."
+    problem = Problem("", "name_used", detail)
     error = error_of(Invalid(code="manifest_incorrect", problems=(problem,)))
     return await _refuse(session, account, arrival, None, error, now=now)
 
@@ -301,6 +302,7 @@ async def _data_file(session: AsyncSession, account_id: UUID, parsed: Parsed, li
     name = safe_name(parsed.file_name)
     file = await files.find_available(session, account_id, name) if name else None
     if file is None:
-        raise FileRefused("No file of the name in 'fileName' waits for a manifest.", code=NOT_THERE_YET)
+        of_name = f"named '{name}'" if name else "of the name in 'fileName'"
+        raise FileRefused(f"No file {of_name} waits for a manifest.", code=NOT_THERE_YET)
     refuse_unfit(file.name, file.size_bytes, limits)
     return file

@@ -37,7 +37,8 @@ class Clock:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look now and every few seconds, one look at a time, until `stop` is set."""
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)  # that a look is skipped while one goes on is meant
+        # a look tells its own failures; that one is skipped while another goes on, or cut off at the end, is meant
+        logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
         alarm = AsyncIOScheduler(timezone=UTC)
         job = alarm.add_job(
             self.look,

@@ -101,9 +101,9 @@ def all_of(session: Session) -> list[Account]:
     return list(session.scalars(select(Account).where(_IS_THERE).order_by(Account.id)))
 
 
-def name_of(session: Session, account_id: UUID) -> str:
-    """The name of an account, or NotFound, for a command."""
-    return _found(session.scalar(select(Account).where(Account.id == account_id, _IS_THERE))).name
+def of_command(session: Session, account_id: UUID) -> Account:
+    """The account, or NotFound, for a command."""
+    return _found(session.scalar(select(Account).where(Account.id == account_id, _IS_THERE)))
 
 
 def keys_for_sealing(connection: Connection, account_id: UUID) -> SealedKeys | None:
