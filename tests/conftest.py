@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -23,8 +23,18 @@ from ingestd.app.ground import Base, base
 from ingestd.app.service import App, running
 from ingestd.cli import accounts
 from ingestd.cli.receiver import Receiver
-from ingestd.settings import FetchSettings, HttpSettings, MetricsSettings, Settings, SftpSettings, WorkerSettings
+from ingestd.ingest.upkeep import Upkeep
+from ingestd.settings import (
+    FetchSettings,
+    HttpSettings,
+    MetricsSettings,
+    RetentionSettings,
+    Settings,
+    SftpSettings,
+    WorkerSettings,
+)
 from ingestd.store import embedded
+from ingestd.store.engine import engine
 
 hypothesis.settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -152,6 +162,18 @@ def settings_in(folder: Path, **more: Any) -> Settings:
     )
 
 
+@contextmanager
+def own_database() -> Iterator[str]:
+    """The URL of an empty PostgreSQL beside that of the run, for tests that make their own tables."""
+    folder = new_folder()
+    try:
+        with embedded.start(folder / "postgres", settings=FAST_AND_LOOSE) as server:
+            yield server.url
+    finally:
+        embedded.remove(folder / "postgres")
+        shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session")
 def temporary_folder() -> Callable[[], Path]:
     """A maker of such folders, whose user removes them."""
@@ -202,6 +224,14 @@ async def open_tenant(ground: Base, app: App, folder: Path) -> AsyncIterator[Ten
     headers = {"Authorization": f"Bearer {key}"}
     async with new_client(app.http_url, headers=headers) as http:
         yield Tenant(app, account, key, folder / "import_key", http)
+
+
+@pytest.fixture
+def upkeep(ground: Base, app: App) -> Iterator[Upkeep]:
+    """The chores of the running service, to be done when a test says so."""
+    sql = engine(ground.database_url)
+    yield Upkeep(sql, ground.blobs, app.intake.engine, RetentionSettings())
+    sql.dispose()
 
 
 @pytest_asyncio.fixture

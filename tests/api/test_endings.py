@@ -8,8 +8,6 @@ from sqlalchemy import text
 from tests.api.world import account_of, ingest, nothing_is_checked
 from tests.test_segment_files import make, refresh
 
-from ingestd.ingest.upkeep import Upkeep
-from ingestd.settings import RetentionSettings
 from ingestd.store import endings
 from ingestd.store import engine as store
 from ingestd.store.base import Base
@@ -34,11 +32,9 @@ async def end(tenant, operator):
 
 
 @pytest.fixture
-def upkeep(ground, app, monkeypatch):
-    sql = store.engine(ground.database_url)
+def upkeep(upkeep, monkeypatch):
     monkeypatch.setattr(endings, "AT_ONCE", 1)
-    yield Upkeep(sql, ground.blobs, app.intake.engine, RetentionSettings())
-    sql.dispose()
+    return upkeep
 
 
 def rows(upkeep, statement, **values):

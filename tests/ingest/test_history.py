@@ -14,8 +14,6 @@ from tests.scheduler.world import ended, new_connection, scheduled
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
-from ingestd.ingest.upkeep import Upkeep
-from ingestd.settings import RetentionSettings
 from ingestd.store import engine as store
 
 OF_ACCOUNT = "WHERE account_id = :account"
@@ -31,13 +29,6 @@ OUTGOING = f"""
     SELECT FROM deliveries {OF_ACCOUNT} AND next_attempt_at IS NOT NULL
     UNION ALL SELECT FROM messages {OF_ACCOUNT} AND next_attempt_at IS NOT NULL
 """
-
-
-@pytest.fixture
-def upkeep(ground, app):
-    sql = store.engine(ground.database_url)
-    yield Upkeep(sql, ground.blobs, app.intake.engine, RetentionSettings())
-    sql.dispose()
 
 
 def run(upkeep, tenant, statement):

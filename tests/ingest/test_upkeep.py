@@ -18,7 +18,6 @@ from tests.test_segment_files import make, refresh
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.ingest.incoming import STEP
-from ingestd.ingest.upkeep import Upkeep
 from ingestd.settings import RetentionSettings
 from ingestd.store import dump, ingestions
 from ingestd.store import engine as store
@@ -26,13 +25,6 @@ from ingestd.store import engine as store
 DAY = timedelta(days=1)
 ROWS = b"identity,Age\nann,1\nbob,old\n"
 COLUMNS = {"Age": {"dataType": "INTEGER"}}
-
-
-@pytest.fixture
-def upkeep(ground, app):
-    sql = store.engine(ground.database_url)
-    yield Upkeep(sql, ground.blobs, app.intake.engine, RetentionSettings())
-    sql.dispose()
 
 
 @pytest_asyncio.fixture

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import trustme
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.conftest import own_database
 from tests.notify.receiver import Answer, Receiver, Receivers
 from tests.notify.world import Clock, World
 
 from ingestd.keyring import Keyring, new_master
-from ingestd.store import embedded, engine
+from ingestd.store import engine
 from ingestd.store.base import Base
 from ingestd.store.engine import Sessions
 
@@ -90,11 +89,8 @@ def serving(authority: trustme.CA) -> ssl.SSLContext:
 @pytest.fixture(scope="session")
 def database() -> Iterator[str]:
     """The URL of a real PostgreSQL."""
-    folder = Path(tempfile.mkdtemp(prefix="test-notify-", dir="/tmp"))
-    folder.chmod(0o711)
-    with embedded.start(folder, settings={"fsync": "off", "shared_buffers": "16MB"}) as server:
-        yield server.url
-    embedded.remove(folder)
+    with own_database() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

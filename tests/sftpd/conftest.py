@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.conftest import own_database
 from tests.sftpd.world import Client, World, opened
 
 from ingestd.ingest import engine as jobs
 from ingestd.ingest.engine import JobEngine
-from ingestd.store import deliveries, embedded, engine, import_keys, replicas
+from ingestd.store import deliveries, engine, import_keys, replicas
 from ingestd.store.base import Base
 
 DECLARED = (deliveries, import_keys, replicas)  # importing a table declares it
@@ -22,12 +22,9 @@ DECLARED = (deliveries, import_keys, replicas)  # importing a table declares it
 @pytest.fixture(scope="session")
 def database() -> Iterator[str]:
     """The URL of a real PostgreSQL with the tables of the job engine."""
-    folder = Path(tempfile.mkdtemp(prefix="test-sftpd-", dir="/tmp"))
-    folder.chmod(0o711)
-    with embedded.start(folder, settings={"fsync": "off", "shared_buffers": "16MB"}) as server:
-        jobs.migrate(server.url)
-        yield server.url
-    embedded.remove(folder)
+    with own_database() as url:
+        jobs.migrate(url)
+        yield url
 
 
 @pytest.fixture(scope="session")

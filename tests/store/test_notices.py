@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, time, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,10 +13,11 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.conftest import own_database
 
 from ingestd.domain.errors import Conflict, NotFound
 from ingestd.domain.notice import NoticeType
-from ingestd.store import deliveries, embedded, engine, outgoing, webhooks
+from ingestd.store import deliveries, engine, outgoing, webhooks
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base
 from ingestd.store.deliveries import Delivery
@@ -40,12 +38,8 @@ def newest(table: Any, *, after: UUID | None = None, limit: int = 50) -> Cut:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    folder = Path(tempfile.mkdtemp(prefix="test-notices-", dir="/tmp"))
-    folder.chmod(0o711)
-    with embedded.start(folder, settings={"fsync": "off", "shared_buffers": "16MB"}) as server:
-        yield server.url
-    embedded.remove(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    with own_database() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The migrated schema is the declared one, and every migration can be taken back."""
 
-import shutil
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -9,21 +8,19 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
+from tests.conftest import own_database
 
 from ingestd.domain.errors import Unavailable
-from ingestd.store import embedded, schema
 from ingestd.store import engine as store
+from ingestd.store import schema
 
 
 @pytest.fixture(scope="module")
-def engine(temporary_folder):
-    folder = temporary_folder()
-    with embedded.start(folder / "postgres", settings={"fsync": "off", "shared_buffers": "64MB"}) as server:
-        engine = store.engine(server.url)
+def engine():
+    with own_database() as url:
+        engine = store.engine(url)
         yield engine
         engine.dispose()
-    embedded.remove(folder / "postgres")
-    shutil.rmtree(folder)
 
 
 def differences(engine):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url
+from tests.conftest import own_database
 from tests.store.load.world import Account
 
-from ingestd.store import embedded, events, profiles
+from ingestd.store import events, profiles
 from ingestd.store.schema import METADATA
 
 ALONE = {
@@ -26,10 +24,8 @@ ALONE = {
 
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
-    folder = Path(tempfile.mkdtemp(prefix="test-load-", dir="/tmp"))
-    folder.chmod(0o711)
-    with embedded.start(folder, settings={"fsync": "off", "shared_buffers": "64MB"}) as server:
-        engine = create_engine(make_url(server.url).set(drivername="postgresql+psycopg"))
+    with own_database() as url:
+        engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
         with engine.begin() as connection:
             METADATA.create_all(connection)
             for table, names in ALONE.items():
@@ -38,9 +34,7 @@ def database_url() -> Iterator[str]:
             for statement in [*profiles.PARTITION_DDL, *events.PARTITION_DDL]:
                 connection.exec_driver_sql(statement)
         engine.dispose()
-        yield server.url
-    embedded.remove(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+        yield url
 
 
 @pytest.fixture(scope="module")
