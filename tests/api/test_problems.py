@@ -26,7 +26,7 @@ ELSEWHERE = (
     "ingest/checking.py",
     "ingest/work.py",
     "ingest/engine.py",
-    "store/ingestions.py",
+    "store/fencing.py",
 )
 OF_THE_START = {"allow_list_invalid", "authority_unusable"}
 KINDS = {"NotFound", "Conflict", "Invalid", "Forbidden", "Unavailable"}

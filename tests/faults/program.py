@@ -27,12 +27,12 @@ READY = re.compile(r"HTTP on (\S+), SFTP on (\S+):(\d+)")
 PATIENCE = 400  # seconds for what takes a few on an idle machine: workers are niced, and others may be busy
 ATTEMPTS = 2
 POINTS = {
-    "before the claim": "ingestd.store.ingestions:claim",
+    "before the claim": "ingestd.store.fencing:claim",
     "before the check": "ingestd.ingest.checking:check",
     "in the check, rows read": "ingestd.ingest.checking:resolve",
     "in a part, nothing written": "ingestd.ingest.applying:_apply",
-    "in a part, all written": "ingestd.store.ingestions:guard",
-    "between apply and report": "ingestd.store.ingestions:finish",
+    "in a part, all written": "ingestd.store.fencing:guard",
+    "between apply and report": "ingestd.store.fencing:finish",
     "between report and clearing up": "ingestd.ingest.applying:discard",
 }
 HEARTBEAT = "ingestd.store.replicas:beat"
@@ -49,11 +49,11 @@ DOORS = (
     "ingestd.ingest.tell:tell",
 )
 WALK = (
-    "ingestd.store.ingestions:claim",
-    "ingestd.store.ingestions:change",
+    "ingestd.store.fencing:claim",
+    "ingestd.store.fencing:change",
     "ingestd.store.ledger:applied",
     SETTLING,
-    "ingestd.store.ingestions:finish",
+    "ingestd.store.fencing:finish",
     "ingestd.ingest.tell:tell_ingestion",
 )
 ROTATING = (

@@ -13,7 +13,7 @@ from ingestd.ingest import flow, giving_up
 from ingestd.ingest.giving_up import give_up
 from ingestd.metrics import new_metrics
 from ingestd.store import engine as store
-from ingestd.store import ingestions
+from ingestd.store import fencing
 
 REOPEN = (
     "UPDATE ingestions SET status = 'in_progress', channel = 'schedule' WHERE id = :ingestion",
@@ -44,7 +44,7 @@ async def test_the_run_of_an_ingestion_that_is_given_up_ends_where_nothing_can_b
         with sql.begin() as connection:
             for statement in REOPEN:
                 connection.execute(text(statement), {"ingestion": ingestion, "run": ids.read(Prefix.RUN, run["id"])})
-            row = ingestions.peek(connection, ingestion)
+            row = fencing.peek(connection, ingestion)
         assert (await tenant.http.post(path)).json()["code"] == "run_open"
         give_up(SimpleNamespace(sql=sql, metrics=metrics), row)
         run = await ended(tenant, run)

@@ -37,7 +37,7 @@ from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.resolve import TWO_PEOPLE
 from ingestd.pipeline.seal import seal
 from ingestd.pipeline.shorten import batches, groups, people
-from ingestd.store import attributes, dump, ingestions, ledger
+from ingestd.store import attributes, dump, fencing, ledger
 from ingestd.store import engine as store
 from ingestd.store.load.aliases import apply_aliases, apply_kinds
 from ingestd.store.load.events import apply_events
@@ -74,7 +74,7 @@ def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> bool:
             rows = sum(checked.parts[each] for each in checked.units().get(part, ()))
             figures = {"lost": rows} if lost else _apply(job, checked, part, connection)
             ledger.close_part(connection, job.ingestion_id, part, figures)
-            ingestions.guard(connection, job.ingestion_id, job.fence)
+            fencing.guard(connection, job.ingestion_id, job.fence)
         return True
     return False
 
@@ -117,7 +117,7 @@ def discard(job: Job) -> None:
     with engine(job.place.database_url).begin() as connection:
         if not dump.may_remove_blobs(connection):
             return  # the sweep will
-        row = ingestions.peek(connection, job.ingestion_id)
+        row = fencing.peek(connection, job.ingestion_id)
         left = [*blobs.list(f"parts/{job.ingestion_id.hex}"), *blobs.list(f"errors/{job.ingestion_id.hex}")]
         blobs.delete({stored.name for stored in left} - {row.error_blob, row.rejects_blob})
 

@@ -19,7 +19,7 @@ from ingestd.pipeline.resolve import AT_ONCE, TWO_PEOPLE, Resolution, resolve
 from ingestd.pipeline.run import Sinks, check_file, warnings
 from ingestd.pipeline.scan import CHUNK_BYTES, Scan, open_scan
 from ingestd.store import engine as store
-from ingestd.store import ingestions
+from ingestd.store import fencing
 from ingestd.store.load.people import KnownPeople
 from ingestd.store.load.segments import partitions_of
 from ingestd.store.load.sources import leavers
@@ -187,4 +187,4 @@ class _Teller:
             eta_seconds=round(seconds * (2 - share) / share) if share else None,
         )
         with engine(self._job.place.database_url).begin() as connection:
-            ingestions.change(connection, self._job.ingestion_id, self._job.fence, progress=progress.model_dump())
+            fencing.change(connection, self._job.ingestion_id, self._job.fence, progress=progress.model_dump())

@@ -14,14 +14,14 @@ from ingestd.ingest.refusal import error
 from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import ERROR_FILE, Checked, Job
-from ingestd.store import ingestions
+from ingestd.store import fencing, ingestions
 from ingestd.store.engine import utc_now
 
 
 def hold(sql: Engine, ingestion_id: UUID, fence: int, held: dict[str, int] | None = None) -> None:
     """Put an ingestion aside: nothing of it was applied, and it does not keep the account's others waiting."""
     with sql.begin() as connection:
-        ingestions.change(connection, ingestion_id, fence, stage=Stage.HELD, held=held)
+        fencing.change(connection, ingestion_id, fence, stage=Stage.HELD, held=held)
         tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_HELD, now=utc_now())
         _supersede(connection, ingestion_id)
 
@@ -57,7 +57,7 @@ def _finish(runtime: Runtime, job: Job, notice: NoticeType, checked: Checked | N
     values |= {"stage": Stage.DONE, "finished_at": now, "progress": progress}
     with runtime.sql.begin() as connection:
         warnings = checked.warnings if checked else []
-        ingestions.finish(connection, job.ingestion_id, job.fence, warnings=warnings, **values)
+        fencing.finish(connection, job.ingestion_id, job.fence, warnings=warnings, **values)
         tell_ingestion(connection, job.ingestion_id, notice, now=now)
         if notice is NoticeType.INGESTION_COMPLETED and checked is not None and _gives_all(job, checked):
             _supersede(connection, job.ingestion_id)

@@ -36,7 +36,7 @@ from ingestd import telemetry
 from ingestd.domain.errors import IngestdError
 from ingestd.ingest.polling import Polling
 from ingestd.settings import WorkerSettings
-from ingestd.store import ingestions, replicas, wakeups
+from ingestd.store import fencing, replicas, wakeups
 
 log = telemetry.logger(__name__)
 
@@ -292,7 +292,7 @@ class JobEngine:
             left = self._client.list_workflows(status="PENDING", executor_id=replica, load_input=False)
             crashed = {_ingestion_of(each.workflow_id) for each in left if each.queue_name != FETCHES}
             if crashed and not orderly:
-                ingestions.count_crash(connection, crashed)
+                fencing.count_crash(connection, crashed)
             for queue in (INGESTIONS, PARTS, FETCHES):
                 ids = [workflow.workflow_id for workflow in left if workflow.queue_name == queue]
                 if ids:

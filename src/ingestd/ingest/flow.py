@@ -31,9 +31,9 @@ from ingestd.ingest.turns import take_turn
 from ingestd.ingest.units import apply_all, found, rehearse
 from ingestd.ingest.work import Checked, Job
 from ingestd.keyring import AccountKeys
-from ingestd.store import ingestions
+from ingestd.store import fencing, ingestions
 from ingestd.store.engine import utc_now
-from ingestd.store.ingestions import FenceLost
+from ingestd.store.fencing import FenceLost
 
 log = telemetry.logger(__name__)
 
@@ -58,7 +58,7 @@ def walk(runtime: Runtime, ingestion_id: UUID) -> None:
 
 def _attempt(runtime: Runtime, ingestion_id: UUID, *, crashed: bool) -> None:
     with runtime.sql.begin() as connection:
-        row = ingestions.claim(connection, ingestion_id, crashed=crashed)
+        row = fencing.claim(connection, ingestion_id, crashed=crashed)
         if row.status == Status.IN_PROGRESS and row.fence == 1:
             notice = NoticeType.INGESTION_PICKED_UP
             tried(connection, partial(tell_ingestion, connection, ingestion_id, notice, now=utc_now()))
@@ -81,7 +81,7 @@ def _go_on(runtime: Runtime, row: Row[Any]) -> None:
 
 def _is_cancelled(runtime: Runtime, ingestion_id: UUID) -> bool:
     with runtime.sql.connect() as connection:
-        return bool(ingestions.peek(connection, ingestion_id).status == Status.CANCELLED)
+        return bool(fencing.peek(connection, ingestion_id).status == Status.CANCELLED)
 
 
 def _take_to_its_end(runtime: Runtime, job: Job, row: Row[Any]) -> None:
@@ -116,10 +116,10 @@ def _take_to_its_end(runtime: Runtime, job: Job, row: Row[Any]) -> None:
 
 def _check(runtime: Runtime, job: Job) -> Checked:
     with runtime.sql.begin() as connection:
-        ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.CHECKING)
+        fencing.change(connection, job.ingestion_id, job.fence, stage=Stage.CHECKING)
     checked = runtime.pool.run(checking.check, job)
     with runtime.sql.begin() as connection:
-        ingestions.change(
+        fencing.change(
             connection,
             job.ingestion_id,
             job.fence,
@@ -143,7 +143,7 @@ def _recompute_filters(runtime: Runtime, job: Job, applied: Checked, *, attempts
     touched = None if job.replaces or applied.merges else applied.names
     with runtime.stage(job, Stage.SEGMENTING):
         with runtime.sql.begin() as connection:
-            ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
+            fencing.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
         with runtime.sql.begin() as connection:
             warnings = filters.recompute(
                 connection,
@@ -153,5 +153,5 @@ def _recompute_filters(runtime: Runtime, job: Job, applied: Checked, *, attempts
                 ingestion_id=job.ingestion_id,
                 leniently=attempts >= runtime.settings.attempts,
             )
-            ingestions.guard(connection, job.ingestion_id, job.fence)
+            fencing.guard(connection, job.ingestion_id, job.fence)
     return warnings

@@ -19,7 +19,7 @@ from ingestd.ingest.refusal import error
 from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.tell import tell_ingestion
 from ingestd.ingest.work import ERROR_FILE, LEAVE, MERGE, SEGMENT, Checked
-from ingestd.store import ingestions, ledger, runs, segments
+from ingestd.store import fencing, ledger, runs, segments
 from ingestd.store.engine import is_transient, utc_now
 
 GIVEN_UP: Final = "The service failed again and again once rows of the file were stored: what follows that is missing."
@@ -84,7 +84,7 @@ def give_up(runtime: Runtime, row: Row[Any]) -> None:
         else:
             values |= checked.model_dump(include=ERROR_FILE)
         warnings = checked.warnings if checked else []
-        ingestions.finish(connection, row.id, row.fence, warnings=warnings, **values)
+        fencing.finish(connection, row.id, row.fence, warnings=warnings, **values)
         notice = NoticeType.INGESTION_COMPLETED if checked else NoticeType.INGESTION_FAILED
         if not tried(connection, partial(tell_ingestion, connection, row.id, notice, now=now)):
             result = RESULT_OF[values["status"]]

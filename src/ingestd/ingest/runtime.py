@@ -71,7 +71,7 @@ class Runtime:
             raise Stopping
 
     def job(self, row: Row[Any]) -> Job:
-        """An ingestion as a data-plane process needs it, from its row (`ingestions.peek`)."""
+        """An ingestion as a data-plane process needs it, from its row (`fencing.peek`)."""
         keys = self.keyring.open(row.account_id, SealedKeys(row.data_keys, row.index_key))
         plan = Plan.model_validate(row.plan)
         return Job(

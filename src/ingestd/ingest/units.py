@@ -25,9 +25,9 @@ from ingestd.ingest.giving_up import NOBODY_LEFT, UNNAMED, WRITTEN_OFF, passes
 from ingestd.ingest.pool import PoolClosed
 from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.work import FORM, LEAVE, SEGMENT, Checked, Job, interleaved
-from ingestd.store import ingestions, ledger
+from ingestd.store import fencing, ledger
 from ingestd.store.engine import raw
-from ingestd.store.ingestions import FenceLost
+from ingestd.store.fencing import FenceLost
 from ingestd.store.load.sources import SAMPLE
 from ingestd.store.load.stored import vacuum
 
@@ -58,7 +58,7 @@ def apply_part(runtime: Runtime, ingestion_id: UUID, part: str) -> None:
     for _ in runtime.tries():
         try:
             with runtime.sql.connect() as connection:
-                row = ingestions.peek(connection, ingestion_id)
+                row = fencing.peek(connection, ingestion_id)
             if row.status != Status.IN_PROGRESS:
                 return
             checked = found(runtime, row)
@@ -109,7 +109,7 @@ def apply_all(runtime: Runtime, job: Job, checked: Checked, *, attempts: int) ->
         with runtime.stage(job, Stage.SEGMENTING):
             _put_into_segment(runtime, job)
     with runtime.sql.begin() as connection:
-        ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
+        fencing.change(connection, job.ingestion_id, job.fence, stage=Stage.REPORTING)
         applied = ledger.applied(connection, job.ingestion_id)
     checked = checked.with_warnings(text for part, text in WRITTEN_OFF.items() if "lost" in applied.get(part, ()))
     if lost and attempts >= 2 * runtime.settings.attempts:
@@ -151,7 +151,7 @@ def _await_units(runtime: Runtime, job: Job, checked: Checked, units: list[str])
             found = len(ledger.applied(connection, job.ingestion_id).keys() & set(units))
             if found > done:
                 progress = progress_of(job, checked.counts, 50 + 50 * found / len(units))
-                ingestions.change(connection, job.ingestion_id, job.fence, progress=progress)
+                fencing.change(connection, job.ingestion_id, job.fence, progress=progress)
         done = found
         if done < len(units):
             runtime.await_settled()
@@ -160,7 +160,7 @@ def _await_units(runtime: Runtime, job: Job, checked: Checked, units: list[str])
 def _put_into_segment(runtime: Runtime, job: Job) -> None:
     """Put the people of a data source's file into the segment that was asked for (S65, S75)."""
     with runtime.sql.begin() as connection:
-        ingestions.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
+        fencing.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
     apply_part(runtime, job.ingestion_id, SEGMENT)
 
 

@@ -1,7 +1,6 @@
-"""Ingestions: one row for each file on its way, and the guards of the flow.
+"""Ingestions: one row for each file on its way, and what the doors and the upkeep ask of it and do to it.
 
-Three guards make any job engine harmless: `seq` gives the account's order, `fence` is a number that only the
-present owner knows, and the ledger (`store.ledger`) makes a repeat do nothing.
+What only the process that works on one may do to it is in `store.fencing`.
 """
 
 from __future__ import annotations
@@ -16,12 +15,9 @@ from sqlalchemy import (
     Connection,
     ForeignKey,
     Index,
-    Row,
-    Select,
     Text,
     UniqueConstraint,
     Uuid,
-    case,
     cast,
     func,
     select,
@@ -32,12 +28,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
-from ingestd.domain.errors import IngestdError, NotFound
 from ingestd.domain.ingestion import BEFORE_APPLYING, NO_PROGRESS, Counts, Stage, Status
 from ingestd.domain.plan import Target
-from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
-from ingestd.store.data_sources import DataSource
 from ingestd.store.files import File
 from ingestd.store.owned import get_owned
 
@@ -106,15 +99,6 @@ class Ingestion(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     delays: Mapped[int] = mapped_column(server_default="0")
-
-
-_Earlier = aliased(Ingestion)
-
-
-class FenceLost(IngestdError):
-    """Another process owns the ingestion now; this one stops and changes nothing."""
-
-    code = "fence_lost"
 
 
 IS_OPEN = text("status IN ('scheduled', 'in_progress')")
@@ -236,70 +220,6 @@ async def of_seqs(session: AsyncSession, account_id: UUID, seqs: Collection[int]
     return {each.seq: each for each in found if each.seq is not None}
 
 
-def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[Any]:
-    """Take an ingestion over with a new fence, and give its row as it is now; a terminal one is given unchanged.
-
-    `crashed` says that this process's last attempt has crashed; those of dead processes are counted by who finds them.
-    """
-    connection.execute(
-        update(Ingestion)
-        .where(Ingestion.id == ingestion_id, IS_OPEN)
-        .values(
-            fence=Ingestion.fence + 1,
-            attempts=Ingestion.attempts + int(crashed),
-            status=Status.IN_PROGRESS,
-            started_at=func.coalesce(Ingestion.started_at, func.now()),
-        )
-    )
-    return peek(connection, ingestion_id)
-
-
-def count_crash(connection: Connection, ingestion_ids: Collection[UUID]) -> None:
-    """Count an attempt that crashed for each of these ingestions; for none whose row a process holds just now."""
-    free = select(Ingestion.id).where(Ingestion.id.in_(ingestion_ids)).with_for_update(skip_locked=True)
-    connection.execute(update(Ingestion).where(Ingestion.id.in_(free)).values(attempts=Ingestion.attempts + 1))
-
-
-def peek(connection: Connection, ingestion_id: UUID) -> Row[Any]:
-    """The row as it is now, with the blob it reads and its account's sealed keys, or NotFound.
-
-    The blob is its file's, or the error file whose rows it tries again, and null where that has expired.
-    """
-    row: Row[Any] | None = connection.execute(_with_blob_and_keys().where(Ingestion.id == ingestion_id)).one_or_none()
-    if row is None:
-        raise NotFound("There is no such ingestion.")
-    return row
-
-
-def _with_blob_and_keys() -> Select[Any]:
-    return (
-        select(
-            Ingestion.__table__,
-            Account.data_keys,
-            Account.index_key,
-            case((Ingestion.rows_of.is_(None), File.blob), else_=_Earlier.error_blob).label("blob"),
-            case((Ingestion.rows_of.is_(None), File.size_bytes), else_=_Earlier.error_size_bytes).label("size_bytes"),
-            File.received_at,
-            DataSource.name.label("data_source_name"),
-        )
-        .outerjoin(DataSource, DataSource.id == Ingestion.data_source_id)
-        .join(Account, Account.id == Ingestion.account_id)
-        .outerjoin(File, File.id == Ingestion.file_id)
-        .outerjoin(_Earlier, _Earlier.id == Ingestion.rows_of)
-    )
-
-
-def change(connection: Connection, ingestion_id: UUID, fence: int, **values: Any) -> None:
-    """Change columns of an ingestion that this process owns, or raise FenceLost."""
-    changed = connection.execute(
-        update(Ingestion)
-        .where(Ingestion.id == ingestion_id, Ingestion.fence == fence, Ingestion.status == Status.IN_PROGRESS)
-        .values(**values)
-    )
-    if changed.rowcount == 0:
-        raise FenceLost
-
-
 def link_to_reported(connection: Connection, ingestion_id: UUID, header: str) -> None:
     """Make an ingestion of a returned error file the retry of the one whose rows it brings back (S128).
 
@@ -330,23 +250,6 @@ def link_to_reported(connection: Connection, ingestion_id: UUID, header: str) ->
     )
     if found is not None:
         connection.execute(update(Ingestion).where(Ingestion.id == ingestion_id).values(retry_of=found))
-
-
-def finish(connection: Connection, ingestion_id: UUID, fence: int, *, warnings: Sequence[str], **values: Any) -> None:
-    """Change an ingestion for the last time, adding warnings to those it began with, or raise FenceLost."""
-    more = cast(list(warnings), JSONB)
-    change(connection, ingestion_id, fence, warnings=Ingestion.warnings.op("||")(more), **values)
-
-
-def guard(connection: Connection, ingestion_id: UUID, fence: int) -> None:
-    """Hold the ingestion for the rest of this transaction, or raise FenceLost; the last statement before a commit."""
-    held = connection.execute(
-        select(Ingestion.id)
-        .where(Ingestion.id == ingestion_id, Ingestion.fence == fence, Ingestion.status == Status.IN_PROGRESS)
-        .with_for_update(read=True)
-    )
-    if held.first() is None:
-        raise FenceLost
 
 
 # `status` stands there twice: once as the index of open ingestions says it.

@@ -31,7 +31,7 @@ class DataSourceChange(Base):
     is the last id that a row began with, which may have been erased since.
 
     No foreign key holds `ingestion_id`: the transaction that writes a row holds that ingestion by its fence
-    (`ingestions.guard`), and an ingestion goes only with its whole account, as these do.
+    (`fencing.guard`), and an ingestion goes only with its whole account, as these do.
     """
 
     __tablename__ = "data_source_changes"
