@@ -221,6 +221,19 @@ async def _look_up(resolver: Resolver, name: str, port: int) -> list[str]:
     return found
 
 
+async def connect(address: str, port: int, *, seconds: float) -> socket.socket:
+    """A socket that is connected to an address which `resolve` gave; OSError, TimeoutError among them."""
+    opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    opened.setblocking(False)
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.get_running_loop().sock_connect(opened, (address, port))
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
 def check_address(ip: str, port: int, *, purpose: Purpose, allow: tuple[Allowed, ...], internal: bool = False) -> str:
     """Return the address to connect to, or raise Forbidden "egress_denied" (T1, T6, T8, T9).
 

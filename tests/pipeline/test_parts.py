@@ -13,7 +13,8 @@ from tests.store.load.world import KEY, Memory, frame
 
 from ingestd.domain.identity import SLICES
 from ingestd.pipeline import parts as subject
-from ingestd.pipeline.parts import PartWriter, bucket_count, hashed, identifiers, read, rewrite
+from ingestd.pipeline.identifiers import hashed, identifiers
+from ingestd.pipeline.parts import PartWriter, bucket_count, read, rewrite
 from ingestd.store.profiles import identifier_hash
 
 MIB = 1024 * 1024

@@ -12,7 +12,8 @@ from tests.store.load.world import Memory, frame
 from tests.thorough import examples
 
 from ingestd.pipeline.fold import fold, in_order
-from ingestd.pipeline.parts import PartWriter, hashed
+from ingestd.pipeline.identifiers import hashed
+from ingestd.pipeline.parts import PartWriter
 from ingestd.pipeline.shorten import batches, people, shorten
 
 KEY = "5a" * 32

@@ -212,9 +212,7 @@ async def save(
         raise Invalid("The schedule would never run.", problems=(problem,))
     schedule.plan_next(account)
     await tx.flush()
-    after = shown(schedule, account)
-    audit.note(tx, caller, "schedule.saved", owner.shown_id, before=before, after=after)
-    return after
+    return _noted(tx, caller, owner, "schedule.saved", before, shown(schedule, account))
 
 
 def _since(schedule: Schedule, now: datetime) -> datetime:
@@ -274,7 +272,7 @@ async def _held(tx: AsyncSession, caller: Principal, owner: Owner) -> tuple[Sche
 
 
 def _noted(
-    tx: AsyncSession, caller: Principal, owner: Owner, action: str, before: ScheduleOut, after: ScheduleOut
+    tx: AsyncSession, caller: Principal, owner: Owner, action: str, before: ScheduleOut | None, after: ScheduleOut
 ) -> ScheduleOut:
     audit.note(tx, caller, action, owner.shown_id, before=before, after=after)
     return after

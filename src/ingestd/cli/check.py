@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +30,12 @@ from ingestd.pipeline.check import Check
 from ingestd.pipeline.parts import PartWriter, bucket_count
 from ingestd.pipeline.report import ErrorFile, RejectLog, reject_counts
 from ingestd.pipeline.resolve import TWO_PEOPLE, resolve
-from ingestd.pipeline.run import NOTHING_LATE, Sinks, check_file, warnings
+from ingestd.pipeline.run import NOTHING_LATE, Progress, Sinks, check_file, warnings
 from ingestd.pipeline.scan import open_scan
 from ingestd.settings import Settings
 
 INDEX_KEY: Final = "00" * 32
 """Any key will do: who is who within one file does not depend on it."""
-
-Told = Callable[[Counts, int], None]
 
 
 class Verdict(BaseModel):
@@ -101,7 +99,7 @@ def run(file: Path, manifest: Path, errors: Path | None, *, as_json: bool) -> Ex
     return verdict.exit
 
 
-def examine(file: Path, manifest: Path, errors: Path | None, told: Told) -> Verdict:
+def examine(file: Path, manifest: Path, errors: Path | None, told: Progress) -> Verdict:
     """Check a file; where rows are rejected their error file is at `errors` afterwards, else nothing is."""
     if errors is not None:
         errors.unlink(missing_ok=True)
@@ -131,7 +129,7 @@ def examine(file: Path, manifest: Path, errors: Path | None, told: Told) -> Verd
     return verdict
 
 
-def _walk(file: Path, plan: Plan, sink: BinaryIO, told: Told, *, buckets: int) -> Found:
+def _walk(file: Path, plan: Plan, sink: BinaryIO, told: Progress, *, buckets: int) -> Found:
     """Read the file, and once more where rows turn out to tie two people, which only the whole file shows."""
     now = int(time.time())
     with tempfile.TemporaryDirectory(prefix="ingestd-check-") as name:
@@ -152,7 +150,7 @@ class Sink:
 
     errors: BinaryIO
     parts: PartWriter | None
-    told: Told
+    told: Progress
 
 
 def _read(file: Path, plan: Plan, now: int, sink: Sink, *, late: Mapping[int, str] = NOTHING_LATE) -> Found:
@@ -196,7 +194,7 @@ def _misnamed(file: Path, manifest: Path, named: str) -> list[str]:
 
 
 @contextmanager
-def _telling(size: int) -> Iterator[Told]:
+def _telling(size: int) -> Iterator[Progress]:
     """A progress bar on a terminal's standard error; elsewhere nothing."""
     console = Console(stderr=True)
     with progress.Progress(console=console, disable=not sys.stderr.isatty(), transient=True) as shown:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
+from contextlib import suppress
 
 from ingestd import egress
 from ingestd.domain.connection import Kind
@@ -21,22 +21,6 @@ async def resolve(server: Server, terms: Terms) -> ResolvedAddress:
 async def connect(address: ResolvedAddress, terms: Terms) -> tuple[socket.socket, str]:
     """A connection to the first of the addresses that answers, and that address; Unavailable "connect_failed"."""
     for ip in address.addresses:
-        found = await _try(ip, address.port, terms.settings.connect_seconds)
-        if found is not None:
-            return found, ip
+        with suppress(OSError):
+            return await egress.connect(ip, address.port, seconds=terms.settings.connect_seconds), ip
     raise Unavailable("The server does not answer at its port.", code="connect_failed")
-
-
-async def _try(ip: str, port: int, seconds: float) -> socket.socket | None:
-    opened = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
-    opened.setblocking(False)
-    try:
-        async with asyncio.timeout(seconds):
-            await asyncio.get_running_loop().sock_connect(opened, (ip, port))
-    except OSError:  # TimeoutError is one
-        opened.close()
-        return None
-    except BaseException:
-        opened.close()
-        raise
-    return opened

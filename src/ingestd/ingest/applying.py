@@ -30,8 +30,9 @@ from ingestd.ingest.work import (
 from ingestd.pipeline.ahead import ahead
 from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import events, fold_some, in_order
+from ingestd.pipeline.identifiers import identifiers, naming
 from ingestd.pipeline.links import read_links
-from ingestd.pipeline.parts import identifiers, members, naming, read, read_all
+from ingestd.pipeline.parts import members, read, read_all
 from ingestd.pipeline.phones import mobile_shape
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.resolve import TWO_PEOPLE

@@ -145,10 +145,10 @@ class MailServer:
         *others, last = resolved.addresses
         for address in others:
             try:
-                return await _connect(address, self.port)
+                return await egress.connect(address, self.port, seconds=CONNECT_SECONDS)
             except OSError:
                 continue
-        return await _connect(last, self.port)
+        return await egress.connect(last, self.port, seconds=CONNECT_SECONDS)
 
 
 def mail_server(settings: MailSettings, allow: tuple[egress.Allowed, ...]) -> MailServer | None:
@@ -170,18 +170,6 @@ def mail_server(settings: MailSettings, allow: tuple[egress.Allowed, ...]) -> Ma
         allow=allow,
         tls=tls,
     )
-
-
-async def _connect(address: str, port: int) -> socket.socket:
-    made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    made.setblocking(False)
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await asyncio.get_running_loop().sock_connect(made, (address, port))
-    except BaseException:
-        made.close()
-        raise
-    return made
 
 
 def _code(error: SMTPResponseException) -> MailCode:

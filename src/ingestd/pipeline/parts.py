@@ -18,12 +18,12 @@ from typing import BinaryIO, Final, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
-import polars_hash as plh
 import pyarrow as pa
 
 from ingestd.domain.identity import SLICES
 from ingestd.domain.personal import MASK
-from ingestd.hashes import bytes_of, from_digits, halves, joined, names_of_halves, split
+from ingestd.hashes import bytes_of, halves, joined, names_of_halves, split
+from ingestd.pipeline.identifiers import digits_of, hashed, kinds_of
 
 SMALL_FILE: Final = 16 * 1024 * 1024
 """A file of fewer bytes is one part: sixteen small transactions take longer than one."""
@@ -98,49 +98,6 @@ def bucket_count(file_bytes: int, part_bytes: int, most: int = MOST_PARTS) -> in
     if file_bytes < min(SMALL_FILE, part_bytes):
         return 1
     return min(most, SLICES * -(-file_bytes // (SLICES * part_bytes)))
-
-
-def kinds_of(columns: Iterable[str]) -> list[int]:
-    """The kinds of identifier that a frame has, highest precedence first."""
-    return sorted(int(column[1:]) for column in columns if column.startswith("k") and column[1:].isdecimal())
-
-
-def naming(rows: pl.DataFrame) -> list[int]:
-    """The kinds of which an identifier is the best of some row: its hash may be the id of the row's person."""
-    named, kinds = pl.repeat(False, rows.height, eager=True), []
-    for kind in kinds_of(rows.columns):
-        given = rows[f"k{kind}"].is_not_null()
-        if (given & ~named).any():
-            kinds.append(kind)
-        named |= given
-    return kinds
-
-
-def hashed(kind: int, index_key: str) -> pl.Expr:
-    """The hash of the column `k<kind>`: HMAC-SHA-256 of kind, NUL and value, the first 128 bits, as a number.
-
-    The same as `store.profiles.identifier_hash`. `index_key` is the account's, never rotated.
-    """
-    return _digits(kind, index_key).map_batches(from_digits, return_dtype=pl.UInt128)
-
-
-def _digits(kind: int, index_key: str) -> pl.Expr:
-    return plh.concat_str(pl.lit(f"{kind}\0"), f"k{kind}").chash.hmac_sha256(key=index_key).str.head(32)
-
-
-def identifiers(rows: pl.DataFrame, index_key: str, *, moved: bool = True) -> pl.DataFrame:
-    """The identifiers in the rows of a part, some more than once: "id" (whose it is), "kind" and "hash".
-
-    Where no row was `moved` the hash of the best kind is the id, which need not be computed again.
-    """
-    kinds = kinds_of(rows.columns)
-    hashes = {kind: hashed(kind, index_key) for kind in kinds}
-    if not moved:
-        hashes[kinds[0]] = pl.when(pl.col(f"k{kinds[0]}").is_not_null()).then("id")
-    return pl.concat(
-        rows.select("id", pl.lit(kind, dtype=pl.Int16).alias("kind"), hash=hash_).drop_nulls()
-        for kind, hash_ in hashes.items()
-    )
 
 
 def members(
@@ -278,7 +235,7 @@ def _members(rows: pl.DataFrame, index_key: str) -> pl.DataFrame:
 
 def _hashed_halves(rows: pl.DataFrame, kind: int, index_key: str) -> pl.DataFrame:
     """The hashes of identifiers as two numbers each."""
-    digits = rows.select(_digits(kind, index_key)).to_series()
+    digits = rows.select(digits_of(kind, index_key)).to_series()
     return halves(bytes_of(digits), "hash").rename(lambda name: name.removeprefix("hash_"))
 
 

@@ -24,8 +24,9 @@ import polars as pl
 
 from ingestd.domain.errors import FileRefused
 from ingestd.domain.identity import IdentifierKind
+from ingestd.pipeline.identifiers import hashed, kinds_of
 from ingestd.pipeline.links import LinkWriter, read_links
-from ingestd.pipeline.parts import Folder, Parts, hashed, kinds_of, read
+from ingestd.pipeline.parts import Folder, Parts, read
 
 PERSON_SCHEMA: Final = {"hash": pl.UInt128, "id": pl.UInt128}
 MERGE_SCHEMA: Final = {"loser": pl.UInt128, "survivor": pl.UInt128}

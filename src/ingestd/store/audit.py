@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Index, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 
+from ingestd.domain.personal import MASK
 from ingestd.domain.submission import Actor
 from ingestd.store.base import Base, Key
 from ingestd.store.engine import new_id, utc_now
@@ -20,7 +21,6 @@ KEPT_DAYS: Final = 400
 """How long an entry is kept. A trigger refuses every change but an addition and the end of what is older, to whatever
 role: a privilege would bind neither owner nor superuser."""
 
-MASK: Final = "***"
 _HIDDEN: Final = re.compile("secret|password|passphrase|token|private_key|^key$|^e?mail$|^address$|phone")
 """Fields whose values are no one's business in an audit trail: secrets and personal data."""
 

@@ -14,8 +14,9 @@ import psycopg
 
 from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import events, fold, in_order
+from ingestd.pipeline.identifiers import identifiers, kinds_of, naming
 from ingestd.pipeline.links import read_links
-from ingestd.pipeline.parts import PartWriter, identifiers, kinds_of, naming, read, rewrite
+from ingestd.pipeline.parts import PartWriter, read, rewrite
 from ingestd.pipeline.resolve import resolve
 from ingestd.pipeline.shorten import MOST_CELLS, groups, people
 from ingestd.store import profiles

@@ -58,7 +58,7 @@ def apply_aliases(
 
 
 def apply_kinds(connection: Connection[Any], kinds: Collection[int], *, load: Load) -> None:
-    """Note of which kinds an identifier names people (`pipeline.parts.naming`): its hash may be a profile's id."""
+    """Note of which kinds an identifier names people (`pipeline.identifiers.naming`): its hash may be their id."""
     others = [kind for kind in kinds if kind != IdentifierKind.IDENTITY]
     if others:
         query = "INSERT INTO profile_kinds SELECT %s, unnest(%s::smallint[]) ON CONFLICT DO NOTHING"

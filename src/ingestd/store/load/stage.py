@@ -20,7 +20,7 @@ from ingestd.store.load.binary import BEGIN, END, Constant, Field, array, encode
 Cursors = Cursor[TupleRow]
 
 Identifiers = Callable[[], pl.DataFrame]
-"""Gives what `pipeline.parts.identifiers` finds in a part; it is asked only where there is a use for them."""
+"""Gives what `pipeline.identifiers.identifiers` finds in a part; it is asked only where there is a use for them."""
 
 RING_BYTES: Final = 6 * 1024 * 1024
 """Of rows that one COPY writes: what they fill then fits into the 16 MiB of buffers that the server gives to a COPY.
