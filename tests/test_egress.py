@@ -108,7 +108,7 @@ def test_a_denied_network_is_denied_to_its_ends_and_no_further(row):
         ("4000::1", False),
     ],
 )
-def test_boundary_neighbours(ip, verdict):
+def test_an_address_beside_a_denied_network_is_judged_by_its_own(ip, verdict):
     assert is_open(ip) == verdict
 
 

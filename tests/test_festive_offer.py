@@ -10,7 +10,7 @@ SAMPLE = (Path(__file__).parent / "files" / "festive_offer.tsv").read_bytes()
 
 
 @pytest.mark.rule("S56", "S57", "S58", "S59", "S61", "S62", "S63", "S64", "S65", "S68", "S70", "S71", "S72", "S76")
-async def test_the_festive_offer(tenant):
+async def test_the_festive_offer_goes_from_its_upload_to_the_history_as_the_documents_have_it(tenant):
     http = tenant.http
     for attribute in (
         {"name": "crmid", "identifier": True},

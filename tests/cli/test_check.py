@@ -144,7 +144,7 @@ def test_nothing_else_is_left_behind(check, tmp_path):
 
 @pytest.mark.rule("S95", "S96", "S116")
 @pytest.mark.parametrize(("stem", "rows"), [("profiles", 5), ("events", 4)])
-def test_the_samples_pass(stem, rows):
+def test_the_samples_of_the_documents_pass_the_check(stem, rows):
     folder = f"{samples.__path__[0]}/{stem}"
     ran = CliRunner().invoke(app, ["check", f"{folder}.csv", f"{folder}.manifest"])
     assert (ran.exit_code, ran.stdout) == (0, f"{stem}.csv: {rows} rows read, {rows} accepted, 0 rejected, 0 blank\n")

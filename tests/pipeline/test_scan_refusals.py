@@ -84,7 +84,7 @@ def test_nul_in_the_header_or_in_most_lines_is_refused(data):
     assert "NUL" in refusal(data)
 
 
-def test_nul_in_some_lines_is_not():
+def test_nul_in_some_lines_is_no_reason_to_refuse_the_file():
     open_scan(io.BytesIO(TEXT + bytes(10) + b"\n"), delimiter=",", limits=Limits())
 
 
