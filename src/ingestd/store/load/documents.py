@@ -82,12 +82,13 @@ def _of_piece(content: Bytes) -> tuple[Places, Places, Places, Places, Places, i
         at = at[~_escaped(content, at)]
     is_quote = content[at] == _QUOTE
     quotes, before = at[is_quote], np.cumsum(is_quote)
-    outside = np.flatnonzero(~is_quote & (before % 2 == 0))
+    outside = np.flatnonzero(~is_quote & (before % 2 == 0))  # not in a text, where the number is odd
     marks = content[at[outside]]
     depth = np.cumsum(_DEEPER[marks], dtype=np.int64)
+    # A member stands between two edges: the braces of its object, and the commas in it.
     is_edge = (depth == 0) | (depth == 1) & ((marks == _COMMA) | (marks == _BRACE))
     edge, is_end = outside[is_edge], depth[is_edge] == 0
-    place, name = at[edge], before[edge]
+    place, name = at[edge], before[edge]  # the next quote opens the name
     begin = np.flatnonzero(~is_end[:-1] & (place[1:] > place[:-1] + 1))
     closed = quotes[name[begin] + 1] + 1
     value = closed + 1 + (content[closed + 1] == _SPACE)
