@@ -69,13 +69,13 @@ def _members(objects: bytes) -> tuple[_Members, int]:
     content, found, height, first = np.frombuffer(objects, np.uint8), [], 0, 0
     while first < len(objects):
         after = objects.find(b"\n", first + _PIECE) + 1 or len(objects)
-        number, *places, count = _of_piece(content[first:after])
-        found.append((number + height, *(place + first for place in places)))
+        members, count = _of_piece(content[first:after])
+        found.append((members.number + height, *(place + first for place in members[1:])))
         height, first = height + count, after
     return _Members(*map(np.concatenate, zip(*found, strict=True))), height
 
 
-def _of_piece(content: Bytes) -> tuple[Places, Places, Places, Places, Places, int]:
+def _of_piece(content: Bytes) -> tuple[_Members, int]:
     """The same of a few objects."""
     at = np.flatnonzero(reduce(np.logical_or, (content == mark for mark in _MARKS)))
     if (content == _BACKSLASH).any():
@@ -93,7 +93,7 @@ def _of_piece(content: Bytes) -> tuple[Places, Places, Places, Places, Places, i
     closed = quotes[name[begin] + 1] + 1
     value = closed + 1 + (content[closed + 1] == _SPACE)
     number = np.cumsum(is_end)
-    return number[begin], quotes[name[begin]], closed, value, place[begin + 1], int(number[-1])
+    return _Members(number[begin], quotes[name[begin]], closed, value, place[begin + 1]), int(number[-1])
 
 
 def _escaped(content: Bytes, at: Places) -> Flags:
