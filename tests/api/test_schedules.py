@@ -79,6 +79,8 @@ async def test_a_segment_that_was_refreshed_by_hand_is_switched_to_a_schedule(te
         ({"valid_to": "3000-01-01"}, "/body/valid_to"),
         ({"connection": "con_" + "0" * 26}, "/body/connection"),
         ({"recipients": ["rcp_" + "0" * 26]}, "/body/recipients/0"),
+        ({"connection": "partner"}, "/body/connection"),
+        ({"recipients": ["ann@example.org"]}, "/body/recipients/0"),
         ({"path": "../other"}, "/body/path"),
         ({"path": "ftp://demo_apac/demo_path"}, "/body/path"),
     ],

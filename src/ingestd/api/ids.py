@@ -1,4 +1,7 @@
-"""Ids as routes take them: such a parameter or field is a UUID, and an id of another kind names nothing (404)."""
+"""Ids as routes take them: such a parameter or field is a UUID.
+
+What is no id of the kind names nothing in a path (404), and is a wrong value elsewhere (422).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import BeforeValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from ingestd.domain import ids
@@ -25,6 +29,9 @@ register_url_convertor("id", _IdInPath())
 
 _EXAMPLE = "01k9c3v0g8e5wr6q4x2n7m1hzt"
 
+NO_ID: Final = "no_id"
+"""The kind of error that says so."""
+
 
 def _reads(prefix: Prefix) -> BeforeValidator:
     def read(text: Any) -> UUID:
@@ -33,7 +40,9 @@ def _reads(prefix: Prefix) -> BeforeValidator:
         try:
             return ids.read(prefix, text)
         except NotFound:
-            raise NotFound("There is no such thing.") from None
+            raise PydanticCustomError(
+                NO_ID, "is not an id such as {example}", {"example": f"{prefix}_{_EXAMPLE}"}
+            ) from None
 
     return BeforeValidator(read)
 

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ingestd.api.catalogue import CATALOGUE, Entry
+from ingestd.api.ids import NO_ID
 from ingestd.domain.errors import (
     Conflict,
     FileRefused,
@@ -159,6 +160,8 @@ def _methods(request: Request) -> list[str]:
 
 async def _of_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    if any(each["type"] == NO_ID and each["loc"][0] == "path" for each in error.errors()):
+        return answer(request, "not_found", "There is no such thing.")
     found = [_item(each, error.body) for each in error.errors()]
     items = list({(item.pointer, item.code): item for item in found}.values())  # a body that is read twice fails twice
     code = "bad_request" if any(item.code == "json_invalid" for item in items) else "invalid"
