@@ -123,6 +123,17 @@ def test_rows_rejected_later_take_the_same_way():
     assert records[1:] == [["p", "identifiers belong to two people"]]
 
 
+@pytest.mark.rule("S128")
+def test_a_row_that_has_one_reason_in_two_columns_is_counted_once():
+    sink = io.BytesIO()
+    log = RejectLog(sink)
+    twice = pl.lit(["integer_invalid", "integer_invalid", "long_invalid"]).alias("codes")
+    log.write(rejected(("p", "three sentences")).with_columns(twice))
+    log.close()
+    assert log.reasons == {"integer_invalid": 1, "long_invalid": 1}
+    assert report.reject_counts(io.BytesIO(sink.getvalue())) == {"integer_invalid": 1, "long_invalid": 1}
+
+
 def logged(*pieces):
     """A log of rejects, to be read again and again; a row's reason is `integer_invalid` unless it says another."""
     sink = io.BytesIO()

@@ -121,7 +121,7 @@ class RejectLog:
         if records.height:
             for some in _slices(records):
                 self._stream.write_table(some.to_arrow())
-            self.reasons.update(dict(records["codes"].explode().value_counts().iter_rows()))
+            self.reasons.update(_by_code(records))
 
     def close(self) -> None:
         """Finish the stream; the sink stays open."""
@@ -169,9 +169,13 @@ def reject_counts(log: BinaryIO) -> dict[str, int]:
     """How many records a log names with each code, most frequent first; a record with two reasons counts in both."""
     counts: Counter[str] = Counter()
     for batch in pa.ipc.open_stream(log):
-        codes = _records(batch)["codes"].explode().value_counts()
-        counts.update(dict(codes.iter_rows()))
+        counts.update(_by_code(_records(batch)))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _by_code(records: pl.DataFrame) -> dict[str, int]:
+    """How many records have each code; one that has a code of two columns counts once."""
+    return dict(records["codes"].list.unique().explode().value_counts().iter_rows())
 
 
 def _records(batch: pa.RecordBatch) -> pl.DataFrame:
