@@ -11,7 +11,7 @@ from ingestd.domain.personal import MASK, is_sealed
 def value(stored: Any) -> Any:
     """A stored value as it is shown: a date in RFC 3339, a sealed value as the mask."""
     if isinstance(stored, dict) and stored.keys() == {"$D"}:
-        return moment(stored["$D"]).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return moment(stored["$D"]).replace(tzinfo=None).isoformat() + "Z"
     if is_sealed(stored):
         return MASK
     if isinstance(stored, list):

@@ -23,6 +23,8 @@ DAY: Final = 86_400
 YEAR_1: Final = -62_135_596_800
 """The first second of the year 1, in epoch seconds (D55)."""
 YEAR_2000: Final = 946_684_800
+YEAR_10000: Final = 253_402_300_800
+"""The second after the last that a date can be, where a zone west of Greenwich could lead (D55)."""
 MAX_SECONDS: Final = 99_999_999_999
 """The largest number of 11 digits; it lies within the year 5138 (D55)."""
 MILLISECONDS: Final = (1_000_000_000_000, 9_999_999_999_999)
@@ -201,7 +203,7 @@ def moment(cell: pl.Expr) -> Reading:
     plain = number.str.contains(_SECONDS) & ~cell.str.contains(_DAY_IN_DIGITS)
     epoch = pl.when(plain).then(number).cast(pl.Int64, strict=False)
     seconds = pl.coalesce(epoch, iso.dt.epoch("s"))
-    value = pl.when(seconds >= YEAR_1).then(_dated(seconds))
+    value = pl.when((seconds >= YEAR_1) & (seconds < YEAR_10000)).then(_dated(seconds))
     wrong = cell.is_not_null() & value.is_null()
     return Reading(value, wrong, {"moment_invalid": wrong})
 
