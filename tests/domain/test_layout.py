@@ -137,6 +137,22 @@ def test_an_operation_column_needs_its_attribute():
     assert "no column 'x'" in refusal(["identity", "x.operation"]).detail
     assert "takes no operation" in refusal(["identity", "ts", "ts.operation"]).detail
     assert "takes no operation" in refusal(["identity", "identity.operation"]).detail
+    assert "no column 'X'" in refusal(["identity", "x", "X.operation"]).detail
+
+
+@pytest.mark.rule("S97", "D23")
+def test_the_word_operation_counts_in_any_case():
+    layout = bind(plan(), ("identity", "Playlist", "Playlist.Operation"))
+    assert [column.role for column in layout.columns] == [Role.IDENTIFIER, Role.ATTRIBUTE, Role.OPERATION]
+    assert layout.columns[1].operation == 2
+    assert "both hold the operations" in refusal(["identity", "x", "x.operation", "x.OPERATION"]).detail
+
+
+@pytest.mark.rule("D23")
+def test_a_rule_for_an_operation_column_means_nothing_and_is_warned_of():
+    rules = {"x.operation": ("what", DataType.STRING), "y.operation": (None, DataType.STRING)}
+    layout = bind(plan(**rules), ("identity", "x", "x.operation", "y", "y.operation"))
+    assert layout.warnings == ("Column 'x.operation' holds operations: the name 'what' was ignored.",)
 
 
 def test_a_manifest_may_only_name_columns_of_the_file():

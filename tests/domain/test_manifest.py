@@ -129,7 +129,7 @@ def test_a_columns_name_may_be_written_in_two_ways_but_not_both():
 @pytest.mark.rule("D46")
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("", "name"), ("x" * 121, "name"), ('a"', "name"), ("$x", "reserved"), ("x.operation", "reserved"), ([], "type")],
+    [("", "name"), ("x" * 121, "name"), ('a"', "name"), ("$x", "reserved"), ("x.Operation", "reserved"), ([], "type")],
 )
 def test_a_target_has_a_name_that_can_be_kept(name, code):
     assert problems(GOOD | {"columns": {"x": {"ctName": name}}}) == [("/columns/x/ctName", code)]

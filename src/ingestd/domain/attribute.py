@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-from ingestd.domain.column import OPERATION_SUFFIX, PREFERENCES, DataType, name_problem
+from ingestd.domain.column import OPERATION_SUFFIX, PREFERENCES, DataType, name_problem, operation_base
 from ingestd.domain.errors import Problem
 from ingestd.domain.identity import KIND_OF_WORD
 
@@ -42,7 +42,7 @@ def attribute_name_problem(name: str) -> str | None:
         return problem
     if name != name.strip():
         return "begins or ends with a space"
-    if name.startswith("$") or name.endswith(OPERATION_SUFFIX):
+    if name.startswith("$") or operation_base(name) is not None:
         return f"begins with '$' or ends in {OPERATION_SUFFIX!r}"
     if name.casefold() in _RESERVED:
         return "is reserved: a column can be mapped to it without an attribute of that name"

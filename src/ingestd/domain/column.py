@@ -87,6 +87,12 @@ def permitted(preferences: Mapping[str, bool]) -> list[str]:
     ]
 
 
+def operation_base(name: str) -> str | None:
+    """The column whose operations a column of this name holds, or None; the suffix counts in any case (D23)."""
+    base, suffix = name[: -len(OPERATION_SUFFIX)], name[-len(OPERATION_SUFFIX) :]
+    return base if suffix.lower() == OPERATION_SUFFIX else None
+
+
 def name_problem(name: str) -> str | None:
     """Say what is wrong with an attribute's or property's name, or None (D46)."""
     normal = unicodedata.normalize("NFC", name)

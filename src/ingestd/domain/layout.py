@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from ingestd.domain.column import OPERATION_SUFFIX, PREFERENCES, DataType, name_problem
+from ingestd.domain.column import PREFERENCES, DataType, name_problem, operation_base
 from ingestd.domain.data_source import header_problem
 from ingestd.domain.errors import FileRefused
 from ingestd.domain.identity import FORMATS, KIND_OF_WORD, MANIFEST_KINDS
@@ -87,7 +87,7 @@ def bind(plan: Plan, headers: tuple[str, ...]) -> Layout:
     columns = _bind_all(names, rules, plan.target)
     _refuse_clashes(columns)
     _require(columns, plan, names)
-    return Layout(tuple(columns), (*_twins(names), *_idle(columns, plan.target)))
+    return Layout(tuple(columns), (*_twins(names), *_idle(columns, plan.target), *_misnamed(columns, rules)))
 
 
 def _bind_members(names: tuple[str, ...], plan: Plan) -> Layout:
@@ -154,19 +154,33 @@ def _refuse_names(names: tuple[str, ...], plan: Plan) -> None:
 
 def _bind_all(names: tuple[str, ...], rules: dict[str, ColumnRule], target: Target) -> list[Column]:
     positions = {name: position for position, name in enumerate(names)}
+    operations = _operations(names, positions)
     columns = []
     for position, header in enumerate(names):
-        if header.endswith(OPERATION_SUFFIX):
-            base = header.removesuffix(OPERATION_SUFFIX)
-            if base not in positions:
-                raise FileRefused(
-                    f"Column {position + 1} holds operations, but there is no column {base[:60]!r} for them."
-                )
+        base = operation_base(header)
+        if base is not None:
             columns.append(Column(position, header, Role.OPERATION, base))
             continue
         rule = rules.get(header, ColumnRule())
-        columns.append(_bind_one(position, header, rule, target, operation=positions.get(header + OPERATION_SUFFIX)))
+        columns.append(_bind_one(position, header, rule, target, operation=operations.get(header)))
     return columns
+
+
+def _operations(names: tuple[str, ...], positions: dict[str, int]) -> dict[str, int]:
+    """The position of the column with the operations of each column that has one, by the header of the latter."""
+    found: dict[str, int] = {}
+    for position, header in enumerate(names):
+        base = operation_base(header)
+        if base is None:
+            continue
+        if base not in positions:
+            raise FileRefused(f"Column {position + 1} holds operations, but there is no column {base[:60]!r} for them.")
+        if base in found:
+            raise FileRefused(
+                f"Columns {found[base] + 1} and {position + 1} both hold the operations of {base[:60]!r}."
+            )
+        found[base] = position
+    return found
 
 
 def _bind_one(position: int, header: str, rule: ColumnRule, target: Target, *, operation: int | None) -> Column:
@@ -233,6 +247,18 @@ def _idle(columns: list[Column], target: Target) -> tuple[str, ...]:
     if target is Target.EVENTS or not idle:
         return ()
     return (f"Column {idle[0]} names events, but the file's type is profile: it was ignored.",)
+
+
+def _misnamed(columns: list[Column], rules: dict[str, ColumnRule]) -> tuple[str, ...]:
+    """Columns of operations that a rule names: they become nothing that could have a name."""
+    named = ((column.header, rules.get(column.header)) for column in columns if column.role is Role.OPERATION)
+    return few(
+        [
+            f"Column {header!r} holds operations: the name {rule.name!r} was ignored."
+            for header, rule in named
+            if rule is not None and rule.name
+        ]
+    )
 
 
 def _twins(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,7 +10,14 @@ from typing import Any, Final
 
 from email_validator import EmailNotValidError, validate_email
 
-from ingestd.domain.column import MANIFEST_TYPES, MAX_NAME_LENGTH, OPERATION_SUFFIX, DataType, name_problem
+from ingestd.domain.column import (
+    MANIFEST_TYPES,
+    MAX_NAME_LENGTH,
+    OPERATION_SUFFIX,
+    DataType,
+    name_problem,
+    operation_base,
+)
 from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.notice import few
 from ingestd.domain.plan import RESTRICTED_EVENTS, ColumnRule, Format, Limits, Plan, Target
@@ -242,6 +249,6 @@ def _name_problems(name: Any, pointer: str) -> list[Problem]:
         return [Problem(where, "type", "'ctName' must be a text.")]
     if problem := name_problem(name):
         return [Problem(where, "name", f"The name {problem}.")]
-    if name.startswith("$") or name.endswith(OPERATION_SUFFIX):
+    if name.startswith("$") or operation_base(name) is not None:
         return [Problem(where, "reserved", f"A property may not begin with '$' or end in {OPERATION_SUFFIX!r}.")]
     return []
