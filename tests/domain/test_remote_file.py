@@ -91,3 +91,4 @@ def test_no_other_that_fits_is_newer_whatever_the_order(files):
 def test_a_name_that_could_lead_elsewhere_or_hide_something_is_not_safe(name):
     assert not is_safe(name)
     assert is_safe("Größe & more (1)__x.csv")
+    assert is_safe("高い\u3000客__x.csv")

@@ -1,7 +1,7 @@
 import pytest
 
 from ingestd.domain.errors import Conflict
-from ingestd.domain.segment import SegmentStatus, SegmentType, segment_name_problem
+from ingestd.domain.segment import SegmentStatus, SegmentType, partition_problem, segment_name_problem
 
 
 @pytest.mark.rule("S9", "S4")
@@ -35,3 +35,16 @@ def test_only_what_waited_for_a_refresh_is_made_active_by_it():
 )
 def test_a_name_can_be_told_from_the_suffix_of_a_file(name, sound):
     assert (segment_name_problem(name) is None) is sound
+
+
+@pytest.mark.rule("S25", "D6")
+@pytest.mark.parametrize(
+    ("value", "sound"),
+    [
+        ("High", True), ("Très\u00a0cher", True), ("高い\u3000客", True), ("می\u200cخواهم", True), ("👩\u200d👧", True),
+        ("a\u200bb", False), ("a\u202eb", False), ("a\u2028b", False), ("a\x85b", False), ("a\tb", False),
+        ("\u3000High", False), ("", False), ("x" * 120, True), ("x" * 121, False),
+    ],
+)  # fmt: skip
+def test_a_partition_may_hold_what_words_of_any_script_need(value, sound):
+    assert (partition_problem(value) is None) is sound

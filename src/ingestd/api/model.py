@@ -13,6 +13,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ingestd.domain.column import is_one_line
+
 STRICT: Final = ConfigDict(extra="forbid")
 
 _DAY: Final = 24 * 60 * 60
@@ -31,7 +33,7 @@ class Out(BaseModel):
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable() or text != text.strip():
+    if not is_one_line(text) or text != text.strip():
         raise ValueError("holds control characters, or begins or ends with a space")
     return text
 

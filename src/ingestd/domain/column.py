@@ -19,6 +19,17 @@ MAX_EVENT_NAME_LENGTH: Final = 512
 MAX_EVENT_PROPERTIES: Final = 100
 
 
+_JOINERS: Final = {"\u200c", "\u200d"}
+"""Without them words of some scripts cannot be written, nor some emojis."""
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a text can be shown as it stands: spaces of every script, but nothing else that is not seen."""
+    return text.isprintable() or all(
+        char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs" for char in text
+    )
+
+
 def guarded(cell: str) -> str:
     """A cell of a CSV file as a spreadsheet shows it and computes nothing."""
     return f"'{cell}" if cell.startswith(ACTIVE) else cell

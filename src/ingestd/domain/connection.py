@@ -16,6 +16,7 @@ from cryptography.x509 import load_der_x509_certificate
 from pydantic import BaseModel
 
 from ingestd.domain import import_key
+from ingestd.domain.column import is_one_line
 from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.moment import Moment
 
@@ -207,7 +208,7 @@ def _parts(text: str) -> list[str]:
             raise _path_invalid(f"{part!r} may not stand in a path: it begins at the root folder and leads down only.")
         if "*" in part or "?" in part:
             raise _path_invalid("Wildcards are not needed: of a folder the newest matching file is taken.")
-        if not part.isprintable():
+        if not is_one_line(part):
             raise _path_invalid("A path may not hold control characters.")
     return parts
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from ingestd.domain.column import is_one_line
 from ingestd.domain.errors import NotFound
 from ingestd.domain.segment import SEPARATOR
 
@@ -34,7 +35,7 @@ class Choice:
 
 def is_safe(name: str) -> bool:
     """Whether a name in a listing is one plain component that can be asked for and shown (T136)."""
-    return 0 < len(name) <= MAX_NAME and name not in {".", ".."} and name.isprintable() and not {"/", "\\"} & set(name)
+    return 0 < len(name) <= MAX_NAME and name not in {".", ".."} and is_one_line(name) and not {"/", "\\"} & set(name)
 
 
 def fits(name: str, stem: str, extension: str) -> bool:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from ingestd.domain.column import MAX_NAME_LENGTH
+from ingestd.domain.column import MAX_NAME_LENGTH, is_one_line
 from ingestd.domain.errors import Conflict
 from ingestd.domain.identity import IdentifierKind
 from ingestd.domain.plan import Format, Limits, Mode, Plan, Target
@@ -129,7 +129,7 @@ def partition_problem(value: str) -> str | None:
         return "is blank, or begins or ends with a space"
     if len(value) > MAX_NAME_LENGTH:
         return f"is longer than {MAX_NAME_LENGTH} characters"
-    return None if value.isprintable() else "holds a control character"
+    return None if is_one_line(value) else "holds a control character"
 
 
 def segment_plan(limits: Limits, *, hold_above: float) -> Plan:
