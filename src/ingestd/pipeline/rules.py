@@ -131,7 +131,7 @@ def long(cell: pl.Expr) -> Reading:
 def decimal(cell: pl.Expr) -> Reading:
     """A finite FLOAT in its shortest form, `123.0` for 123 (S113); `NaN`, `inf` and `1e400` are none."""
     number = cell.cast(pl.Float64, strict=False)
-    finite = pl.when(number.is_finite()).then(number + 0.0)  # adding zero turns -0.0 into 0.0
+    finite = pl.when(number == 0).then(0.0).when(number.is_finite()).then(number)  # -0.0 is 0.0
     return _numeric(cell, finite.cast(pl.String), "float_invalid")
 
 
