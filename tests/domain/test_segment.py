@@ -41,7 +41,7 @@ def test_a_name_can_be_told_from_the_suffix_of_a_file(name, sound):
 @pytest.mark.parametrize(
     ("value", "sound"),
     [
-        ("High", True), ("Très\u00a0cher", True), ("高い\u3000客", True), ("می\u200cخواهم", True), ("👩\u200d👧", True),
+        ("High", True), ("Très\u00a0cher", True), ("高い\u3000客", True), ("क्\u200dष", True), ("👩\u200d👧", True),
         ("a\u200bb", False), ("a\u202eb", False), ("a\u2028b", False), ("a\x85b", False), ("a\tb", False),
         ("\u3000High", False), ("", False), ("x" * 120, True), ("x" * 121, False),
     ],

@@ -131,7 +131,8 @@ DATE_IN_NUMBER = "x: a $D_ date in a column of numbers or booleans"
         ("DATE", "2020-05-12 14:37:12.9+0530", {"$D": 1589274432}), ("DATE", "0001-01-01", {"$D": -62135596800}),
         ("DATE", "0000-12-31", MOMENT), ("DATE", "2020-02-30", MOMENT), ("DATE", "20200512", MOMENT),
         ("DATE", "9999-12-31T18:59:59-05:00", {"$D": 253402300799}), ("DATE", "9999-12-31T19:00-05:00", MOMENT),
-        ("DATE", "0001-01-01T00:00+05:00", MOMENT), ("DATE", "12.05.2020", MOMENT), ("DATE", "2020-05-12T25:00", MOMENT), ("DATE", "1589274432000", MOMENT),
+        ("DATE", "0001-01-01T00:00+05:00", MOMENT), ("DATE", "12.05.2020", MOMENT),
+        ("DATE", "2020-05-12T25:00", MOMENT), ("DATE", "1589274432000", MOMENT),
     ],
 )  # fmt: skip
 def test_a_typed_cell_is_stored_in_its_canonical_form_or_its_row_is_rejected(data_type, cell, expected):
