@@ -54,6 +54,17 @@ def test_three_keys_are_enough_and_unknown_ones_warn():
 
 
 @pytest.mark.rule("D26")
+@pytest.mark.threat("T90")
+def test_a_number_under_an_unknown_key_is_a_warning_however_long_and_under_a_known_one_a_problem():
+    text = json.dumps(GOOD)[:-1]
+    made = manifest.parse(f'{text}, "version": 1.5, "size": -{"9" * 10_000}, "rows": 1e999}}'.encode())
+    assert made.warnings == tuple(f"The key '{key}' is unknown and was ignored." for key in ("version", "size", "rows"))
+    assert problems(GOOD | {"type": 1, "columns": {"x": 1, "y": {"ctName": 2}, "z": {"dataType": 3}}}) == [
+        ("/type", "type"), ("/columns/x", "type"), ("/columns/y/ctName", "type"), ("/columns/z/dataType", "unknown"),
+    ]  # fmt: skip
+
+
+@pytest.mark.rule("D26")
 def test_unknown_keys_of_columns_warn_once_each():
     made = parse(columns={"x": {"ctName": "A", "datatype": "LONG"}, "y": {"datatype": "LONG"}, "z": {"k" * 99: ""}})
     assert made.warnings == (
@@ -147,8 +158,8 @@ def test_two_columns_may_not_have_one_target_or_one_header():
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        (b"", "json"), (b"{", "json"), (b"{'a': 1}", "json"), (b'{"a": NaN}', "json"), (b'{"a": 1}', "type"),
-        (b'{"a": 1.5}', "type"), (b"[]", "type"), (b'"x"', "type"), (b"null", "type"), (b"\xff\xfe{\x00", "encoding"),
+        (b"", "json"), (b"{", "json"), (b"{'a': 1}", "json"), (b'{"a": NaN}', "json"), (b'{"a": 01}', "json"),
+        (b"1.5", "type"), (b"[]", "type"), (b'"x"', "type"), (b"null", "type"), (b"\xff\xfe{\x00", "encoding"),
         (b'{"type": "a", "type": "b"}', "duplicate_key"), (b'{"a\\u0000": ""}', "characters"),
         (b'{"\\ud800": ""}', "characters"), (b"[" * 9 + b"]" * 9, "too_deep"), (b" " * (256 * 1024 + 1), "too_large"),
         (b"{} {}", "json"), (b"[" * 100_000, "too_deep"),

@@ -17,7 +17,7 @@ _NAME: Final = {
 MANIFEST_SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "Manifest",
-    "description": "Says what a data file is. Unknown keys are a warning. No number stands in a manifest.",
+    "description": "Says what a data file is. Unknown keys are a warning.",
     "type": "object",
     "required": ["type", "fileName", "clientEmail"],
     "properties": {
