@@ -6,7 +6,9 @@ from ingestd.domain.file_name import safe_name
 
 
 @pytest.mark.threat("T20", "T24")
-@pytest.mark.parametrize("name", ["events.csv", "Ünï (2)_a-b.tsv", "_x", "9", "x" * 200, "日本.csv"])
+@pytest.mark.parametrize(
+    "name", ["events.csv", "Ünï (2)_a-b.tsv", "_x", "9", "x" * 200, "日本.csv", "ग्राहक.csv", "ไฟล์.csv"]
+)
 def test_a_plain_name_is_safe(name):
     assert safe_name(name) == name
 
@@ -16,7 +18,8 @@ def test_a_plain_name_is_safe(name):
     "name",
     [
         "", ".", "..", ".hidden", "a/b", "a\\b", "/etc/passwd", "C:x", "a\0b", "a\nb", "-x", " x", "x" * 201,
-        "a:b", "a*b", "~x", "a\u202eb", "a\u200bb", "$x", "a;b", "x\n",
+        "a:b", "a*b", "~x", "a\u202eb", "a\u200bb", "$x", "a;b", "x\n", "\u0301x", "a\ufe0fb", "a\u034fb",
+        "x" * 150 + "\u0301" * 51,
     ],
 )  # fmt: skip
 def test_a_name_that_could_mean_a_path_an_option_or_a_trick_is_not(name):

@@ -10,17 +10,24 @@ from ingestd.domain.errors import FileRefused
 from ingestd.domain.plan import Limits
 
 DATA_SUFFIX: Final = ".csv"
-_SAFE: Final = re.compile(r"\w[\w .()-]{0,199}")
+MAX_LENGTH: Final = 200
+_SAFE: Final = re.compile(r"\w[\w .()-]*")
+_MARKS: Final = {"Mn", "Mc"}
+_UNSEEN: Final = re.compile("[\u034f\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""Marks that nobody sees."""
 
 
 def safe_name(name: str) -> str | None:
     """The NFC form of a name that may be stored, or None.
 
-    Letters and digits of any script, space, and `_ . ( ) -`; it begins with a letter, a digit or `_`
+    Letters and digits of any script with their marks, space, and `_ . ( ) -`; it begins with a letter, a digit or `_`
     and has at most 200 characters.
     """
     normal = unicodedata.normalize("NFC", name)
-    return normal if _SAFE.fullmatch(normal) else None
+    if len(normal) > MAX_LENGTH or _UNSEEN.search(normal):
+        return None
+    plain = "".join(char for char in normal if unicodedata.category(char) not in _MARKS)
+    return normal if _SAFE.fullmatch(plain) and plain[0] == normal[0] else None
 
 
 def refuse_unfit(name: str, size: int, limits: Limits) -> None:
