@@ -22,6 +22,15 @@ def problems(answer):
     return {each["pointer"]: each["code"] for each in answer.json()["errors"]}
 
 
+@pytest.mark.rule("D51", "D57")
+@pytest.mark.parametrize("name", ["crm__eu", "crm_", "crm/eu"])
+async def test_the_name_of_a_data_source_can_be_told_from_the_suffix_of_a_file(tenant, name):
+    made = await tenant.http.post("/v1/data-sources", json={"name": name})
+    assert (made.status_code, set(problems(made))) == (422, {"/body/name"})
+    renamed = await tenant.http.patch(await source(tenant, "crm"), json={"name": name})
+    assert (renamed.status_code, set(problems(renamed))) == (422, {"/body/name"})
+
+
 @pytest.mark.rule("S56", "D33")
 async def test_a_data_source_is_made_by_name_listed_opened_and_renamed(tenant, other):
     path = await source(tenant, "Festive offers")

@@ -14,7 +14,7 @@ from ingestd.api import audit
 from ingestd.api.context import Caller, Reading, Scope, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import DataSourceId
-from ingestd.api.model import STRICT, In, Name, Out
+from ingestd.api.model import STRICT, In, Out, Stem
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -27,13 +27,19 @@ from ingestd.store.engine import new_id, utc_now
 
 router = Router(prefix="/v1/data-sources", tags=["Data sources"])
 
+SourceName = Annotated[
+    Stem,
+    Field(
+        description="Files fetched for it are called `<name>__<any suffix>.tsv`, so it has no `__`.", examples=["crm"]
+    ),
+]
 Description = Annotated[str, Field(max_length=2000)]
 
 
 class DataSourceIn(In):
     """A new data source; the documents also say "category"."""
 
-    name: Name
+    name: SourceName
     description: Description = ""
 
 
@@ -41,7 +47,7 @@ class DataSourceIn(In):
 class DataSourcePatch(TypedDict, total=False):
     """A change of a data source."""
 
-    name: Name
+    name: SourceName
     description: Description
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ingestd.domain.column import is_one_line
+from ingestd.domain.segment import segment_name_problem
 
 STRICT: Final = ConfigDict(extra="forbid")
 
@@ -40,6 +41,16 @@ def _printable(text: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^\S(.*\S)?$"), AfterValidator(_printable)]
 """What people call something: one line, at most 120 characters."""
+
+
+def _stem(name: str) -> str:
+    if problem := segment_name_problem(name):
+        raise ValueError(problem)
+    return name
+
+
+Stem = Annotated[Name, AfterValidator(_stem)]
+"""A name with which the names of its files begin (D57)."""
 
 
 Address = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import Depends, Query, Response
-from pydantic import AfterValidator, BaseModel, Field, with_config
+from pydantic import BaseModel, Field, with_config
 from sqlalchemy.ext.asyncio import AsyncSession
 from typing_extensions import TypedDict
 
@@ -13,7 +13,7 @@ from ingestd.api import audit
 from ingestd.api.context import Caller, Principal, Reading, Scope, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import PartitionId, SegmentId
-from ingestd.api.model import STRICT, In, Name, Out
+from ingestd.api.model import STRICT, In, Name, Out, Stem
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -28,7 +28,6 @@ from ingestd.domain.segment import (
     SegmentStatus,
     SegmentType,
     UploadType,
-    segment_name_problem,
 )
 from ingestd.ingest.segments import make, refuse_filtered, remove
 from ingestd.store import segments
@@ -38,15 +37,8 @@ from ingestd.store.segments import Segment
 router = Router(prefix="/v1/segments", tags=["Segments"])
 
 
-def _segment_name(name: str) -> str:
-    if problem := segment_name_problem(name):
-        raise ValueError(problem)
-    return name
-
-
 SegmentName = Annotated[
-    Name,
-    AfterValidator(_segment_name),
+    Stem,
     Field(description="Its files are called `<name>__<any suffix>.csv`, so it has no `__`.", examples=["loyalty"]),
 ]
 Description = Annotated[str, Field(min_length=1, max_length=1000, examples=["Who is how loyal"])]
