@@ -71,6 +71,14 @@ async def test_a_refused_manifest_says_why_and_tells_the_exit_code(push, files, 
     assert "/type" in done.output
 
 
+async def test_what_is_wrong_with_a_manifest_as_a_whole_is_said_once_and_names_it(push, files, tenant):
+    await push(*files())
+    await tenant.ended()
+    done = await push(*files(clientEmail="b@example.org"), "--follow")
+    assert done.exit_code == Exit.REFUSED, done.output
+    assert done.output.count("A manifest named 'x.manifest' has been used before") == 1
+
+
 async def test_the_same_manifest_again_is_the_same_ingestion(push, files):
     first = await push(*files(), "--follow")
     name = next(line for line in first.output.splitlines() if line.startswith("Ingestion "))

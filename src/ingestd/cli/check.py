@@ -209,7 +209,8 @@ def _show(verdict: Verdict) -> None:
         console.print(f"{verdict.file} would fail: {verdict.error.message}", style="red", markup=False)
         console.print(f"  {verdict.error.detail}", markup=False)
         for problem in verdict.error.problems:
-            console.print(f"  {problem.pointer or '/'}: {problem.detail}", markup=False)
+            if problem.pointer or problem.detail != verdict.error.detail:
+                console.print(f"  {problem.pointer or '/'}: {problem.detail}", markup=False)
         console.print(f"  {verdict.error.remedy}", markup=False)
     if verdict.status is Status.COMPLETED or counts.read:
         console.print(

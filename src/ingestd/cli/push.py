@@ -203,7 +203,8 @@ def _show(client: httpx.Client, ended: Any) -> Exit:
         error = ended["error"]
         console.print(f"{error['message']}: {error['detail']}", style="red", markup=False)
         for problem in error["problems"]:
-            console.print(f"  {problem['pointer'] or '/'}: {problem['detail']}", markup=False)
+            if problem["pointer"] or problem["detail"] != error["detail"]:
+                console.print(f"  {problem['pointer'] or '/'}: {problem['detail']}", markup=False)
         console.print(f"  {error['remedy']}", markup=False)
     if counts["rejected"]:
         table = Table("rows", "code", "reason", box=None)
