@@ -230,7 +230,7 @@ async def open_tenant(ground: Base, app: App, folder: Path) -> AsyncIterator[Ten
 def upkeep(ground: Base, app: App) -> Iterator[Upkeep]:
     """The chores of the running service, to be done when a test says so."""
     sql = engine(ground.database_url)
-    yield Upkeep(sql, ground.blobs, app.intake.engine, RetentionSettings())
+    yield Upkeep(sql, ground.blobs, app.intake.jobs, RetentionSettings())
     sql.dispose()
 
 

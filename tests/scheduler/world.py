@@ -78,7 +78,7 @@ async def next_due(tenant: Any, segment: dict[str, Any]) -> datetime:
 
 async def move_clock(tenant: Any, now: datetime) -> int:
     """Look at the clock as if it were another time; how many runs that starts, of whatever account."""
-    return await tick(tenant.app.intake.sessions, tenant.app.intake.engine, now)
+    return await tick(tenant.app.intake.sessions, tenant.app.intake.jobs, now)
 
 
 async def runs_of(tenant: Any, segment: dict[str, Any], **filters: Any) -> list[dict[str, Any]]:

@@ -255,7 +255,7 @@ async def rotate_keys(tx: Tx, service: Service, caller: Caller) -> AccountOut:
     """
     account = await accounts.lock(tx, caller.account_id)
     before = shown(account)
-    await rotate(tx, service.intake.engine, account)
+    await rotate(tx, service.intake.jobs, account)
     return audit.changed(tx, caller, "account.keys_rotated", before, shown(account))
 
 

@@ -121,7 +121,7 @@ async def create(body: AttributeIn, tx: Tx, service: Service, caller: Caller, re
     """Make an attribute; a name for segments or macros that is not UPPER_SNAKE is refused with one that is."""
     await accounts.lock(tx, caller.account_id)
     made = shown(await make(tx, caller.account_id, body.new(), at="/body", now=utc_now()))
-    await seal_what_is_marked(tx, service.intake.engine, caller.account_id)
+    await seal_what_is_marked(tx, service.intake.jobs, caller.account_id)
     audit.note(tx, caller, "attribute.created", made.id, after=made)
     response.headers["Location"] = f"{router.prefix}/{made.id}"
     return made
@@ -173,7 +173,7 @@ async def change(
     attribute.display_name = body.get("display_name", attribute.display_name)
     if "pii" in body:
         mark_pii(attribute)
-        await seal_what_is_marked(tx, service.intake.engine, caller.account_id)
+        await seal_what_is_marked(tx, service.intake.jobs, caller.account_id)
     attribute.use_in_segments = body.get("use_in_segments", attribute.use_in_segments)
     attribute.use_as_macro = body.get("use_as_macro", attribute.use_as_macro)
     await use(

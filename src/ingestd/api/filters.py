@@ -152,7 +152,7 @@ async def put_condition(
     segment.condition = seal_condition(await service.intake.keys(account.id, tx), segment.id, body.condition)
     if SegmentStatus(segment.status).takes_files:
         seq = await accounts.take_seq(tx, account.id)
-        await service.intake.engine.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
+        await service.intake.jobs.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
     after = await _condition(tx, service, caller, segment)
     audit.note(
         tx, caller, "segment.condition_changed", ids.show(Prefix.SEGMENT, segment.id), before=before, after=after

@@ -185,7 +185,7 @@ async def written(  # noqa: PLR0913 -- a mapping, by whom, and how it was asked 
     present = await data_sources.mapping(tx, source)
     before = None if present is None else await shown_mapping(tx, caller.account_id, present)
     check(before)
-    done = await write(tx, service.intake.engine, source, columns, at=at, actor=caller.actor, now=utc_now())
+    done = await write(tx, service.intake.jobs, source, columns, at=at, actor=caller.actor, now=utc_now())
     after = await shown_mapping(tx, caller.account_id, done.mapping)
     for attribute in map(shown_attribute, done.made):
         audit.note(tx, caller, "attribute.created", attribute.id, after=attribute)

@@ -68,7 +68,7 @@ async def start(tx: Tx, service: Parts, caller: Principal, owner: Owner, respons
     schedule = await schedules.get(tx, caller.account_id, owner.id, lock=True)
     if not owner.in_use:
         raise Conflict(f"{owner.shown_id} is not in use, or takes manual uploads.", code="not_scheduled")
-    run = await request(tx, service.intake.engine, schedule, caller.actor, now=utc_now())
+    run = await request(tx, service.intake.jobs, schedule, caller.actor, now=utc_now())
     made = runs.view(await runs.get(tx, caller.account_id, run.id))
     audit.note(tx, caller, "run.requested", made.id, after=made)
     response.headers["Location"] = f"{router.prefix}/{made.id}"

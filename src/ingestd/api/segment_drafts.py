@@ -111,7 +111,7 @@ async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Call
         raise Conflict("Its uploads are scheduled: give the segment a schedule first.", code="schedule_missing")
     if segment.method == Method.FILTER:
         seq = await accounts.take_seq(tx, account.id)
-        await service.intake.engine.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
+        await service.intake.jobs.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
     await tell_of_segment(tx, NoticeType.SEGMENT_ACTIVATED, segment.id, now=utc_now())
     return audit.changed(tx, caller, "segment.activated", before, after)
 

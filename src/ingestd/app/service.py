@@ -113,13 +113,13 @@ class _Starting:
         self.sql = store.engine(ground.database_url, settings=FROZEN)
         stack.callback(self.sql.dispose)
         self.sessions = store.sessions(doors)
-        self.engine = JobEngine(ground.database_url, self.sql, replica=store.new_id().hex)
-        stack.push_async_callback(asyncio.to_thread, self.engine.close)
+        self.jobs = JobEngine(ground.database_url, self.sql, replica=store.new_id().hex)
+        stack.push_async_callback(asyncio.to_thread, self.jobs.close)
         unfinished = timedelta(0) if ground.alone else timedelta(days=1)
         await asyncio.to_thread(ground.blobs.sweep_parts, store.utc_now() - unfinished)
         self.intake = Intake(
             sessions=self.sessions,
-            engine=self.engine,
+            jobs=self.jobs,
             blobs=ground.blobs,
             keyring=ground.keyring,
             limits=self.settings.limits,
@@ -145,7 +145,7 @@ class _Starting:
             pool=pool,
             place=Place(ground.database_url, ground.blob_place, settings.part_bytes),
             keyring=ground.keyring,
-            jobs=self.engine,
+            jobs=self.jobs,
             settings=settings,
             metrics=self.metrics,
         )
@@ -163,11 +163,11 @@ class _Starting:
             filter=partial(turns.compute_filter, runtime),
             fetch=fetching.fetch,
         )
-        await asyncio.to_thread(self.engine.launch, workflows, settings, alone=ground.alone)
-        self.stack.push_async_callback(asyncio.to_thread, self.engine.stop)
+        await asyncio.to_thread(self.jobs.launch, workflows, settings, alone=ground.alone)
+        self.stack.push_async_callback(asyncio.to_thread, self.jobs.stop)
         self.stack.push_async_callback(asyncio.to_thread, runtime.stop)
         self.stack.callback(fetching.stop)
-        self.checks["worker"] = checks.of_flag(self.engine.is_alive)
+        self.checks["worker"] = checks.of_flag(self.jobs.is_alive)
 
     def _posting(self) -> Posting:
         return Posting(
@@ -200,7 +200,7 @@ class _Starting:
 
     def start_clock(self) -> None:
         """Make runs when they are due, and do what has to be done from time to time."""
-        upkeep = Upkeep(self.sql, self.ground.blobs, self.engine, self.settings.retention)
+        upkeep = Upkeep(self.sql, self.ground.blobs, self.jobs, self.settings.retention)
         tasks = [self._run(upkeep.run), self._run(Clock(self.intake).run)]
         self.checks["clock"] = checks.of_flag(lambda: not any(task.done() for task in tasks))
 

@@ -47,7 +47,7 @@ async def confirm(
     await _check_segment(session, await ingestions.get(session, account_id, ingestion_id))
     if not await ingestions.confirm(session, ingestion_id, seq=seq):
         raise Conflict("The ingestion is not held.", code="not_held")
-    await intake.engine.enqueue(session, ingestion_id=ingestion_id, account_id=account_id, seq=seq, again=True)
+    await intake.jobs.enqueue(session, ingestion_id=ingestion_id, account_id=account_id, seq=seq, again=True)
     await tell(session, NoticeType.INGESTION_SCHEDULED, ingestion_id, now=now)
 
 
@@ -97,7 +97,7 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
         retry_of=earlier.id,
         rows_of=rows_of,
     )
-    return await submit(session, intake.engine, submission, intake.quota, now=now)
+    return await submit(session, intake, submission, now=now)
 
 
 async def _check_segment(session: AsyncSession, ingestion: Ingestion) -> None:

@@ -38,7 +38,7 @@ class Intake:
     """What every door needs to hand files in."""
 
     sessions: Sessions
-    engine: JobEngine
+    jobs: JobEngine
     blobs: BlobStore
     keyring: Keyring
     limits: Limits
@@ -120,24 +120,22 @@ async def add_file(
     return file
 
 
-async def submit(
-    session: AsyncSession, engine: JobEngine, submission: Submission, quota: QuotaSettings, *, now: datetime
-) -> Ingestion:
+async def submit(session: AsyncSession, intake: Intake, submission: Submission, *, now: datetime) -> Ingestion:
     """Write one ingestion with its number in the account's order and enqueue it, in the caller's transaction.
 
     Conflict where the account has as many open ones as it may have.
     """
     seq = await accounts.take_seq(session, submission.account_id)
-    if await ingestions.open_count(session, submission.account_id, at_most=quota.open_ingestions) is None:
+    if await ingestions.open_count(session, submission.account_id, at_most=intake.quota.open_ingestions) is None:
         raise Conflict(
-            f"{quota.open_ingestions} ingestions of the account are still open. Try again when some have ended.",
+            f"{intake.quota.open_ingestions} ingestions of the account are still open. Try again when some have ended.",
             code="too_many_open_ingestions",
         )
     ingestion = new_ingestion(submission, now=now)
     ingestion.seq = seq
     session.add(ingestion)
     await session.flush()
-    await engine.enqueue(session, ingestion_id=ingestion.id, account_id=submission.account_id, seq=seq)
+    await intake.jobs.enqueue(session, ingestion_id=ingestion.id, account_id=submission.account_id, seq=seq)
     await tell(session, NoticeType.INGESTION_SCHEDULED, ingestion.id, now=now)
     return ingestion
 

@@ -41,7 +41,7 @@ class Written:
 
 async def write(  # noqa: PLR0913 -- a mapping, by whom and when
     session: AsyncSession,
-    engine: JobEngine,
+    jobs: JobEngine,
     source: DataSource,
     columns: Sequence[Column],
     *,
@@ -68,7 +68,7 @@ async def write(  # noqa: PLR0913 -- a mapping, by whom and when
     if problems:
         placed = tuple(replace(problem, pointer=at + problem.pointer) for problem in problems)
         raise Invalid("The mapping does not fit.", code="mapping_incorrect", problems=placed)
-    await seal_what_is_marked(session, engine, source.account_id)
+    await seal_what_is_marked(session, jobs, source.account_id)
     mapping = await _keep(session, source, [_settled(pair, known) for pair in pairs], actor=actor, now=now)
     return Written(mapping, new)
 

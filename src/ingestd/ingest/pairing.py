@@ -123,7 +123,7 @@ async def submit_file(  # noqa: PLR0913 -- a manifest without a name, and the fi
         raise Invalid("Incorrect details in manifest file", code="manifest_incorrect", problems=(problem,))
     refuse_unfit(file.name, file.size_bytes, intake.limits)
     submission = await _claim(session, parsed, _plan(intake, account, parsed), file, Channel.UPLOAD, actor)
-    return await submit(session, intake.engine, submission, intake.quota, now=now)
+    return await submit(session, intake, submission, now=now)
 
 
 async def read_manifest(session: AsyncSession, account: Account, text: bytes) -> Parsed:
@@ -183,7 +183,7 @@ async def _pair(
     file = await _data_file(session, account.id, parsed, intake.limits)
     submission = await _claim(session, parsed, _plan(intake, account, parsed), file, arrival.channel, arrival.actor)
     manifest.file_id = file.id
-    return await submit(session, intake.engine, replace(submission, manifest_id=manifest.id), intake.quota, now=now)
+    return await submit(session, intake, replace(submission, manifest_id=manifest.id), now=now)
 
 
 def _plan(intake: Intake, account: Account, parsed: Parsed) -> Plan:

@@ -22,12 +22,12 @@ CLOCK: Final = Actor("schedule")
 MISSED: Final = run_error("run_missed", "No clock was running then, and a newer slot was due when one was again.")
 
 
-async def start(session: AsyncSession, engine: JobEngine, schedule: Schedule, slot: Slot, *, now: datetime) -> bool:
+async def start(session: AsyncSession, jobs: JobEngine, schedule: Schedule, slot: Slot, *, now: datetime) -> bool:
     """Make the run of a slot and queue its fetch; False, and nothing happens, where the slot has had its run."""
     run = _new(schedule, slot, CLOCK, now=now)
     if not await runs.add(session, run):
         return False
-    await engine.enqueue_fetch(session, run_id=run.id, connection_id=run.connection_id)
+    await jobs.enqueue_fetch(session, run_id=run.id, connection_id=run.connection_id)
     return True
 
 
@@ -39,13 +39,13 @@ async def miss(session: AsyncSession, schedule: Schedule, slot: Slot, *, now: da
     await runs.add(session, run)
 
 
-async def request(session: AsyncSession, engine: JobEngine, schedule: Schedule, actor: Actor, *, now: datetime) -> Run:
+async def request(session: AsyncSession, jobs: JobEngine, schedule: Schedule, actor: Actor, *, now: datetime) -> Run:
     """Make a run at once, by whatever timetable, and queue its fetch; Conflict where one is still going on."""
     if await runs.is_open(session, schedule.owner_id):
         raise Conflict("A run is still going on.", code="run_open")
     run = _new(schedule, None, actor, now=now)
     await runs.add(session, run)
-    await engine.enqueue_fetch(session, run_id=run.id, connection_id=run.connection_id)
+    await jobs.enqueue_fetch(session, run_id=run.id, connection_id=run.connection_id)
     return run
 
 

@@ -27,22 +27,22 @@ from ingestd.store.load.sealing import mask_members, seal_slice
 log = telemetry.logger(__name__)
 
 
-async def seal_what_is_marked(session: AsyncSession, engine: JobEngine, account_id: UUID) -> None:
+async def seal_what_is_marked(session: AsyncSession, jobs: JobEngine, account_id: UUID) -> None:
     """Have the stored values sealed of attributes that were marked in this transaction, if any was."""
     if await attributes.any_unsealed(session, account_id):
-        await _ask(session, engine, account_id)
+        await _ask(session, jobs, account_id)
 
 
-async def rotate(session: AsyncSession, engine: JobEngine, account: Account) -> None:
+async def rotate(session: AsyncSession, jobs: JobEngine, account: Account) -> None:
     """Have new data keys made for an account and all its personal values sealed by them; the caller holds its row."""
     if account.rotation in {None, Rotation.FAILED}:
         account.rotation = Rotation.ASKED
         await session.flush()
-        await _ask(session, engine, account.id)
+        await _ask(session, jobs, account.id)
 
 
-async def _ask(session: AsyncSession, engine: JobEngine, account_id: UUID) -> None:
-    await engine.enqueue_sealing(session, account_id=account_id, seq=await accounts.take_seq(session, account_id))
+async def _ask(session: AsyncSession, jobs: JobEngine, account_id: UUID) -> None:
+    await jobs.enqueue_sealing(session, account_id=account_id, seq=await accounts.take_seq(session, account_id))
 
 
 def seal_account(sql: Engine, pool: Pool, place: Place, keyring: Keyring, account_id: UUID) -> None:

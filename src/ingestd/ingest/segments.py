@@ -86,4 +86,4 @@ async def submit_segment(  # noqa: PLR0913 -- a file, a segment, and how it came
         recipients=recipients,
         webhook_ids=tuple(segment.webhook_ids),
     )
-    return await submit(session, intake.engine, submission, intake.quota, now=now)
+    return await submit(session, intake, submission, now=now)

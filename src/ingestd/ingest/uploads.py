@@ -113,7 +113,7 @@ async def submit_upload(  # noqa: PLR0913 -- an upload, its header, by whom and 
         recipients=told,
         webhook_ids=tuple(source.webhook_ids),
     )
-    return await submit(session, intake.engine, submission, intake.quota, now=now)
+    return await submit(session, intake, submission, now=now)
 
 
 async def plan_for(session: AsyncSession, intake: Intake, source: DataSource, *, mode: Mode) -> Plan:

@@ -59,7 +59,7 @@ class Clock:
         """Look once; one that fails is made up for by the next."""
         try:
             now = utc_now()
-            await tick(self.intake.sessions, self.intake.engine, now)
+            await tick(self.intake.sessions, self.intake.jobs, now)
             await settle_waiting(self.intake, now)
             await tell_delays(self.intake.sessions)
         except Exception as fault:

@@ -20,7 +20,7 @@ from ingestd.store.engine import Sessions, transaction
 log = telemetry.logger(__name__)
 
 
-async def tick(sessions: Sessions, engine: JobEngine, now: datetime) -> int:
+async def tick(sessions: Sessions, jobs: JobEngine, now: datetime) -> int:
     """Start a run for every schedule that is due; how many that were. One that fails does not keep the others."""
     async with transaction(sessions) as session:
         due = await schedules.due(session, now)
@@ -28,13 +28,13 @@ async def tick(sessions: Sessions, engine: JobEngine, now: datetime) -> int:
     for account_id, owner_id in due:
         try:
             async with transaction(sessions) as session:
-                started += await _start(session, engine, account_id, owner_id, now=now)
+                started += await _start(session, jobs, account_id, owner_id, now=now)
         except Exception as fault:
             log.warning("schedule_failed", owner=str(owner_id), exc_info=fault)
     return started
 
 
-async def _start(session: AsyncSession, engine: JobEngine, account_id: UUID, owner_id: UUID, *, now: datetime) -> bool:
+async def _start(session: AsyncSession, jobs: JobEngine, account_id: UUID, owner_id: UUID, *, now: datetime) -> bool:
     """Deal with all slots of a schedule that have passed: the newest runs, the others are listed as missed."""
     account = await accounts.lock(session, account_id)
     schedule = await schedules.find(session, account_id, owner_id, lock=True)
@@ -43,7 +43,7 @@ async def _start(session: AsyncSession, engine: JobEngine, account_id: UUID, own
     passed = schedule.timetable(account).due(now, after=schedule.last_slot)
     for slot in passed[:-1]:
         await runs.miss(session, schedule, slot, now=now)
-    started = await runs.start(session, engine, schedule, passed[-1], now=now) if passed else False
+    started = await runs.start(session, jobs, schedule, passed[-1], now=now) if passed else False
     schedule.last_slot = passed[-1].day if passed else schedule.last_slot
     schedule.plan_next(account)
     return started
