@@ -38,7 +38,7 @@ HOMES = {
     "psycopg": {"store"},
     "pyarrow": {"pipeline", "store.load"},
     "pydantic": {"domain", "settings", "api", "ingest.work", "cli"},
-    "pydantic_core": {"store.engine"},
+    "pydantic_core": {"store.engine", "api.ids"},
     "pydantic_settings": {"settings"},
     "rich": {"cli"},
     "sqlalchemy": {"store"},
