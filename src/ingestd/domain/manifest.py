@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -151,8 +152,13 @@ def _no_constant(word: str) -> Any:
     raise _refuse("json", f"{word} is not JSON.")
 
 
-def _number(_: str) -> int:
-    """Any number, however long: it means nothing where the key is unknown, and is of the wrong type elsewhere (D26)."""
+def _number(word: str) -> int:
+    """Any number means nothing where the key is unknown, and is of the wrong type elsewhere (D26).
+
+    One that no other program could read either is refused.
+    """
+    if math.isinf(float(word)):
+        raise _refuse("json", f"{word[:20]} is too large for a number.")
     return 0
 
 

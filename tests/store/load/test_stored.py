@@ -118,9 +118,13 @@ def test_people_who_were_merged_are_not_known_by_what_they_were(account):
 def test_slices_are_vacuumed_by_their_numbers(account):
     account.connection.execute("VACUUM profiles")  # others have left rows that this kind of vacuum does not clear away
     account.push(frame(ROWS, **NAMES), buckets=16)
-    stored.vacuum(account.connection, "profiles", range(16))
     unmarked = "SELECT count(*) FROM pg_class WHERE relname LIKE 'profiles_p___' AND relpages > relallvisible"
-    assert account.connection.execute(unmarked).fetchone() == (0,)
+    for _ in range(1000):  # the server may be looking at a table just now, and does not mark what it could miss
+        stored.vacuum(account.connection, "profiles", range(16))
+        left = account.connection.execute(unmarked).fetchone()
+        if left == (0,):
+            break
+    assert left == (0,)
 
 
 @pytest.mark.parametrize("statement", [merge.MERGE, sources.FORGET, sealing.CHANGE])
