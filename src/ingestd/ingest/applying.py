@@ -36,7 +36,7 @@ from ingestd.pipeline.parts import members, read, read_all
 from ingestd.pipeline.phones import mobile_shape
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.resolve import TWO_PEOPLE
-from ingestd.pipeline.seal import seal
+from ingestd.pipeline.seal import seal, seal_stored
 from ingestd.pipeline.shorten import batches, groups, people
 from ingestd.store import attributes, dump, fencing, ledger
 from ingestd.store import engine as store
@@ -166,23 +166,41 @@ def _apply_rows(job: Job, checked: Checked, part: str, connection: Connection) -
             apply_kinds(raw, naming(bare), load=load)
             figures.update(_figures(applied))
         return dict(figures)
-    personal = attributes.personal(connection, job.account_id)
+    marked = attributes.personal(connection, job.account_id)
+    unsealed = attributes.personal(connection, job.account_id, unsealed=True)
     for rows in people(pieces):
         if figures:
             clear(raw)
-        figures.update(_figures(_apply_people(job, checked, rows, raw, load=load, personal=personal)))
+        applied_some = _apply_people(job, checked, rows, raw, load=load, personal=marked, unsealed=unsealed)
+        figures.update(_figures(applied_some))
     return dict(figures)
 
 
-def _apply_people(
-    job: Job, checked: Checked, rows: Any, raw: Any, *, load: Load, personal: Mapping[str, int | None]
+def _apply_people(  # noqa: PLR0913 -- whose rows, where to, and what of them is personal
+    job: Job,
+    checked: Checked,
+    rows: Any,
+    raw: Any,
+    *,
+    load: Load,
+    personal: Mapping[str, int | None],
+    unsealed: Mapping[str, int | None],
 ) -> Applied:
-    """Apply some people of a part, given with all their rows."""
+    """Apply some people of a part, given with all their rows.
+
+    What is stored of `unsealed` attributes, which were marked a while ago, may not be sealed yet: that comes after this
+    ingestion.
+    """
     _, keys = means(job)
     rows = in_order(rows)
     named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
     sealed, kinds = seal(rows, personal, keys)
-    changes = partial(fold_some, sealed, started=int(job.started_at.timestamp()), sealed=kinds)
+
+    def changes(ids: Any, stored: Any) -> Any:
+        if stored is not None and unsealed:
+            stored = seal_stored(stored, unsealed, keys)
+        return fold_some(sealed, ids, stored, int(job.started_at.timestamp()), sealed=kinds)
+
     everybody = digests(sealed)
     applied, touched_ones = apply_profiles(raw, everybody, changes, named, columns=rows.columns, load=load)
     apply_kinds(raw, naming(rows), load=load)

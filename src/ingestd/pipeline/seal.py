@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 from binascii import b2a_base64
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from ingestd.domain.identity import kind_word
-from ingestd.domain.personal import SEALED, canonical, canonical_of, identifier_place
+from ingestd.domain.personal import SEALED, canonical, canonical_of, each_value, identifier_place, is_sealed
 from ingestd.keyring import AccountKeys
 from ingestd.keyring.siv import Bytes
 
@@ -39,6 +39,27 @@ def seal(rows: pl.DataFrame, personal: Mapping[str, int | None], keys: AccountKe
             changed.append(_sealed(rows[column], identifier_place(kind_word(kind)), keys, written=False))
             kinds.add(kind)
     return rows.with_columns(changed), kinds
+
+
+def seal_stored(stored: pl.DataFrame, personal: Mapping[str, int | None], keys: AccountKeys) -> pl.DataFrame:
+    """Give stored values, JSON text in the same columns, as they will be once those that are not sealed yet are.
+
+    So a value is compared with what a file brings of it also between the mark of its attribute and the sealing (D13).
+    """
+    places = {f"a:{name}": name for name in personal}
+    places |= {f"k{kind}": identifier_place(kind_word(kind)) for kind in personal.values() if kind is not None}
+    return stored.with_columns(
+        _stored_sealed(stored[column], place, keys) for column, place in places.items() if column in stored.columns
+    )
+
+
+def _stored_sealed(values: pl.Series, place: str, keys: AccountKeys) -> pl.Series:
+    def sealed(value: Any) -> Any:
+        return value if is_sealed(value) else {SEALED: keys.seal_value(place, canonical_of(value))}
+
+    distinct = values.drop_nulls().unique()
+    found = [json.dumps(each_value(json.loads(text), sealed)) for text in distinct]
+    return values.replace_strict(distinct, found, default=None, return_dtype=pl.String)
 
 
 def _sealed(values: pl.Series, place: str, keys: AccountKeys, *, written: bool) -> pl.Series:

@@ -87,10 +87,12 @@ async def identifying(session: AsyncSession, account_id: UUID) -> dict[str, Attr
     return {attribute.name: attribute for attribute in await session.scalars(select(Attribute).where(*wanted))}
 
 
-def personal(connection: Connection, account_id: UUID) -> dict[str, int | None]:
-    """The attributes that are marked as personal, by name, with their kinds."""
-    found = connection.execute(select(Attribute.name, Attribute.kind).where(*_personal(account_id)))
-    return {name: kind for name, kind in found}  # noqa: C416 -- rows are no pairs for dict()
+def personal(connection: Connection, account_id: UUID, *, unsealed: bool = False) -> dict[str, int | None]:
+    """The attributes that are marked as personal, by name, with their kinds; or those that may be `unsealed` yet."""
+    found = select(Attribute.name, Attribute.kind).where(*_personal(account_id))
+    if unsealed:
+        found = found.where(Attribute.sealed_at.is_(None))
+    return {name: kind for name, kind in connection.execute(found)}  # noqa: C416 -- rows are no pairs for dict()
 
 
 async def personal_names(session: AsyncSession, account_id: UUID) -> set[str]:

@@ -167,7 +167,8 @@ def _compared(test: Test, meaning: Meaning, keys: AccountKeys) -> ColumnElement[
     if test.op in EQUALITY:
         if meaning.personal:
             place = meaning.name if word is None else identifier_place(word)
-            values = [{SEALED: token} for value in values for token in keys.tokens(place, canonical_of(value))]
+            # What is stored may not be sealed yet, or by an older key.
+            values += [{SEALED: token} for value in values for token in keys.tokens(place, canonical_of(value))]
         return _equals_any(found, values)
     if meaning.format is DataType.DATE:
         number: ColumnElement[Any] = cast(found["$D"].astext, BigInteger)
