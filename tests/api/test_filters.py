@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from tests.api.sources import source, tsv
-from tests.api.world import account_of
+from tests.api.world import account_of, ingest, nothing_is_checked
 from tests.scheduler.world import body as body_of_schedule
 from tests.scheduler.world import new_connection
 
@@ -29,6 +30,7 @@ ROWS = (
     "c-3 tin 52 2026-01-01 Ulm true x",
 )
 GOLD = {"attribute": "TIER", "op": "equals", "value": "gold"}
+FINDING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%TEMP TABLE wanted%'"
 
 
 async def crm(tenant):
@@ -106,6 +108,22 @@ async def test_a_preview_counts_who_fits_and_says_what_cannot_be_asked(tenant):
             assert (answer.status_code, answer.json()["code"]) == (422, "condition_incorrect"), condition
         else:
             assert answer.json() == {"count": fits}, condition
+
+
+async def test_files_come_in_while_the_members_of_a_segment_are_being_found(tenant, ground):
+    await crm(tenant)
+    body = {"name": "golden", "description": "Who is golden", "type": "SCD", "condition": GOLD}
+    made = (await tenant.http.post("/v1/filters", json=body)).raise_for_status().json()
+    async with (
+        await psycopg.AsyncConnection.connect(ground.database_url, autocommit=True) as watch,
+        nothing_is_checked(ground),  # nor are members found, for which the people are looked through
+    ):
+        (await tenant.http.post(f"/v1/segments/{made['id']}/activate")).raise_for_status()
+        while (await (await watch.execute(FINDING)).fetchone()) == (0,):
+            pass
+        ingestion = await ingest(tenant, "next.csv", b"identity,Age\nann,1\n")
+    assert (await active(tenant, made))["members"] == 2
+    assert (await tenant.ended(ingestion))["status"] == "completed"
 
 
 @pytest.mark.rule("D41", "D46")

@@ -75,7 +75,7 @@ def recompute_one(sql: Engine, keyring: Keyring, segment_id: UUID) -> None:
     """Compute the members of one filter segment, unless it is not in use any more."""
     with sql.begin() as connection:
         account_id = filters.account_of(connection, segment_id)
-        sealed = None if account_id is None else accounts.keys_for_sealing(connection, account_id)
+        sealed = None if account_id is None else accounts.keys_for_sealing(connection, account_id, shared=True)
         if account_id is not None and sealed is not None:
             recompute(connection, keyring.open(account_id, sealed), account_id, segment_id=segment_id)
 

@@ -106,10 +106,13 @@ def of_command(session: Session, account_id: UUID) -> Account:
     return _found(session.scalar(select(Account).where(Account.id == account_id, _IS_THERE)))
 
 
-def keys_for_sealing(connection: Connection, account_id: UUID) -> SealedKeys | None:
-    """The keys of an account, whose row this transaction then holds; None where there is no such account."""
+def keys_for_sealing(connection: Connection, account_id: UUID, *, shared: bool = False) -> SealedKeys | None:
+    """The keys of an account, whose row this transaction then holds; None where there is no such account.
+
+    Where it is `shared` only the end of the account waits: rows that name it can be added, and numbers taken.
+    """
     mine = (Account.id == account_id, _IS_THERE)
-    found = select(Account.data_keys, Account.index_key).where(*mine).with_for_update()
+    found = select(Account.data_keys, Account.index_key).where(*mine).with_for_update(read=shared, key_share=shared)
     row = connection.execute(found).one_or_none()
     return SealedKeys(row.data_keys, row.index_key) if row else None
 
