@@ -3,11 +3,15 @@
 import asyncio
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.api.walk import client_with
 from tests.api.world import upload
 
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
 from ingestd.domain.segment import MAX_PARTITIONS
+from ingestd.store.segments import LOCK_MEMBERS
 
 SAMPLE = (Path(__file__).parent / "files" / "loyalty__2026-11-22.csv").read_bytes()
 LOYALTY = {"name": "loyalty", "description": "Who is how loyal", "method": "upload", "upload_type": "manual"}
@@ -204,6 +208,27 @@ async def test_what_is_held_is_over_when_a_newer_file_is_in_force_or_held_in_its
     refused = await tenant.http.post(f"/v1/ingestions/{second}/confirm")
     assert (refused.status_code, refused.json()["code"]) == (409, "not_held")
     assert (await show(tenant, segment))["members"] == 3
+
+
+async def test_what_is_held_is_not_confirmed_over_a_newer_file_that_is_on_its_way(tenant, receiver, ground):
+    segment = await make(tenant)
+    people = b"user_id,level\nann,High\nbob,High\n"
+    await refresh(tenant, segment, people)
+    held = await submit(tenant, segment, b"user_id,level\ncem,Low\n")
+    await asyncio.wait_for(receiver.until("ingestion.held", held), 30)
+    async with await psycopg.AsyncConnection.connect(ground.database_url) as lock:  # no member is written meanwhile
+        await lock.execute(LOCK_MEMBERS, {"segment": ids.read(Prefix.SEGMENT, segment)})
+        added = await submit(tenant, segment, b"user_id,level\neve,Low\n", mode="append")
+        newer = await submit(tenant, segment, people)
+        refused = await tenant.http.post(f"/v1/ingestions/{held}/confirm")
+        assert (refused.status_code, refused.json()["code"]) == (409, "newer_file")
+        (await tenant.http.post(f"/v1/ingestions/{newer}/cancel")).raise_for_status()
+        (await tenant.http.post(f"/v1/ingestions/{held}/confirm")).raise_for_status()
+    assert [(await tenant.ended(each))["status"] for each in (added, newer, held)] == [
+        *("completed", "cancelled", "completed")
+    ]
+    listed = (await tenant.http.get(f"/v1/segments/{segment}/members")).json()["data"]
+    assert [each["value"] for each in listed] == ["cem"]
 
 
 async def test_what_happens_to_a_segment_is_told(tenant, receiver):

@@ -272,6 +272,12 @@ _OF_THE_API: Final = {
         "Upload a file for it, or make a filter segment with POST /v1/filters.",
     ),
     "not_held": Entry(409, "Not held", "Only an ingestion that is held can be confirmed.", "Read how it stands."),
+    "newer_file": Entry(
+        409,
+        "Newer file",
+        "A newer file for the same segment or data source waits or is processed; in the end it takes this one's place.",
+        "Wait for its end. If this file is to be in force nevertheless, cancel the newer one or upload this one again.",
+    ),
     "gone": Entry(410, "Gone", "It was there, but its time is over.", "Nothing brings it back; make it anew."),
     "file_unreadable": Entry(
         422,

@@ -299,7 +299,8 @@ async def confirm(
 ) -> IngestionView:
     """Let a refresh go on that was held because too many members would leave; 409 for any other.
 
-    It is checked again, as the last of the account's order. That of a segment needs the scope `segments:write` too.
+    It is 409, too, while a newer file is on its way that takes the place of what this one brings. It is checked again,
+    as the last of the account's order. That of a segment needs the scope `segments:write` too.
     """
     await _demand_segment(tx, caller, ingestion_id)
     await control.confirm(tx, service.intake, caller.account_id, ingestion_id, now=utc_now())

@@ -41,12 +41,16 @@ async def confirm(
 ) -> None:
     """Let an ingestion that is held go on as the last of the account's order, or raise Conflict where it is not held.
 
-    Its file is checked again, against the members as they are then.
+    Its file is checked again, against the members as they are then. It is a Conflict, too, while a newer file is on its
+    way, over which it would go.
     """
     seq = await accounts.take_seq(session, account_id)
-    await _check_segment(session, await ingestions.get(session, account_id, ingestion_id))
+    ingestion = await ingestions.get(session, account_id, ingestion_id)
+    await _check_segment(session, ingestion)
     if not await ingestions.confirm(session, ingestion_id, seq=seq):
         raise Conflict("The ingestion is not held.", code="not_held")
+    if await ingestions.newer_open(session, ingestion):
+        raise Conflict("A newer file is on its way, which takes the place of this one.", code="newer_file")
     await intake.jobs.enqueue(session, ingestion_id=ingestion_id, account_id=account_id, seq=seq, again=True)
     await tell(session, NoticeType.INGESTION_SCHEDULED, ingestion_id, now=now)
 

@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from ingestd.domain.ingestion import BEFORE_APPLYING, NO_PROGRESS, Counts, Stage, Status
-from ingestd.domain.plan import Target
+from ingestd.domain.plan import Mode, Target
 from ingestd.store.base import Base, Key
 from ingestd.store.files import File
 from ingestd.store.owned import get_owned
@@ -163,6 +163,21 @@ async def confirm(session: AsyncSession, ingestion_id: UUID, *, seq: int) -> boo
         .returning(Ingestion.id)
     )
     return changed.first() is not None
+
+
+async def newer_open(session: AsyncSession, ingestion: Ingestion) -> bool:
+    """Whether a newer file is on its way that will take the place of all that this one brings (docs/decisions/0010)."""
+    newer = select(Ingestion.id).where(
+        Ingestion.account_id == ingestion.account_id,
+        IS_OPEN,
+        Ingestion.created_at > ingestion.created_at,
+        Ingestion.target == ingestion.target,
+        func.coalesce(Ingestion.data_source_id, Ingestion.segment_id)
+        == (ingestion.data_source_id or ingestion.segment_id),
+        Ingestion.mode == Mode.REPLACE,
+        Ingestion.dry_run.is_(False),
+    )
+    return await session.scalar(newer.limit(1)) is not None
 
 
 def cancel_held(connection: Connection, before: datetime, *, now: datetime) -> list[UUID]:
