@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, time, timedelta
@@ -28,6 +29,7 @@ from ingestd.store.page import Cut
 from ingestd.store.webhooks import Webhook
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INTO notices%'"
 TABLES = [Base.metadata.tables[name] for name in ("accounts", "webhooks", "notices", "deliveries")]
 
 
@@ -214,6 +216,24 @@ async def test_a_webhook_goes_with_its_deliveries(sessions: Sessions, account: U
     async with transaction(sessions) as session:
         await session.delete(await webhooks.get(session, account, webhook.id))
     assert await told(sessions) == []
+
+
+async def test_a_webhook_that_is_just_being_deleted_fails_nobody_and_is_left_out(
+    sessions: Sessions, account: UUID, url: str
+):
+    gone, kept = await new_webhook(sessions, account), await new_webhook(sessions, account)
+    async with (
+        await psycopg.AsyncConnection.connect(url, autocommit=True) as watch,
+        asyncio.TaskGroup() as tasks,
+        sessions() as deleting,
+    ):
+        await deleting.delete(await webhooks.get(deleting, account, gone.id, lock=True))
+        await deleting.flush()
+        telling = tasks.create_task(tell(sessions, account))
+        while not telling.done() and (await (await watch.execute(WAITING)).fetchone()) == (0,):
+            pass
+        await deleting.commit()
+    assert await told(sessions) == [kept.id]
 
 
 async def test_enabling_gives_back_all_patience(sessions: Sessions, account: UUID):

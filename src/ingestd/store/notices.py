@@ -56,15 +56,18 @@ _ADD = text("""
         INSERT INTO notices (id, account_id, type, subject_id, data, created_at)
         VALUES (:id, :account_id, :type, :subject_id, :data, :created_at)
         RETURNING *
+    ), wanting AS MATERIALIZED (
+        SELECT id FROM webhooks
+        WHERE account_id = :account_id AND enabled
+          AND CASE WHEN CAST(:only AS uuid[]) IS NULL
+                   THEN events IS NULL OR :type = ANY (events) OR id = ANY (:chosen)
+                   ELSE id = ANY (:only) END
+        FOR KEY SHARE
     ), delivery AS (
         INSERT INTO deliveries
             (account_id, webhook_id, notice_id, state, failures, attempts, next_attempt_at, created_at)
         SELECT n.account_id, w.id, n.id, 'pending', 0, '[]', n.created_at, n.created_at
-        FROM notice n
-        JOIN webhooks w ON w.account_id = n.account_id AND w.enabled
-        WHERE CASE WHEN CAST(:only AS uuid[]) IS NULL
-                   THEN w.events IS NULL OR n.type = ANY (w.events) OR w.id = ANY (:chosen)
-                   ELSE w.id = ANY (:only) END
+        FROM notice n CROSS JOIN wanting w
         RETURNING id
     )
     SELECT pg_notify(:channel, '') FROM delivery
@@ -83,7 +86,7 @@ def adding(notice: Notice, *, chosen: Collection[UUID] = (), only: Collection[UU
     """The statement that writes a notice and its deliveries in the caller's transaction; for either kind of connection.
 
     Told are the account's enabled webhooks that want the type, and the `chosen` ones whatever they want (S136); or
-    `only` some. Their dispatchers wake at the commit.
+    `only` some. One that is being deleted is waited for, and then left out. Their dispatchers wake at the commit.
     """
     return _ADD.bindparams(
         id=notice.id,
