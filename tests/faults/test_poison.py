@@ -91,6 +91,26 @@ async def test_a_merge_that_kills_every_worker_is_told_of(program, client):
     assert (mended["counts"]["merged"], mended["warnings"]) == (1, [])
 
 
+@pytest.mark.rule("D45", "D54")
+async def test_a_part_that_is_lost_makes_nobody_one(program, client):
+    pairs = "".join(f"person-{n},{other(n)}\n" for n in range(PEOPLE))
+    apart = "".join(f"person-{n},,Rock\n,{other(n)},Jazz\n" for n in range(PEOPLE))
+    await client.push("first", f"identity,objectId,Playlist\n{apart}".encode())
+    assert (await client.ended())[0]["counts"]["created"] == 2 * PEOPLE
+    program.arm("in a part, nothing written", act="die", always=True, only="moved-0003")
+    await client.push("second", f"identity,objectId\n{pairs}".encode())
+    poison = (await client.ended())[1]
+    _, *rows = csv.reader(await client.error_file(poison))
+    assert 0 < len(rows) < PEOPLE
+    assert (poison["status"], poison["counts"]["merged"]) == ("completed", PEOPLE - len(rows))
+    assert [await client.playlist(row[1], kind="objectId") for row in rows] == ["Jazz"] * len(rows)
+    program.release()
+    async with client.http() as http:
+        retry = await http.post(f"/v1/ingestions/{poison['id']}/retry", json={"rows": "rejected"})
+    retry.raise_for_status()
+    assert (await client.ended())[2]["counts"]["merged"] == len(rows)
+
+
 @pytest.mark.rule("D16")
 async def test_leaving_that_kills_every_worker_is_told_of(program, client):
     rows = [f"p-{n} gold" for n in range(20)]
@@ -119,6 +139,23 @@ async def test_a_segment_that_kills_every_worker_goes_is_told_of_and_its_name_is
         await made.post(tsv("id tier", "p-1 gold"), segment={"name": "golden"})
         again = (await client.ended())[1]
         assert (again["warnings"], (await segment_of(made, again["segment"]))["members"]) == ([], 1)
+
+
+@pytest.mark.rule("S65", "S76", "D45")
+@pytest.mark.parametrize("people", [1, 500])
+async def test_who_stands_in_a_part_that_is_lost_is_put_into_no_segment(program, client, people):
+    async with sourced(client) as made:
+        program.arm("in a part, nothing written", act="die", always=True, only=PART if people > 1 else "part-0000")
+        await made.post(tsv("id tier", *(f"p-{n} gold" for n in range(people))), segment={"name": "golden"})
+        (poison,) = await client.ended()
+        counts = poison["counts"]
+        assert (counts["accepted"] + counts["rejected"], counts["created"]) == (people, counts["accepted"])
+        if people == 1:
+            assert poison["status"] == "failed"
+            assert (await made.tenant.http.get(f"/v1/segments/{poison['segment']['id']}")).status_code == 404
+        else:
+            assert (poison["status"], 0 < counts["rejected"] < people) == ("completed", True)
+            assert (await segment_of(made, poison["segment"]))["members"] == counts["accepted"]
 
 
 @pytest.mark.rule("S65")

@@ -32,7 +32,7 @@ from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import events, fold_some, in_order
 from ingestd.pipeline.identifiers import identifiers, naming
 from ingestd.pipeline.links import read_links
-from ingestd.pipeline.parts import members, read, read_all
+from ingestd.pipeline.parts import members, outside, read, read_all
 from ingestd.pipeline.phones import mobile_shape
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.resolve import TWO_PEOPLE
@@ -136,9 +136,14 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
         return _refresh(job, checked, raw, load)
     if part == SEGMENT:
         personal = attributes.personal(connection, job.account_id)
-        return _put_into_segment(job, checked, raw, load, masked={kind for kind in personal.values() if kind})
+        masked = {kind for kind in personal.values() if kind}
+        lost = checked.lost(ledger.applied(connection, job.ingestion_id))
+        parts = [each for each in checked.parts if each not in lost]
+        return _put_into_segment(job, checked, raw, load, parts=parts, masked=masked)
     if part == MERGE:
-        return {"merged": apply_merges(raw, read(folder, part), load=load)}
+        lost = checked.lost(ledger.applied(connection, job.ingestion_id))
+        merges = outside(read(folder, part), "survivor", lost, checked.buckets)  # there stand the rows that tie them
+        return {"merged": apply_merges(raw, merges, load=load)}
     if part in checked.aliases:
         apply_aliases(raw, read_links(folder, part), load=load, shared=True)
         return {}
@@ -235,8 +240,10 @@ def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]
         return _figures(apply_segment(raw, buckets, refresh, load=load, ahead=ahead))
 
 
-def _put_into_segment(job: Job, checked: Checked, raw: Any, load: Load, *, masked: set[int]) -> dict[str, int]:
-    """Put the people of a data source's file into the segment's partition of the source's name; nobody leaves.
+def _put_into_segment(
+    job: Job, checked: Checked, raw: Any, load: Load, *, parts: Iterable[str], masked: set[int]
+) -> dict[str, int]:
+    """Put the people of parts of a data source's file into the segment's partition of the source's name; nobody leaves.
 
     Of identifiers of the kinds `masked`, which are personal, only the hash is kept with the members (D13).
     """
@@ -245,7 +252,7 @@ def _put_into_segment(job: Job, checked: Checked, raw: Any, load: Load, *, maske
     blobs, keys = means(job)
     refresh = Refresh(segment_id=job.segment_id, additive=True, hold_above=None)
     scratch = Scratch(blobs, keys, checked.folder)
-    everybody = members(scratch, checked.parts, keys.index_key, job.source.name, masked=masked)
+    everybody = members(scratch, parts, keys.index_key, job.source.name, masked=masked)
     whose = {"account_id": job.account_id, "segment_id": job.segment_id}
     with store.autocommitting(job.place.database_url) as reading:
         buckets = (bucket for rows in everybody for bucket in beside(reading, [rows], 1, **whose))

@@ -99,13 +99,13 @@ def apply_all(runtime: Runtime, job: Job, checked: Checked, *, attempts: int) ->
             return None
     if any("lost" in applied[name] for name in checked.apart()):
         checked = checked.with_warnings([UNNAMED])
-    lost = [part for unit, parts in units.items() if "lost" in applied[unit] for part in parts]
+    lost = checked.lost(applied)
     if job.replaces and not checked.returned and checked.leaving:
         if lost:
             checked = checked.with_warnings([NOBODY_LEFT])
         else:
             apply_part(runtime, job.ingestion_id, LEAVE)
-    if job.source is not None and job.segment_id is not None:
+    if job.source is not None and job.segment_id is not None and len(lost) < len(checked.parts):
         with runtime.stage(job, Stage.SEGMENTING):
             _put_into_segment(runtime, job)
     with runtime.sql.begin() as connection:

@@ -144,6 +144,10 @@ class Checked(BaseModel):
         """The slice of the stored profiles in which a part of a large file lies."""
         return int(part.rpartition("-")[2]) * SLICES // self.buckets
 
+    def lost(self, applied: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """The parts that were written off, by what the ledger says (P6)."""
+        return [part for unit, parts in self.units().items() if "lost" in applied.get(unit, ()) for part in parts]
+
     def with_applied(self, applied: Collection[Mapping[str, int]]) -> Checked:
         """The same with what the parts changed in its counts."""
         figures = self.counts.model_dump()

@@ -204,6 +204,12 @@ def read_all(folder: Folder, names: Iterable[str], buckets: int) -> Iterator[pl.
         yield read(folder, by_number[number]) if number in by_number else pl.DataFrame()
 
 
+def outside(rows: pl.DataFrame, person: str, names: Iterable[str], buckets: int) -> pl.DataFrame:
+    """Of rows about people, whose ids are in the column `person`, those whose people are in none of these parts."""
+    numbers = pl.Series([int(name.rpartition("-")[2]) for name in names], dtype=pl.UInt16)
+    return rows.filter(~_range_of(pl.col(person) // 2**112, buckets).is_in(numbers.implode()))
+
+
 def rewrite(parts: Parts, folder: Folder, *, moved: pl.DataFrame, rejected: Iterable[int]) -> Parts:
     """Write all parts anew, beside the old ones, each row under its person, without the rows (`row_no`) rejected since.
 
@@ -255,6 +261,11 @@ def close_stream(stream: Stream) -> None:
     buffered.close()
 
 
+def _range_of(start: pl.Expr, count: int) -> pl.Expr:
+    """Which of so many ranges a hash lies in, by its first 16 bits."""
+    return (start.cast(pl.UInt32) * count // _RANGE).cast(pl.UInt16)
+
+
 class _Buckets:
     """Rows by equal ranges of a hash: one lz4 Arrow stream for each range that has any."""
 
@@ -271,8 +282,7 @@ class _Buckets:
         """Sort rows by the range in which `start` lies, the first 16 bits of their hash, and else as they stood."""
         sizes = [frame.height]
         if self.count > 1:
-            number = start.cast(pl.UInt32) * self.count // _RANGE
-            range_of = frame.select(number.cast(pl.UInt16)).to_series().to_numpy()
+            range_of = frame.select(_range_of(start, self.count)).to_series().to_numpy()
             frame = frame.rechunk()[np.argsort(range_of, kind="stable")]
             sizes = np.bincount(range_of).tolist()
         return Sorted(split(frame).to_arrow(), sizes)
