@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
+import pytest
 from sqlalchemy import text
 from tests.scheduler.world import ended, new_connection, scheduled
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.ingest import flow, giving_up
+from ingestd.ingest.flow import walk
 from ingestd.ingest.giving_up import give_up
+from ingestd.ingest.units import apply_part
 from ingestd.metrics import new_metrics
 from ingestd.store import engine as store
 from ingestd.store import fencing
@@ -54,3 +58,15 @@ async def test_the_run_of_an_ingestion_that_is_given_up_ends_where_nothing_can_b
     sql.dispose()
     labels = {"target": "profiles", "status": "completed"}
     assert metrics.registry.get_sample_value("ingestd_ingestions_total", labels) == 1
+
+
+@pytest.mark.threat("T114")
+@pytest.mark.parametrize("work", [walk, partial(apply_part, part="part-0000")], ids=["ingestion", "part"])
+def test_what_is_left_of_an_account_that_was_deleted_is_tried_no_more(ground, work):
+    def tries():
+        yield
+        pytest.fail("it is tried again")
+
+    sql = store.engine(ground.database_url)
+    work(SimpleNamespace(sql=sql, tries=tries), store.new_id())
+    sql.dispose()

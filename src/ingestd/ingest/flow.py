@@ -33,7 +33,7 @@ from ingestd.ingest.work import Checked, Job
 from ingestd.keyring import AccountKeys
 from ingestd.store import fencing, ingestions
 from ingestd.store.engine import utc_now
-from ingestd.store.fencing import FenceLost
+from ingestd.store.fencing import FenceLost, Gone
 
 log = telemetry.logger(__name__)
 
@@ -47,6 +47,8 @@ def walk(runtime: Runtime, ingestion_id: UUID) -> None:
                 _attempt(runtime, ingestion_id, crashed=crashed)
         except FenceLost:
             log.info("ingestion_taken_over")
+        except Gone:
+            log.info("ingestion_gone", ingestion=str(ingestion_id))
         except PoolClosed:
             raise Stopping from None
         except Exception as fault:

@@ -27,7 +27,7 @@ from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.work import FORM, LEAVE, SEGMENT, Checked, Job, interleaved
 from ingestd.store import fencing, ledger
 from ingestd.store.engine import raw
-from ingestd.store.fencing import FenceLost
+from ingestd.store.fencing import FenceLost, Gone
 from ingestd.store.load.sources import SAMPLE
 from ingestd.store.load.stored import vacuum
 
@@ -72,6 +72,8 @@ def apply_part(runtime: Runtime, ingestion_id: UUID, part: str) -> None:
                     _vacuum(runtime, "profiles", [checked.slice_of(part)])
             else:
                 hold(runtime.sql, ingestion_id, row.fence)
+        except Gone:
+            return
         except PoolClosed:
             raise Stopping from None
         except Exception as fault:

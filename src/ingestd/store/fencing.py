@@ -30,6 +30,10 @@ class FenceLost(IngestdError):
     code = "fence_lost"
 
 
+class Gone(NotFound):
+    """The ingestion is not there any more: its account was deleted, and nothing is left to do."""
+
+
 def claim(connection: Connection, ingestion_id: UUID, *, crashed: bool) -> Row[Any]:
     """Take an ingestion over with a new fence, and give its row as it is now; a terminal one is given unchanged.
 
@@ -55,13 +59,13 @@ def count_crash(connection: Connection, ingestion_ids: Collection[UUID]) -> None
 
 
 def peek(connection: Connection, ingestion_id: UUID) -> Row[Any]:
-    """The row as it is now, with the blob it reads and its account's sealed keys, or NotFound.
+    """The row as it is now, with the blob it reads and its account's sealed keys, or Gone.
 
     The blob is its file's, or the error file whose rows it tries again, and null where that has expired.
     """
     row: Row[Any] | None = connection.execute(_with_blob_and_keys().where(Ingestion.id == ingestion_id)).one_or_none()
     if row is None:
-        raise NotFound("There is no such ingestion.")
+        raise Gone
     return row
 
 
