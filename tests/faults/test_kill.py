@@ -154,6 +154,22 @@ async def test_a_stopped_service_leaves_its_work_for_the_next_start_and_counts_n
         assert "half.csv" not in await sftp.listdir("/")
 
 
+@pytest.mark.parametrize(("end", "counted"), [("stop", 0), ("kill", 1)])
+async def test_work_of_a_replica_that_was_taken_for_dead_before_it_ended_is_taken_up_again(
+    program, client, end, counted
+):
+    program.arm("in a part, all written")
+    await client.push("first", adding("Rock"))
+    await program.held()
+    with program.sql() as sql:
+        assert sql.execute("DELETE FROM replicas").rowcount == 1
+        await getattr(program, end)()
+    program.release()
+    await program.start()
+    await exact(client, ["Rock"])
+    assert crashes(program, newest=1) == [counted]
+
+
 async def test_a_second_service_on_the_same_folder_is_refused_with_a_clear_line(program):
     before = program.log.stat().st_size
     second = await program.spawn()

@@ -29,7 +29,7 @@ from dbos import (
     EnqueueOptions,
 )
 from dbos._queue import queue_worker_thread  # private: the version is pinned to 3.4
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
@@ -58,6 +58,9 @@ RELISTEN_SECONDS: Final = 1.0
 HEARTBEAT_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 4 * HEARTBEAT_SECONDS
 """After so long without a heartbeat a replica is taken for dead."""
+
+AT_WORK: Final = text("SELECT DISTINCT executor_id FROM dbos.workflow_status WHERE status = 'PENDING'")
+"""Who has workflows in hand: the client's own question tries again and again, and would keep a heart from beating."""
 
 _ONE: Final = threading.Lock()
 """DBOS knows its workflows by process: a second engine would be handed the first one's."""
@@ -276,18 +279,22 @@ class JobEngine:
         """Say that this replica lives, and take over from those that have gone silent."""
         with self._sql.begin() as connection:
             replicas.beat(connection, self._replica)
-            silent = replicas.silent(connection, self._replica, after=0 if alone else SILENT_SECONDS)
         self._beaten_at = time.monotonic()
+        after = 0 if alone else SILENT_SECONDS
+        with self._sql.begin() as connection:
+            replicas.expect(connection, connection.scalars(AT_WORK))
+            silent = replicas.silent(connection, self._replica, after=after)
         for replica in silent:
-            self._hand_over(replica)
+            self._hand_over(replica, after=after)
 
-    def _hand_over(self, replica: str, *, orderly: bool = False) -> None:
-        """Give the open workflows of a replica back to their queues; under a lock, so one process does it.
+    def _hand_over(self, replica: str, *, after: float = 0, orderly: bool = False) -> None:
+        """Give the open workflows of a replica, silent for so long, back to their queues; one process does it.
 
-        Unless it stopped in an `orderly` way, their ingestions count a crash (P6), before any part can crash again.
+        Unless it stopped in an `orderly` way, their ingestions count a crash (P6), before any part can crash again. One
+        that stops may have been taken for dead, and have taken work since.
         """
         with self._sql.begin() as connection:
-            if not replicas.bury(connection, replica):
+            if not (replicas.bury(connection, replica, after=after) or orderly):
                 return
             left = self._client.list_workflows(status="PENDING", executor_id=replica, load_input=False)
             crashed = {_ingestion_of(each.workflow_id) for each in left if each.queue_name != FETCHES}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import ColumnElement, Connection, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -26,12 +27,21 @@ def beat(connection: Connection, replica: str) -> None:
     connection.execute(row.on_conflict_do_update(index_elements=[Replica.id], set_={"seen_at": func.now()}))
 
 
+def expect(connection: Connection, at_work: Iterable[str]) -> None:
+    """Know the replicas that have work in hand, also one that was forgotten: if it is dead, it goes silent from now."""
+    for replica in sorted(at_work):
+        connection.execute(insert(Replica).values(id=replica, seen_at=func.now()).on_conflict_do_nothing())
+
+
 def silent(connection: Connection, replica: str, *, after: float) -> list[str]:
     """The other replicas that have not been heard of for `after` seconds."""
-    late = Replica.seen_at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, after)
-    return list(connection.scalars(select(Replica.id).where(Replica.id != replica, late)))
+    return list(connection.scalars(select(Replica.id).where(Replica.id != replica, _late(after))))
 
 
-def bury(connection: Connection, replica: str) -> bool:
-    """Forget a dead replica; False where another process has just done so, or holds the row."""
-    return connection.execute(delete(Replica).where(Replica.id == replica)).rowcount == 1
+def bury(connection: Connection, replica: str, *, after: float) -> bool:
+    """Forget a replica that has not been heard of for `after` seconds; False where it has, or was forgotten before."""
+    return connection.execute(delete(Replica).where(Replica.id == replica, _late(after))).rowcount == 1
+
+
+def _late(after: float) -> ColumnElement[bool]:
+    return Replica.seen_at <= func.now() - func.make_interval(0, 0, 0, 0, 0, 0, after)
