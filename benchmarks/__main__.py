@@ -255,6 +255,7 @@ def shown(measured: Iterable[M], names: Sequence[str]) -> list[M]:
 def write(measured: Sequence[Measured], out: Path | None) -> None:
     """Write all figures and their plot, if they are wanted."""
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         plot(measured, out.with_suffix(".svg"))
         out.write_text(json.dumps([asdict(each) for each in measured], indent=2) + "\n")
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 import asyncssh
 import httpx
 import polars as pl
+import psutil  # type: ignore[import-untyped]
 import psycopg
 from psycopg.conninfo import make_conninfo
 
@@ -34,11 +35,11 @@ from ingestd.keyring import Keyring, SealedKeys, master_from_file
 from ingestd.store import embedded
 
 POSTGRES: Final = {
-    "shared_buffers": "1GB",
-    "max_wal_size": "8GB",
+    "shared_buffers": f"{psutil.virtual_memory().total // 4 >> 20}MB",
+    "max_wal_size": "32GB",
     "checkpoint_timeout": "30min",
 }
-"""Fit for bulk loads on a small machine. What concerns durability stays at PostgreSQL's default: full."""
+"""As the docs size it for bulk loads. What concerns durability stays at PostgreSQL's default: full."""
 
 PROCESSES: Final = 2
 """As many data-plane processes as the service has unless it is told otherwise."""
