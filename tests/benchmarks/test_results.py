@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -21,12 +22,14 @@ def test_a_file_of_five_gibibytes_takes_at_most_two_hours():
 def test_the_figures_of_the_loads_in_the_documentation_are_those_of_the_results():
     documentation = (ROOT / "docs" / "performance.md").read_text()
     loads = json.loads((RESULTS / "profiles.json").read_text())
-    for title, figure in {
-        "seconds": lambda load: f"{load['seconds']:.1f}",
-        "rows a second": lambda load: f"{round(load['rows_per_s'], -2):,}",
-        "raw COPY, seconds": lambda load: f"{load['raw_copy_seconds']:.2f}",
-        "ratio": lambda load: f"{load['ratio_raw_copy']:.3f}",
-        "memory, MB": lambda load: f"{load['peak_pss_mb']:,}",
-        "rejected": lambda load: f"{load['rows_rejected']:,}, exactly the spoilt ones",
-    }.items():
-        assert f"\n| {' | '.join([title, *map(figure, loads)])} |\n" in documentation
+    variants = list(dict.fromkeys(load["variant"] for load in loads))
+    for title, name, written in (
+        ("seconds", "seconds", "{:.1f}".format),
+        ("rows a second", "rows_per_s", lambda rows: f"{round(rows, -2):,}"),
+        ("raw COPY, seconds", "raw_copy_seconds", "{:.2f}".format),
+        ("ratio", "ratio_raw_copy", "{:.3f}".format),
+        ("memory, MB", "peak_pss_mb", "{:,}".format),
+        ("rejected", "rows_rejected", "{:,}, exactly the spoilt ones".format),
+    ):
+        of_runs = ([load[name] for load in loads if load["variant"] == variant] for variant in variants)
+        assert f"\n| {' | '.join([title, *map(written, map(median, of_runs))])} |\n" in documentation
