@@ -196,15 +196,22 @@ async def test_hostile_names_are_skipped_and_counted():
     assert running.said() <= {"USER", "PASS", "PWD", "TYPE", "EPSV", "MLSD"}
 
 
+OLD = [
+    ("-rw-r--r-- 1 a a 1 Oct 01 02:00", "lrwxrwxrwx 1 a a 1 Oct 01 02:00 demo__link.csv -> /etc/passwd"),
+    ("10-01-20  02:00AM                    1", "10-01-20  02:00AM    <SYMLINKD>     demo__link.csv [C:\\etc]"),
+]
+
+
 @pytest.mark.threat("T136")
-async def test_hostile_names_are_skipped_and_counted_where_the_server_knows_only_list():
+@pytest.mark.parametrize(("entry", "link"), OLD)
+async def test_hostile_names_are_skipped_and_counted_where_the_server_knows_only_list(entry, link):
     class Old(ScriptedFtp):
         async def mlsd(self, session, _):
             await session.say("502 No MLSD")
 
         async def list(self, session, _):
-            entries = [f"-rw-r--r-- 1 a a 1 Oct 01 02:00 {name}" for name in [*NAMES, NAME]]
-            entries.append("lrwxrwxrwx 1 a a 1 Oct 01 02:00 demo__link.csv -> /etc/passwd")
+            entries = [f"{self.entry} {name}" for name in [*NAMES, NAME]]
+            entries.append(self.link)
             await self.send(session, "".join(f"{entry}\r\n" for entry in entries).encode())
 
         async def size(self, session, _):
@@ -214,9 +221,10 @@ async def test_hostile_names_are_skipped_and_counted_where_the_server_knows_only
             await session.say(f"213 {self.modified}")
 
     async with Old() as running:
+        running.entry, running.link = entry, link
         found = await listed(running)
     assert [file.name for file in found.files] == [NAME]
-    assert found.skipped == len(NAMES)  # a line without a name is taken for one of the folder itself
+    assert found.skipped == len(NAMES) + 1
     assert [line for line in running.commands if line[:4] in {"SIZE", "MDTM"}] == [f"SIZE /{NAME}", f"MDTM /{NAME}"]
 
 

@@ -140,3 +140,71 @@ async def test_a_listing_in_the_servers_local_time_makes_no_old_file_the_newest(
         found = await remote.list("", everything)
     assert len(found.files) == len(Eastern.minutes)
     assert newest_first(found.files)[0].name == f"demo__{Eastern.minutes[-1]}.csv"
+
+
+LINES = {
+    "IIS": "10-01-20  02:{minute:02}AM                    1 {name}",
+    "IIS with the century": "10-01-2020  02:{minute:02}AM          1,234 {name}",
+    "DOS of 24 hours": "10/01/2020  02:{minute:02}  1 {name}",
+    "with further rights": "-rw-r--r--+ 1 a a 1 Oct 01 02:{minute:02} {name}",
+    "without a group": "-rw-r--r-- 1 a 1 Oct 01 02:{minute:02} {name}",
+    "with numbers for names": "-rw-r--r--. 1 500 500 1 Oct 01 02:{minute:02} {name}",
+}
+FOLDERS = {
+    "IIS": "10-01-20  02:00AM       <DIR>          a folder",
+    "Unix": "drwxr-xr-x+ 2 a 0 Oct 01 02:00 a folder",
+}
+
+
+class Plain(ScriptedFtp):
+    """It lists by LIST alone, `lines`, and says with MDTM what minute stands in a file's name."""
+
+    mlsd = mlst = None
+    lines = ()
+
+    async def list(self, session, _):
+        await self.send(session, "".join(f"{line}\r\n" for line in self.lines).encode())
+
+    async def size(self, session, _):
+        await session.say("213 1")
+
+    async def mdtm(self, session, path):
+        await session.say(f"213 2020100102{int(path.split('__')[1][:2]):02}00")
+
+
+@pytest.mark.rule("D1")
+@pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+@pytest.mark.parametrize("folder", FOLDERS.values(), ids=FOLDERS)
+async def test_a_listing_of_whatever_form_shows_the_files_and_which_may_be_newest(line, folder):
+    count = 59
+    async with Plain() as running, visit(await known(running), TERMS) as remote:
+        running.lines = [line.format(minute=0, name=f"old demo__{minute:02}.csv") for minute in range(ASKED_FOR)]
+        running.lines += [line.format(minute=minute, name=f"my demo__{minute:02}.csv") for minute in range(count)]
+        running.lines.append(folder)
+        found = await remote.list("", everything)
+    assert (len(found.files), found.folders, found.skipped) == (count + ASKED_FOR, ("a folder",), 0)
+    assert newest_first(found.files)[0].name == "my demo__58.csv"
+
+
+@pytest.mark.rule("D1")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-rw-r--r-- 1 a a 1 1. Okt 02:00 {name}",
+        "-rw-r--r-- 1 a a 1 2020-10-01 02:00 {name}",
+        "13-01-20  02:00AM  1 {name}",
+        "10-01-20  14:00PM  1 {name}",
+    ],
+)
+async def test_a_file_whose_date_cannot_be_read_is_asked_for(line):
+    async with Plain() as running, visit(await known(running), TERMS) as remote:
+        running.lines = [line.format(name=f"demo__{minute:02}.csv") for minute in (4, 3)]
+        found = await remote.list("", everything)
+    assert (newest_first(found.files)[0].name, len(found.files), found.skipped) == ("demo__04.csv", 2, 0)
+
+
+async def test_what_is_no_entry_is_counted():
+    async with Plain() as running, visit(await known(running), TERMS) as remote:
+        running.lines = ["total 8", "-rw-r--r-- 1 a a 1 Oct 01 02:00", "10-01-20  02:00AM  <DIR>", "Hello"]
+        found = await remote.list("", everything)
+    assert (found.files, found.folders, found.skipped) == ((), (), 3)

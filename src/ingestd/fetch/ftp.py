@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +28,20 @@ _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 _UNKNOWN: Final = ("500", "501", "502", "504")
 """What a server answers to a command that it does not have."""
+
+_UNIX: Final = re.compile(
+    r"(?P<kind>[a-z-])[-rwxsStT]{9}[+.@]? +\d+ +(?:\S+ +){1,2}(?P<size>\d+) +"
+    r"(?P<date>(?:\S+ +){1,2}(?:\d\d?:\d\d(?::\d\d)?|\d{4})) +(?P<name>.+)"
+)
+"""A line of LIST as `ls -l` has it: with a mark of further rights or none, with a group or none, with any date."""
+
+_DOS: Final = re.compile(
+    r"(?P<date>\d\d[-/]\d\d[-/](?:\d{4}|\d\d)) +(?P<time>\d\d?:\d\d)(?: ?(?P<half>[AP]M))? +"
+    r"(?:<(?P<kind>[A-Z]+)>|(?P<size>[\d,]+)) +(?P<name>.+)"
+)
+"""A line of LIST as IIS has it, the month first, of 12 hours or of 24."""
+
+_KINDS: Final = {"-": "file", None: "file", "d": "dir", "DIR": "dir"}
 
 
 @asynccontextmanager
@@ -127,13 +142,12 @@ class FtpRemote:
     async def _list(self, folder: str, wanted: Callable[[str], bool]) -> Listing:
         found = _Found(wanted)
         async for line in self._lines(f"LIST {self._path(folder)}"):
-            try:
-                path, facts = self._control.parse_list_line(line)
-            except ValueError:
+            entry = _entry(line.decode("utf-8", "surrogateescape").rstrip(" "))
+            if entry is None:
                 found.skipped += not line.startswith(b"total ")
-                continue
-            kind = "link" if "link_dst" in facts else facts["type"]
-            found.add(str(path), kind, size=_number(facts.get("size", "")), at=_moment(facts), exact=False)
+            else:
+                name, kind, size, at = entry
+                found.add(name, kind, size=_number(size), at=at, exact=False)
         return await self._complete(folder, found)
 
     async def _lines(self, command: str) -> AsyncIterator[bytes]:
@@ -232,6 +246,31 @@ def _facts(line: str) -> tuple[dict[str, str], str]:
     told, _, name = line.partition(" ")
     pairs = (fact.partition("=") for fact in told.split(";"))
     return {key.lower(): value.lower() for key, _, value in pairs}, name
+
+
+def _entry(line: str) -> tuple[str, str, str, datetime | None] | None:
+    """What a line of LIST says: name, kind, size and, as no more than a hint, time; None where it is no entry."""
+    if unix := _UNIX.fullmatch(line):
+        return unix["name"], _KINDS.get(unix["kind"], ""), unix["size"], _unix_time(unix["date"])
+    if dos := _DOS.fullmatch(line):
+        return dos["name"], _KINDS.get(dos["kind"], ""), (dos["size"] or "").replace(",", ""), _dos_time(dos)
+    return None
+
+
+def _unix_time(date: str) -> datetime | None:
+    try:
+        return _moment({"modify": Control.parse_ls_date(" ".join(date.split()))})
+    except ValueError:
+        return None
+
+
+def _dos_time(line: re.Match[str]) -> datetime | None:
+    year, hour = "Y" if len(line["date"]) > len("mm-dd-yy") else "y", "%I:%M%p" if line["half"] else "%H:%M"
+    told = f"{line['date'].replace('/', '-')} {line['time']}{line['half'] or ''}"
+    try:
+        return datetime.strptime(told, f"%m-%d-%{year} {hour}").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _number(text: str) -> int | None:
