@@ -10,7 +10,7 @@ from tests.api.world import upload
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
-from ingestd.domain.segment import MAX_PARTITIONS
+from ingestd.domain.segment import MAX_NUMBER, MAX_PARTITIONS
 from ingestd.store.segments import LOCK_MEMBERS
 
 SAMPLE = (Path(__file__).parent / "files" / "loyalty__2026-11-22.csv").read_bytes()
@@ -146,6 +146,35 @@ async def test_a_replacing_file_may_bring_as_many_partitions_as_there_can_be_wha
     assert (done["status"], done["counts"]["created"], done["counts"]["removed"]) == ("completed", 300, 300)
     listed = (await tenant.http.get(path)).json()["data"]
     assert {each["value"] for each in listed} == {f"p{each}" for each in range(600, 1200)}
+
+
+@pytest.mark.rule("S5", "S41")
+async def test_a_segment_whose_history_is_full_of_partitions_refuses_more_and_takes_what_it_had(tenant, ground):
+    segment = await make(tenant)
+    await refresh(tenant, segment, b"user_id,level\nann,High\n")
+    with psycopg.connect(ground.database_url) as sql:
+        sql.execute(
+            "INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at,"
+            " removed_at) SELECT gen_random_uuid(), account_id, segment_id, n, 'p' || n, 'p' || n, false, 0, now(),"
+            " now() FROM partitions, generate_series(2, %s) n WHERE segment_id = %s",
+            [MAX_NUMBER - 1, ids.read(Prefix.SEGMENT, segment)],
+        )
+    refused = await refresh(tenant, segment, b"user_id,level\nann,New\nbob,Newer\n")
+    assert (refused["status"], refused["error"]["code"]) == ("failed", "too_many_partitions")
+    assert "history" in refused["error"]["detail"]
+    done = await refresh(tenant, segment, b"user_id,level\nann,New\nbob,p2\ncem,High\n")
+    assert (done["status"], done["counts"]["created"], done["counts"]["updated"]) == ("completed", 2, 1)
+    assert (await show(tenant, segment))["members"] == 3
+
+
+@pytest.mark.rule("S41")
+async def test_rows_that_are_mended_bring_no_more_partitions_than_there_can_be(tenant):
+    rows = [f"u{each},p{each}\n" for each in range(MAX_PARTITIONS)]
+    segment = await make(tenant)
+    first = await refresh(tenant, segment, "".join(["user_id,level\n", *rows, "bob,\n"]).encode())
+    mended = (await tenant.error_file(first)).replace('"bob",""', '"bob","one more"')
+    refused = await refresh(tenant, segment, mended.encode())
+    assert (refused["status"], refused["error"]["code"]) == ("failed", "too_many_partitions")
 
 
 async def test_members_need_no_profile_and_make_none(tenant):

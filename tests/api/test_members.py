@@ -180,7 +180,9 @@ async def test_a_partition_that_is_removed_takes_its_members_out_until_a_file_ha
     done = await refresh(tenant, segment, SECOND)
     assert done["counts"]["created"] == 1
     again = (await partitions(tenant.http, segment))["Low"]
-    assert (again["members"], again["id"] != low) == (1, True)
+    assert (again["members"], again["id"] == low) == (1, kind == "SCD")
+    if kind == "SCD":
+        assert (await where(tenant.http, segment, as_of=before))["ann"] == "Low"
 
 
 @pytest.mark.rule("S11", "S12", "S43")

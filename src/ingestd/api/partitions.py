@@ -161,7 +161,7 @@ async def change(
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
 async def remove(segment_id: SegmentId, partition_id: PartitionId, tx: Tx, caller: Caller, match: IfMatch) -> None:
-    """Remove a partition: its members leave the segment now. A later file that has its value makes it anew.
+    """Remove a partition: its members leave the segment now. A later file that has its value brings it back.
 
     To keep a partition out of use whatever the files say, disable it.
     """

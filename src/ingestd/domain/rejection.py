@@ -100,7 +100,7 @@ REMEDIES: Final = {
     "header_incorrect": "Mend the first line of the file, or the mapping of the data source.",
     "identifier_missing": "Check that a minimum of one identifier column is present.",
     "event_name_missing": "Add an event name column, or map one to evtName.",
-    "too_many_partitions": "Remove partitions that are not used any more, and upload the file again.",
+    "too_many_partitions": "Remove partitions that are no longer used; where the history is full, fill a new segment.",
     "nothing_applied": "Download the error file, mend the rows and upload it with a new manifest.",
 }
 """What to do about a file that came with a manifest."""

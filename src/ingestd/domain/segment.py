@@ -31,6 +31,9 @@ MEMBER_KINDS: Final = {
 MAX_PARTITIONS: Final = 1000
 """Partitions of one segment; a file with more values than that has something else in its second column."""
 
+MAX_NUMBER: Final = 2**15 - 1
+"""Partitions that a segment has and had before, each of which keeps its number while somebody is known to be in it."""
+
 
 class SegmentType(StrEnum):
     """Whether a segment keeps who was in it when, or only who is in it (S4 to S6)."""

@@ -13,6 +13,7 @@ from ingestd.domain.layout import Layout, Role, bind
 from ingestd.domain.plan import Mode, Target
 from ingestd.ingest.work import MERGE, Checked, Job, Scratch, engine, means
 from ingestd.pipeline.check import Check
+from ingestd.pipeline.partitions import Partitions
 from ingestd.pipeline.parts import PartWriter, bucket_count, read, rewrite
 from ingestd.pipeline.report import ErrorFile, RejectLog
 from ingestd.pipeline.resolve import AT_ONCE, TWO_PEOPLE, Resolution, resolve
@@ -51,9 +52,12 @@ def check(job: Job) -> Checked:
                 index_key=keys.index_key,
                 looked_up=_looked_up(job, layout, known),
             )
-            adds = job.plan.target is Target.SEGMENT and job.plan.mode is Mode.APPEND
-            filled = job.segment_id if adds else None  # of one that it replaces the partitions left empty can go
-            checker = _checker(job, layout, partitions_of(connections[0], filled) if filled else ())
+            partitions = Partitions()
+            if job.plan.target is Target.SEGMENT and job.segment_id is not None:
+                found = partitions_of(connections[0], job.segment_id)
+                adds = job.plan.mode is Mode.APPEND or scan.returned  # else those that are left empty can go
+                partitions = Partitions(found.there if adds else (), known=found.known, room=found.room)
+            checker = _checker(job, layout, partitions)
             counts = check_file(scan, checker, report.sinks(writer), _Teller(job))
         with writer.closing() as parts:
             resolution = resolve(parts, scratch, known if known.any else None, keys.index_key)
@@ -119,7 +123,7 @@ def _part_bytes(job: Job) -> int:
     return job.place.part_bytes // (SHORT_PARTS if job.plan.target is Target.SEGMENT else 1) or 1
 
 
-def _checker(job: Job, layout: Layout, partitions: Iterable[str] = ()) -> Check:
+def _checker(job: Job, layout: Layout, partitions: Partitions | None = None) -> Check:
     return Check(layout, job.plan, int(job.started_at.timestamp()), partitions)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -70,15 +70,15 @@ class Fault(NamedTuple):
 class Check:
     """The check of one file, made once and fed its batches; `now` is the ingestion's start in epoch seconds.
 
-    `partitions` are those that the file's segment keeps beside its own. Several threads may feed it.
+    `partitions` knows those of the file's segment. Several threads may feed it.
     """
 
-    def __init__(self, layout: Layout, plan: Plan, now: int, partitions: Iterable[str] = ()) -> None:
+    def __init__(self, layout: Layout, plan: Plan, now: int, partitions: Partitions | None = None) -> None:
         self._layout = layout
         self._plan = plan
         self._now = now
         self._phones = Phones()
-        self._partitions = Partitions(partitions)
+        self._partitions = partitions or Partitions()
         self._items = [column for column in layout.of(Role.ATTRIBUTE) if column.name.casefold() == CHARGED_ITEMS]
         self._saw_items = False
 

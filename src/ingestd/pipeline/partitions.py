@@ -9,17 +9,20 @@ from collections.abc import Iterable
 import polars as pl
 
 from ingestd.domain.errors import FileRefused
-from ingestd.domain.segment import MAX_PARTITIONS, partition_problem
+from ingestd.domain.segment import MAX_NUMBER, MAX_PARTITIONS, partition_problem
 
 
 class Partitions:
     """Gives the normal form of a file's partitions, NFC and without space around it, remembering what it has seen.
 
-    `there` are those that the segment keeps beside them. Any thread may ask.
+    `there` are those that the segment keeps beside them, `known` those that have a number, and `room` is how many
+    others can get one. Any thread may ask.
     """
 
-    def __init__(self, there: Iterable[str] = ()) -> None:
+    def __init__(self, there: Iterable[str] = (), *, known: Iterable[str] = (), room: int = MAX_NUMBER) -> None:
         self._there = frozenset(there)
+        self._numbered = frozenset(known)
+        self._room = room
         self._known: dict[str, str | None] = {}
         self._alone = threading.Lock()
 
@@ -40,6 +43,12 @@ class Partitions:
                 raise FileRefused(
                     f"With the second column's values the segment would have more than {MAX_PARTITIONS} partitions. "
                     "Remove those that are not used any more.",
+                    code="too_many_partitions",
+                )
+            if len(given - self._numbered) > self._room:
+                raise FileRefused(
+                    f"With the second column's values the segment would have had more than {MAX_NUMBER} partitions, "
+                    "which is all that its history can hold. Fill a new segment.",
                     code="too_many_partitions",
                 )
             changed = {value: normal for value, normal in self._known.items() if normal != value}

@@ -54,7 +54,7 @@ async def of_segment(
         found = found.where(Partition.disabled.is_(False))
     if not removed_too:
         found = found.where(Partition.removed_at.is_(None))
-    return list(await session.scalars(found.order_by(Partition.number)))
+    return list(await session.scalars(found.order_by(Partition.created_at, Partition.number)))
 
 
 async def get(session: AsyncSession, segment: Segment, partition_id: UUID, *, disabled_too: bool = True) -> Partition:
@@ -77,7 +77,10 @@ def write(session: Session) -> None:
 
 
 async def remove(session: AsyncSession, segment: Segment, partition: Partition, *, now: datetime) -> None:
-    """Let the members of a partition leave, and the partition go; the caller holds the members."""
+    """Let the members of a partition leave, and the partition go; the caller holds the members.
+
+    Of an SCD segment its row stays, for those who were in it.
+    """
     there = (
         SegmentMember.segment == segment.number,
         SegmentMember.partition == partition.number,
@@ -90,7 +93,10 @@ async def remove(session: AsyncSession, segment: Segment, partition: Partition, 
     await session.execute(delete(PackedMembers).where(*packed))
     left = partition.members
     segment.members -= left
-    partition.members, partition.removed_at = 0, now
+    if is_scd:
+        partition.members, partition.removed_at = 0, now
+    else:
+        await session.delete(partition)
     if is_scd and left:
         change = Snapshot(id=new_id(), account_id=segment.account_id, segment_id=segment.id, taken_at=now)
         change.members, change.entered, change.left, change.moved = segment.members, 0, left, 0

@@ -83,6 +83,13 @@ class Group:
         found = self.connection.execute("SELECT value, members FROM partitions WHERE segment_id = %s", (self.id,))
         return {value: members for value, members in found if members}
 
+    def numbers(self) -> dict[str, int]:
+        """The number of each partition that is there."""
+        found = self.connection.execute(
+            "SELECT value, number FROM partitions WHERE segment_id = %s AND removed_at IS NULL", (self.id,)
+        )
+        return dict(found.fetchall())
+
     def noted(self) -> int:
         """How many bytes of changes stand beside what is packed."""
         ((size,),) = self.connection.execute(
@@ -236,6 +243,33 @@ def test_a_name_is_free_whatever_the_number_of_partitions(group):
     group.push([("ann", "High"), ("bob", "Top (3)"), ("cem", "Top")])
     found = group.connection.execute("SELECT value, name FROM partitions WHERE segment_id = %s", (group.id,))
     assert dict(found.fetchall()) == {"High": "Top", "Top (3)": "Top (3)", "Top": "Top (2)"}
+
+
+@pytest.mark.rule("S5", "S41")
+def test_partitions_that_come_and_go_use_no_numbers_up(group):
+    """Two thirds of them change each time, so those that are left empty go; an SCD segment gives the same ones back."""
+    files = [[(f"u{each}", f"p{each % 1500}") for each in range(first, first + 750)] for first in range(0, 4500, 500)]
+    for rows in files:
+        group.push(rows)
+        assert group.members() == dict(rows)
+        assert group.counted() == counted(dict(rows))
+        assert set(group.numbers()) >= {value for _, value in rows}
+        assert max(group.numbers().values()) <= (1500 if group.type == "SCD" else 1250)
+
+
+@pytest.mark.rule("S5", "S41")
+def test_a_partition_that_was_hidden_when_it_went_comes_back_as_another(group):
+    group.push([("ann", "High"), ("bob", "Low")])
+    before = group.numbers()
+    for statement in (
+        "UPDATE partitions SET disabled = value = 'High', removed_at = now(), members = 0 WHERE segment_id = %s",
+        "DELETE FROM segment_members WHERE segment = (SELECT number FROM segments WHERE id = %s)",
+        "DELETE FROM packed_members WHERE segment_id = %s",
+    ):
+        group.connection.execute(statement, (group.id,))
+    group.push([("ann", "High"), ("bob", "Low")])
+    after = group.numbers()
+    assert (after["Low"], after["High"]) == (before["Low"], 3)
 
 
 @given(st.data())

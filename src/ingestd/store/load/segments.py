@@ -7,6 +7,7 @@ added. So repeating a file writes nothing, and nobody sees a part of a refresh.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +18,7 @@ import polars as pl
 from psycopg import Connection, sql
 
 from ingestd.domain.errors import IngestdError
-from ingestd.domain.segment import MAX_PARTITIONS, SegmentType
+from ingestd.domain.segment import MAX_NUMBER, MAX_PARTITIONS, SegmentType
 from ingestd.hashes import split
 from ingestd.store.engine import new_id
 from ingestd.store.load.binary import Constant, Field
@@ -43,22 +44,26 @@ WHERE segment = %(number)s AND hash = ANY (%(ended)s::uuid[]) AND valid_to IS NU
 """
 
 PARTITIONS: Final = """
-SELECT number, members, CASE WHEN removed_at IS NULL THEN value END FROM partitions WHERE segment_id = %(segment)s
+SELECT number, value, members, removed_at IS NULL, disabled FROM partitions WHERE segment_id = %(segment)s
 """
 NEW_PARTITION: Final = """
 INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at)
 SELECT %(id)s, %(account)s, %(segment)s, %(number)s, %(value)s::text, free.name, false, 0, %(moment)s
-FROM generate_series(1, %(number)s) AS place,
+FROM generate_series(1, %(names)s) AS place,
     LATERAL (SELECT %(value)s::text || CASE WHEN place > 1 THEN ' (' || place || ')' ELSE '' END AS name) free
 WHERE NOT EXISTS (
     SELECT FROM partitions p WHERE p.segment_id = %(segment)s AND p.removed_at IS NULL AND p.name = free.name
 )
 ORDER BY place LIMIT 1
+ON CONFLICT (segment_id, number) DO UPDATE SET removed_at = NULL, name = excluded.name
 """
 
-REMOVE_EMPTY: Final = """
+REMOVE_EMPTY: Final = {
+    SegmentType.SCD: """
 UPDATE partitions SET removed_at = %(moment)s WHERE segment_id = %(segment)s AND removed_at IS NULL AND members = 0
-"""
+""",
+    SegmentType.NON_SCD: "DELETE FROM partitions WHERE segment_id = %(segment)s AND members = 0",
+}
 
 FINISH: Final = """
 UPDATE segments SET members = %(members)s, refreshed_at = %(moment)s, refreshed_as = upload_type,
@@ -108,11 +113,44 @@ class Refreshed:
     doubled: int = 0
 
 
-def partitions_of(connection: Connection[Any], segment_id: UUID) -> list[str]:
-    """The values of the partitions that a segment has."""
-    query = "SELECT value FROM partitions WHERE segment_id = %s AND removed_at IS NULL"
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """The partitions of a segment by their values: their numbers where they are `there`, and of those that were before.
+
+    What `was` comes back under its number, which those who were in it have, too; not what was hidden, since who was in
+    that stays hidden. `taken` are all numbers, also of such.
+    """
+
+    there: dict[str, int]
+    was: dict[str, int]
+    members: dict[int, int]
+    taken: set[int]
+
+    @property
+    def known(self) -> set[str]:
+        """The values that need no new number."""
+        return {*self.there, *self.was}
+
+    @property
+    def room(self) -> int:
+        """How many partitions more there can be that never were."""
+        return MAX_NUMBER - len(self.taken)
+
+
+def partitions_of(connection: Connection[Any], segment_id: UUID) -> Numbered:
+    """The partitions that a segment has or had."""
     with cursor(connection) as cur:
-        return [value for (value,) in cur.execute(query, (segment_id,))]
+        return _numbered(cur, {"segment": segment_id})
+
+
+def _numbered(cur: Cursors, names: dict[str, Any]) -> Numbered:
+    found = cur.execute(PARTITIONS, names).fetchall()
+    return Numbered(
+        there={value: number for number, value, _, there, _ in found if there},
+        was={value: number for number, value, _, there, disabled in found if not (there or disabled)},
+        members={number: members for number, _, members, there, _ in found if there},
+        taken={number for number, *_ in found},
+    )
 
 
 def apply_segment(
@@ -223,10 +261,9 @@ class _Work:
             "segment": names["number"],
             "valid_from": names["moment"],
         }
-        found = cur.execute(PARTITIONS, names).fetchall()
-        self._numbers: dict[str, int] = {value: number for number, _, value in found if value is not None}
-        self._members: dict[int, int] = {number: count for number, count, value in found if value is not None}
-        self._last_number = max((number for number, _, _ in found), default=0)
+        found = _numbered(cur, names)
+        self._numbers, self._was, self._members = found.there, found.was, found.members
+        self._free = (number for number in itertools.count(1) if number not in found.taken)
         self._new: list[str] = []
 
     def compared(self, buckets: Iterable[Bucket], erased: pl.DataFrame) -> Iterator[Step]:
@@ -258,11 +295,10 @@ class _Work:
         return list(pieces(rows, FIELDS, self._constants))
 
     def _number(self, partitions: pl.Series) -> pl.Series:
-        """The numbers of partitions; one that is new gets the next."""
+        """The numbers of partitions; one that is new gets that which it had before, or the next that is free."""
         for value in partitions.unique():
             if value not in self._numbers:
-                self._last_number += 1
-                self._numbers[value] = self._last_number
+                self._numbers[value] = self._was.get(value) or next(self._free)
                 self._new.append(value)
         return partitions.replace_strict(self._numbers, return_dtype=pl.Int16)
 
@@ -310,13 +346,13 @@ class _Work:
         }
         self._cur.execute(FINISH, facts)  # first the segment's row, then the partitions', as all writers do
         for value in self._new:
-            new = {"id": new_id(), "value": value, "number": self._numbers[value]}
+            new = {"id": new_id(), "value": value, "number": self._numbers[value], "names": len(self._numbers)}
             self._cur.execute(NEW_PARTITION, self._names | new)
         self._cur.executemany(
             "UPDATE partitions SET members = %s WHERE segment_id = %s AND number = %s",
             [(count, self._names["segment"], number) for number, count in self._members.items()],
         )
         if not self._refresh.additive and len(self._numbers) > MAX_PARTITIONS:
-            self._cur.execute(REMOVE_EMPTY, self._names)
+            self._cur.execute(REMOVE_EMPTY[self._kind], self._names)
         if self._kind is SegmentType.SCD and done.created + done.removed + done.updated:
             self._cur.execute(SNAPSHOT, facts)
