@@ -205,7 +205,7 @@ async def test_a_refresh_that_removes_too_many_waits_to_be_confirmed(tenant, rec
     await refresh(tenant, segment, b"user_id,level\nann,High\nbob,High\ncem,Low\n")
     held = await submit(tenant, segment, b"user_id,level\nann,Low\n")
     told = await asyncio.wait_for(receiver.until("ingestion.held", held), 30)
-    assert (told["stage"], told["status"]) == ("held", "in_progress")
+    assert (told["stage"], told["status"], told["held"]) == ("held", "in_progress", {"leaving": 2, "of": 3})
     assert (await show(tenant, segment))["members"] == 3
     other = await refresh(tenant, segment, b"user_id,level\ndan,Low\n", mode="append")
     assert other["counts"]["created"] == 1  # what is held keeps nobody waiting

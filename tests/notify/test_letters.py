@@ -143,12 +143,6 @@ def test_every_type_that_is_mailed_has_a_letter():
     assert {kind for kind, _, _ in TOLD.values()} == {*MILESTONES, NoticeType.RECIPIENT_INVITED}
 
 
-def test_what_is_held_may_have_no_figures():
-    told = INGESTION | {"held": None, "segment": {"name": "Loyal"}}
-    text = letter(HOUSE, claimed("ingestion.held", told)).get_body(("plain",)).get_content()
-    assert text.startswith("profiles.csv would remove too many of the members of Loyal.")
-
-
 @pytest.mark.rule("D39")
 def test_a_letter_says_why_an_error_file_is_not_attached_and_how_to_get_it():
     mail = letter(HOUSE, claimed("ingestion.completed", INGESTION | REJECTED), personal=True)

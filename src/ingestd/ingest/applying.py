@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cache, partial
 from typing import Any, Final
@@ -64,20 +64,22 @@ def warm(database_url: str) -> None:
     store.fill(engine(database_url), CONNECTIONS)
 
 
-def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> bool:
+def apply_part(job: Job, checked: Checked, part: str, *, lost: bool) -> dict[str, int] | None:
     """Apply one part in one transaction with its ledger row; a repeat does nothing, a stale owner changes nothing.
 
-    A part that is `lost` is only written off: its ledger row says how many rows were not applied. False where too many
-    members would leave a segment: then nothing is done.
+    A part that is `lost` is only written off: its ledger row says how many rows were not applied. Where too many
+    members would leave a segment nothing is done: gives how many, and of how many.
     """
-    with suppress(TooManyLeave), engine(job.place.database_url).begin() as connection:
-        if ledger.open_part(connection, job.ingestion_id, part):
-            rows = sum(checked.parts[each] for each in checked.units().get(part, ()))
-            figures = {"lost": rows} if lost else _apply(job, checked, part, connection)
-            ledger.close_part(connection, job.ingestion_id, part, figures)
-            fencing.guard(connection, job.ingestion_id, job.fence)
-        return True
-    return False
+    try:
+        with engine(job.place.database_url).begin() as connection:
+            if ledger.open_part(connection, job.ingestion_id, part):
+                rows = sum(checked.parts[each] for each in checked.units().get(part, ()))
+                figures = {"lost": rows} if lost else _apply(job, checked, part, connection)
+                ledger.close_part(connection, job.ingestion_id, part, figures)
+                fencing.guard(connection, job.ingestion_id, job.fence)
+    except TooManyLeave as refusal:
+        return {"leaving": refusal.leaving, "of": refusal.members}
+    return None
 
 
 def rehearse(job: Job, checked: Checked, part: str) -> Rehearsed:

@@ -18,8 +18,8 @@ from ingestd.store import fencing, ingestions
 from ingestd.store.engine import utc_now
 
 
-def hold(sql: Engine, ingestion_id: UUID, fence: int, held: dict[str, int] | None = None) -> None:
-    """Put an ingestion aside: nothing of it was applied, and it does not keep the account's others waiting."""
+def hold(sql: Engine, ingestion_id: UUID, fence: int, held: dict[str, int]) -> None:
+    """Put an ingestion aside and say who would leave: nothing of it was applied, and it keeps no others waiting."""
     with sql.begin() as connection:
         fencing.change(connection, ingestion_id, fence, stage=Stage.HELD, held=held)
         tell_ingestion(connection, ingestion_id, NoticeType.INGESTION_HELD, now=utc_now())

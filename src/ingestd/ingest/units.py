@@ -66,12 +66,13 @@ def apply_part(runtime: Runtime, ingestion_id: UUID, part: str) -> None:
                 return
             lost = max(deaths, row.attempts) >= runtime.settings.attempts
             job = runtime.job(row)
-            if runtime.pool.run(applying.apply_part, job, checked, part, lost=lost):
+            held = runtime.pool.run(applying.apply_part, job, checked, part, lost=lost)
+            if held is None:
                 changed = _settle(runtime, ingestion_id, part)
                 if changed.get("created") and job.plan.target is Target.PROFILES and checked.buckets > 1:
                     _vacuum(runtime, "profiles", [checked.slice_of(part)])
             else:
-                hold(runtime.sql, ingestion_id, row.fence)
+                hold(runtime.sql, ingestion_id, row.fence, held)
         except Gone:
             return
         except PoolClosed:

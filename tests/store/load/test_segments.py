@@ -184,8 +184,10 @@ def test_an_scd_segment_keeps_what_was_and_another_does_not(group):
 
 def test_a_refresh_that_removes_too_many_does_nothing(group):
     group.push([(name, "High") for name in PEOPLE[:10]])
-    with pytest.raises(TooManyLeave):
-        group.push([(name, "High") for name in PEOPLE[:4]], hold_above=0.5)
+    for buckets in (1, 16):  # who leaves is counted to the end
+        with pytest.raises(TooManyLeave) as refused:
+            group.push([("new", "Low"), *((name, "High") for name in PEOPLE[:4])], buckets=buckets, hold_above=0.5)
+        assert (refused.value.leaving, refused.value.members) == (6, 10)
     assert len(group.members()) == 10
     assert group.push([(name, "High") for name in PEOPLE[:5]], hold_above=0.5) == {"removed": 5, "unchanged": 5}
 

@@ -85,6 +85,11 @@ VALUES (%(id)s, %(account)s, %(segment)s, %(ingestion)s, %(moment)s, %(members)s
 class TooManyLeave(IngestdError):
     """The refresh would remove more members than it may without being confirmed; nothing was done."""
 
+    def __init__(self, leaving: int, members: int) -> None:
+        super().__init__()
+        self.leaving = leaving
+        self.members = members
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refresh:
@@ -256,6 +261,7 @@ class _Work:
         self._names = names
         self._kind = kind
         self._refresh = refresh
+        self._before = members
         self._may_leave = members if refresh.hold_above is None else refresh.hold_above * members
         self._constants: dict[str, Constant] = {
             "segment": names["number"],
@@ -312,7 +318,7 @@ class _Work:
         self.done.erased += step.erased
         self.done.doubled += step.doubled
         if self.done.removed > self._may_leave:
-            raise TooManyLeave
+            return  # nothing will stay of this refresh: who else would leave is only counted
         self._count(left["was"], -1)
         self._count(both.moved["was"], -1)
         self._count(there["is"], 1)
@@ -335,6 +341,8 @@ class _Work:
     def finish(self, load: Load) -> None:
         """Make the refresh the present one, and of an SCD segment that changed a snapshot."""
         done = self.done
+        if done.removed > self._may_leave:
+            raise TooManyLeave(done.removed, self._before)
         facts = self._names | {
             "id": new_id(),
             "ingestion": load.ingestion_id,
