@@ -321,6 +321,15 @@ async def test_what_is_for_a_data_source_alone_is_refused_elsewhere(tenant):
         assert (await tenant.http.post("/v1/ingestions", json={"file_id": file["id"]} | body)).status_code == 422
 
 
+async def test_a_dry_run_takes_no_mapping_since_that_would_be_written(tenant):
+    crm = await source(tenant, crmid=CRMID)
+    new = [{"column": "id", "new_attribute": {"name": "mail", "format": "EMAIL", "identifier": True, "pii": True}}]
+    refused = await crm.post(tsv("id", "a@example.org"), mapping=new, dry_run=True)
+    told = [(each["pointer"], each["code"]) for each in refused.json()["errors"]]
+    assert (refused.status_code, told) == (422, [("/body/mapping", "not_here")])
+    assert (await tenant.http.get(f"{crm.path}/mapping")).json()["version"] == 1
+
+
 @pytest.mark.threat("T50")
 async def test_nothing_of_another_account_is_used(tenant, other):
     mine, theirs = await source(tenant, crmid=CRMID), await source(other, crmid=CRMID)

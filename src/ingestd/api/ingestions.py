@@ -57,7 +57,10 @@ class UploadIn(In):
 
     mode: Mode | None = Field(default=None, description="Unsaid, a data source's file is added.")
     mapping: Annotated[Columns | None, Field(description="Written as a new version; null: the present one.")] = None
-    dry_run: Annotated[bool, Field(description="Say what the file would do, and do nothing.")] = False
+    dry_run: Annotated[
+        bool,
+        Field(description="Say what the file would do, and do nothing: under the present mapping, so none is given."),
+    ] = False
     segment: SegmentOptionIn | None = None
     notify: Annotated[tuple[Address, ...], Field(max_length=20, description="E-mail addresses that are told.")] = ()
 
@@ -69,9 +72,13 @@ class UploadIn(In):
 
     def problems(self) -> list[Problem]:
         """What `check` finds."""
+        found = []
         if self.segment and (self.segment.name is None) == (self.segment.id is None):
-            return [Problem("/body/segment", "one_of", "Give a name or an id.")]
-        return []
+            found.append(Problem("/body/segment", "one_of", "Give a name or an id."))
+        if self.dry_run and self.mapping is not None:
+            detail = "A dry run changes nothing: write the mapping first, or leave it out."
+            found.append(Problem("/body/mapping", "not_here", detail))
+        return found
 
     def upload(self, file_id: UUID, data_source_id: UUID) -> Upload:
         """The upload that is asked for."""
