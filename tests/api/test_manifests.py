@@ -131,6 +131,18 @@ async def test_a_lost_update_of_a_draft_is_refused(tenant):
     assert (await tenant.http.delete(path, headers={"If-Match": tag})).status_code == 412
 
 
+@pytest.mark.rule("D18")
+async def test_only_what_was_read_of_a_draft_is_submitted(tenant):
+    path = (await draft(tenant)).headers["location"]
+    tag = (await tenant.http.get(path)).headers["etag"]
+    await upload(tenant, "x.csv", b"identity\nann\n")
+    body = {"name": "x.manifest", "content": manifest("x.csv", type="event")}
+    now = (await tenant.http.put(path, json=body)).headers["etag"]
+    stale = await tenant.http.post(f"{path}/submit", headers={"If-Match": tag})
+    assert (stale.status_code, stale.json()["code"]) == (412, "changed_meanwhile")
+    assert (await tenant.http.post(f"{path}/submit", headers={"If-Match": now})).status_code == 202
+
+
 @pytest.mark.rule("S106", "S113", "S116")
 async def test_validating_says_what_sftp_would(tenant, samples):
     file = await upload(tenant, "profiles.csv", b"identity\nann\n")

@@ -107,6 +107,22 @@ async def test_a_segment_in_use_is_edited_by_a_draft_that_activate_publishes(ten
     assert (published["name"], published["description"], published["draft"]) == ("devotion", "Anew", None)
 
 
+@pytest.mark.rule("S11", "S38")
+@pytest.mark.parametrize("face", ["", "/draft"])
+async def test_only_what_was_read_is_published(tenant, face):
+    segment = await make(tenant)
+    path = f"/v1/segments/{segment['id']}"
+    (await tenant.http.put(f"{path}/draft", json={"name": "devotion"})).raise_for_status()
+    reviewed = (await tenant.http.get(path + face)).headers["etag"]
+    (await tenant.http.put(f"{path}/draft", json={"name": "passion"})).raise_for_status()
+    stale = await tenant.http.post(f"{path}/activate", headers={"If-Match": reviewed})
+    assert (stale.status_code, stale.json()["code"]) == (412, "changed_meanwhile")
+    assert (await show(tenant, segment))["status"] == "draft"
+    reviewed = (await tenant.http.get(path + face)).headers["etag"]
+    published = await tenant.http.post(f"{path}/activate", headers={"If-Match": reviewed})
+    assert (published.status_code, published.json()["name"]) == (200, "passion")
+
+
 async def test_a_draft_that_is_dropped_changes_nothing(tenant):
     made = await make(tenant)
     draft = f"/v1/segments/{made['id']}/draft"

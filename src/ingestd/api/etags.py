@@ -31,11 +31,15 @@ class Match:
 
     tags: frozenset[str] | None
 
-    def check(self, current: BaseModel | None) -> None:
-        """Raise 412 unless the resource, as GET shows it now, is what the caller takes it for; None is not there."""
+    def check(self, *current: BaseModel | None) -> None:
+        """Raise 412 unless the resource, as GET shows it now, is what the caller takes it for; None is not there.
+
+        Where one has several faces, any of them will do.
+        """
         if self.tags is None:
             return
-        if current is None or not self.tags & {"*", of(_written(current))}:
+        known = {of(_written(face)) for face in current if face is not None}
+        if not known or self.tags.isdisjoint({"*", *known}):
             raise Refused("changed_meanwhile")
 
 

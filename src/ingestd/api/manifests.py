@@ -282,11 +282,19 @@ async def delete(*, stored: Stored, manifest_id: ManifestId, tx: Tx, caller: Cal
     summary="Submit a draft",
     dependencies=[needs(Scope.INGESTIONS_WRITE)],
 )
-async def submit(
-    stored: Stored, manifest_id: ManifestId, tx: Tx, service: Service, caller: Caller, response: Response
+async def submit(  # noqa: PLR0913 -- FastAPI's way to say what it uses
+    *,
+    stored: Stored,
+    manifest_id: ManifestId,
+    tx: Tx,
+    service: Service,
+    caller: Caller,
+    response: Response,
+    match: IfMatch,
 ) -> IngestionView:
     """Pair a draft with its data file and ingest that. Where it is refused it stays a draft."""
     manifest = await _draft(tx, caller, manifest_id, stored)
+    match.check(await _shown(tx, manifest, stored.text))
     assert stored.blob is not None  # the texts of drafts do not expire
     assert stored.text is not None
     blob = BlobInfo(stored.blob, manifest.size_bytes, manifest.sha256)

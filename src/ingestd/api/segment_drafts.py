@@ -82,8 +82,10 @@ async def drop_draft(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMat
     summary="Activate a segment",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
-async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Caller) -> SegmentOut:
+async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Caller, match: IfMatch) -> SegmentOut:
     """*Create*: publish the draft and put the segment into use (S11, S16, S38).
+
+    With the ETag of the draft, or of the segment, in If-Match nothing is published that was not reviewed.
 
     It is `in_progress` until the next refresh where it has had none or waits for one already, and where its upload type
     is another than at the last one (S44); else `active` at once. The members of a filter segment are found anew, which
@@ -93,6 +95,7 @@ async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Call
     account = await accounts.lock(tx, caller.account_id)
     segment = await segments.get(tx, account.id, segment_id, lock=True)
     before = shown(segment)
+    match.check(before, before.draft)
     status = SegmentStatus(segment.status)
     if status.takes_files and segment.draft is None:
         raise Conflict(f"The segment is {status} and has no draft.", code="segment_in_use")
