@@ -50,10 +50,17 @@ async def test_a_file_is_ingested_with_a_manifest_given_beside_it(tenant):
 
 async def test_what_is_refused_leaves_the_file_to_another_manifest(tenant, other):
     file = await upload(tenant, "x.csv", GOOD)
-    for content, code in (({}, "missing"), (manifest("y.csv"), "other_file")):
-        refused = await tenant.http.post("/v1/ingestions", json={"file_id": file["id"], "manifest": content})
-        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, code)
     body = {"file_id": file["id"], "manifest": manifest("x.csv")}
+    for content, code, pointer in (
+        ({}, "missing", "/body/manifest/type"),
+        (manifest("y.csv"), "other_file", "/body/manifest/fileName"),
+        (manifest("x.csv", clientEmail="x@nowhere.example"), "recipient_unknown", "/body/manifest/clientEmail"),
+    ):
+        refused = await tenant.http.post("/v1/ingestions", json={"file_id": file["id"], "manifest": content})
+        first = refused.json()["errors"][0]
+        assert (refused.status_code, first["code"], first["pointer"]) == (422, code, pointer)
+    refused = await tenant.http.post("/v1/ingestions", json=body | {"mode": "replace"})
+    assert [(each["pointer"], each["code"]) for each in refused.json()["errors"]] == [("/body/mode", "not_here")]
     assert (await other.http.post("/v1/ingestions", json=body)).status_code == 404
     assert (await tenant.http.get(f"/v1/files/{file['id']}")).json()["state"] == "available"
     assert await listed(tenant) == []

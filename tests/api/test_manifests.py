@@ -96,6 +96,9 @@ async def test_a_manifest_is_created_submitted_or_nothing_stays_of_it(tenant, gr
     assert (await tenant.http.get("/v1/manifests")).json()["data"] == []
     assert (await tenant.http.get("/v1/ingestions")).json()["data"] == []
     await upload(tenant, "x.csv", b"identity\nann\n")
+    wrong = {"name": "x.manifest", "content": manifest("x.csv", columns={"a": {"dataType": "INT"}})}
+    refused = await tenant.http.post("/v1/manifests", json=wrong, params={"submit": True})
+    assert [each["pointer"] for each in refused.json()["errors"]] == ["/body/content/columns/a/dataType"]
     made = await tenant.http.post("/v1/manifests", json=body, params={"submit": True})
     assert (made.status_code, made.json()["state"]) == (201, "accepted")
     assert (await tenant.ended(made.json()["ingestion"]))["status"] == "completed"

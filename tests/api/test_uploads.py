@@ -497,26 +497,40 @@ async def test_a_form_that_does_not_fit_leaves_nothing(tenant):
     rows = tsv("crmid tier", "c-1 gold")
     stored = {each.name for each in tenant.app.intake.blobs.list("files")}
     many = bytes(tenant.app.intake.source_file_bytes + 1)
+    lone = [{"column": "tier", "attribute": "tier"}]
+    unknown = [{"column": "crmid", "attribute": "nothing"}]
+    fitting = [{"column": "crmid", "attribute": "crmid"}]
+    twice = [("file", ("people.tsv", rows)), ("file", ("people.tsv", rows))]
     cases = [
-        (form(rows, "people.csv"), 422, "file_unreadable"),
-        (form(tsv("crm-id tier", "c-1 gold")), 422, "header_incorrect"),
-        (form(rows, mode="other"), 422, "invalid"),
-        (form(rows, segment={}), 422, "invalid"),
-        (form(rows, mapping=[{"column": "tier", "attribute": "tier"}]), 422, "mapping_incorrect"),
-        (form(rows, "../people.tsv"), 422, "file_name_invalid"),
-        ({"files": {"file": ("people.tsv", rows), "more": b"x"}}, 422, "invalid"),
-        ({"files": [("file", ("people.tsv", rows)), ("file", ("people.tsv", rows))]}, 422, "invalid"),
-        ({"files": {"upload": (None, b"{}")}}, 422, "invalid"),
-        ({"files": {"file": ("people.tsv", rows), "upload": (None, b"{")}}, 400, "bad_request"),
-        (form(many), 413, "too_large"),
-        ({"content": b"--x\r\nno form", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 400, None),
-        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, None),
-        ({"json": {}}, 415, None),
+        (form(rows, "people.csv"), 422, "file_unreadable", None),
+        (form(tsv("crm-id tier", "c-1 gold")), 422, "header_incorrect", None),
+        (form(rows, mode="other"), 422, "invalid", "/body/upload/mode"),
+        (form(rows, segment={}), 422, "invalid", "/body/upload/segment"),
+        (form(rows, notify=["ann"]), 422, "invalid", "/body/upload/notify/0"),
+        (form(rows, mapping=[{"column": 1}]), 422, "invalid", "/body/upload/mapping/0/column"),
+        (form(rows, mapping=lone), 422, "mapping_incorrect", "/body/upload/mapping"),
+        (form(rows, mapping=unknown), 422, "mapping_incorrect", "/body/upload/mapping/0/attribute"),
+        (form(rows, mapping=fitting, dry_run=True), 422, "invalid", "/body/upload/mapping"),
+        (form(rows, "../people.tsv"), 422, "file_name_invalid", "/body/file"),
+        ({"files": {"file": ("people.tsv", rows), "more": b"x"}}, 422, "invalid", "/body/more"),
+        ({"files": twice}, 422, "invalid", "/body/file"),
+        ({"files": {"upload": (None, b"{}")}}, 422, "invalid", "/body/file"),
+        ({"files": {"file": ("people.tsv", rows), "upload": (None, b"[]")}}, 422, "invalid", "/body/upload"),
+        ({"files": {"file": ("people.tsv", rows), "upload": (None, b"{")}}, 400, "bad_request", None),
+        (form(many), 413, "too_large", None),
+        (
+            {"content": b"--x\r\nno form", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+            400,
+            "bad_request",
+            None,
+        ),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "bad_request", None),
+        ({"json": {}}, 415, "unsupported_media_type", None),
     ]
-    for asked, status, code in cases:
+    for asked, status, code, pointer in cases:
         answer = await tenant.http.post(f"{crm.path}/uploads", **asked)
-        assert answer.status_code == status, (answer.text, asked.get("data"))
-        assert code in {None, answer.json()["code"]}, answer.text
+        assert (answer.status_code, answer.json()["code"]) == (status, code), (answer.text, asked.get("data"))
+        assert [each["pointer"] for each in answer.json()["errors"]] == ([pointer] if pointer else []), answer.text
     assert (await tenant.http.get("/v1/files")).json()["data"] == []
     assert (await tenant.http.get("/v1/ingestions")).json()["data"] == []
     await tenant.app.intake.close()

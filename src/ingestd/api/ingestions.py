@@ -18,6 +18,7 @@ from ingestd.api.mappings import Columns, written
 from ingestd.api.model import Address, In
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.pause import pause
+from ingestd.api.problems import placed
 from ingestd.api.routes import Router
 from ingestd.api.segments import SegmentName, note_made
 from ingestd.domain.errors import Invalid, Problem
@@ -96,8 +97,8 @@ class UploadIn(In):
 class IngestionIn(UploadIn):
     """A file that waits, and what it is for: a manifest, whose `fileName` is its name, a segment, or a data source.
 
-    `replace` lets those leave a segment or data source who are not in the file; unsaid, a segment's file replaces and a
-    data source's is added. `mapping`, `dry_run`, `segment` and `notify` are for a data source.
+    `mode` is for a segment or a data source: `replace` lets those leave who are not in the file; unsaid, a segment's
+    file replaces and a data source's is added. `mapping`, `dry_run`, `segment` and `notify` are for a data source.
     """
 
     file_id: FileId
@@ -116,6 +117,8 @@ class IngestionIn(UploadIn):
             of_source = {name: getattr(self, name) for name in ("mapping", "dry_run", "segment", "notify")}
             given = [name for name, value in of_source.items() if value]
             problems += [Problem(f"/body/{name}", "not_here", "This is for a data source.") for name in given]
+        if self.manifest is not None and self.mode is not None:
+            problems.append(Problem("/body/mode", "not_here", "This is for a segment or a data source."))
         return problems
 
 
@@ -229,7 +232,8 @@ async def _submitted(
         upload = body.upload(body.file_id, body.data_source_id)
         return await submitted_upload(body, tx, service, caller, upload, header)
     manifest = json.dumps(body.manifest).encode()
-    return await submit_file(tx, intake, account_id, body.file_id, manifest, actor=actor, now=now)
+    with placed("/body/manifest"):
+        return await submit_file(tx, intake, account_id, body.file_id, manifest, actor=actor, now=now)
 
 
 async def submitted_upload(

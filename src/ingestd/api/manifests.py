@@ -21,7 +21,7 @@ from ingestd.api.ids import ManifestId
 from ingestd.api.ingestions import accepted
 from ingestd.api.model import In, Out
 from ingestd.api.pages import Asked, Page, listing
-from ingestd.api.problems import Refused
+from ingestd.api.problems import Refused, placed
 from ingestd.api.routes import Router, takes
 from ingestd.api.strict import load
 from ingestd.blobs.store import BlobInfo
@@ -176,7 +176,8 @@ async def create(
     now = utc_now()
     manifest = await add_draft(tx, arrival, now=now)
     if submit:
-        await submit_draft(tx, service.intake, manifest, arrival, now=now)
+        with placed("/body/content"):
+            await submit_draft(tx, service.intake, manifest, arrival, now=now)
     shown = await _shown(tx, manifest, arrival.text)
     audit.note(tx, caller, "manifest.created", shown.id, after=_item(manifest))
     response.headers["Location"] = f"{router.prefix}/{shown.id}"

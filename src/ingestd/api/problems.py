@@ -7,7 +7,9 @@ A route raises the errors of `domain.errors`, whose `code` is a key of `catalogu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -57,7 +59,10 @@ _MEMBER: Final = re.compile(r"<[\w.]+: ('[^']*')>")
 
 
 class ProblemItem(BaseModel):
-    """One thing wrong with a request, and where: a JSON pointer that begins with body, query, path or header."""
+    """One thing wrong with a request, and where: a JSON pointer that begins with body, query, path or header.
+
+    Of a draft that is submitted, which is in no request, it leads into what the draft says.
+    """
 
     pointer: str
     code: str
@@ -84,6 +89,18 @@ class Refused(HTTPException):
         entry = CATALOGUE[code]
         super().__init__(entry.status, detail or entry.cause, headers=headers)
         self.code = code
+
+
+@contextmanager
+def placed(at: str, *, not_at: str = "") -> Iterator[None]:
+    """Let the pointers of what is refused meanwhile begin where it stands in the request, `not_at` another place."""
+    try:
+        yield
+    except Invalid as refusal:
+        refusal.problems = tuple(
+            replace(each, pointer=at + each.pointer.removeprefix(not_at)) for each in refusal.problems
+        )
+        raise
 
 
 def install(api: FastAPI) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, Final
 
 from fastapi import Request, Response
@@ -16,7 +16,7 @@ from ingestd.api.files import PASS_ON, new_name, shown, too_large
 from ingestd.api.idempotency import Replayed
 from ingestd.api.ids import DataSourceId
 from ingestd.api.ingestions import UploadIn, accepted, submitted_upload
-from ingestd.api.problems import Refused
+from ingestd.api.problems import Refused, placed
 from ingestd.api.routes import MIB, Router, takes
 from ingestd.api.strict import load
 from ingestd.domain.errors import IngestdError, Invalid, Problem
@@ -103,7 +103,8 @@ async def upload(  # noqa: PLR0913 -- FastAPI's way to say what it uses
             file = await add_file(tx, incoming, blob, name=name, actor=caller.actor, now=utc_now())
             audit.note(tx, caller, "file.uploaded", shown(file).id, after=shown(file))
             wanted = body.upload(file.id, data_source_id)
-            made = await submitted_upload(body, tx, service, caller, wanted, header)
+            with _in_wishes():
+                made = await submitted_upload(body, tx, service, caller, wanted, header)
             return await accepted(tx, caller, response, made.id, "ingestion.created")
         except (IngestdError, Replayed):
             intake.room.later(asyncio.to_thread(intake.blobs.delete, [blob.name]))
@@ -160,12 +161,20 @@ def _wrong(field: str, code: str, detail: str) -> Invalid:
     return Invalid("The form does not fit.", problems=(problem,))
 
 
+def _in_wishes() -> AbstractContextManager[None]:
+    """Where a body of its own has what is wanted, the form has a field."""
+    return placed(f"/body/{WISHES}", not_at="/body")
+
+
 def _read(wishes: bytes) -> UploadIn:
     """What is wanted, from its JSON text; of an upload without it nothing but the file's rows."""
+    sent = load(wishes) if wishes else {}
     try:
-        body = UploadIn.model_validate(load(wishes) if wishes else {})
+        body = UploadIn.model_validate(sent)
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)
-        raise RequestValidationError([each | {"loc": ("body", *each["loc"])} for each in found]) from None
-    body.check()
+        placed_ones = [each | {"loc": ("body", WISHES, *each["loc"])} for each in found]
+        raise RequestValidationError(placed_ones, body={WISHES: sent}) from None
+    with _in_wishes():
+        body.check()
     return body
