@@ -118,6 +118,16 @@ async def test_rejected_rows_are_tried_again_while_their_error_file_is_kept_what
         assert (refused.status_code, refused.json()["code"]) == (410, "error_file_expired")
 
 
+@pytest.mark.rule("S128")
+@pytest.mark.parametrize("what", ["errors", "error-summary", "error-file"])
+async def test_what_was_rejected_is_gone_with_its_error_file_and_it_is_said(upkeep, tenant, pushed, what):
+    path = f"/v1/ingestions/{pushed['id']}/{what}"
+    assert (await tenant.http.get(path)).status_code == 200
+    await asyncio.to_thread(upkeep.once, store.utc_now() + 31 * DAY)
+    gone = await tenant.http.get(path)
+    assert (gone.status_code, gone.json()["code"]) == (410, "error_file_expired")
+
+
 async def test_an_ingestion_that_is_held_for_its_error_file_is_as_it_is_now(upkeep, app, tenant, pushed):
     account, ingestion = account_of(tenant), ids.read(Prefix.INGESTION, pushed["id"])
     async with app.intake.sessions() as session:

@@ -66,6 +66,8 @@ _EXPIRING: Final = {
     "files_preview",
     "ingestions_create",
     "ingestions_error_file",
+    "ingestions_error_summary",
+    "ingestions_errors",
     "ingestions_retry",
 }
 """Operations that need what is kept for a time only."""

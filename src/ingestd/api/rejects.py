@@ -78,7 +78,7 @@ async def list_all(
     caller: Caller,
     asked: Annotated[Asked, Depends(listing(numbered("row"), "row", both_ways=False))],
 ) -> RejectPage:
-    """The rejected rows; none before the ingestion has ended."""
+    """The rejected rows; none before the ingestion has ended. They expire with the error file: 410."""
     row = await _ingestion(service, caller.account_id, ingestion_id)
     after = asked.cut.after[0] if asked.cut.after else 0
     found: list[RejectOut] = await _of_log(service, row, lambda log: _rejects(log, after, asked.cut.limit + 1), [])
@@ -92,11 +92,11 @@ async def list_all(
     dependencies=[needs(Scope.INGESTIONS_READ)],
 )
 async def summary(ingestion_id: IngestionId, service: Service, caller: Caller) -> ErrorSummaryOut:
-    """Which reasons there were, and how often."""
+    """Which reasons there were, and how often. This expires with the error file: 410."""
     row = await _ingestion(service, caller.account_id, ingestion_id)
     counts: dict[str, int] = await _of_log(service, row, report.reject_counts, {})
     return ErrorSummaryOut(
-        rejected=row.counts["rejected"] if row.rejects_blob else 0,
+        rejected=row.counts["rejected"],
         reasons=[
             ReasonOut(code=code, rows=rows, sentence=ROW_REASONS[code].general, rule=ROW_REASONS[code].rule)
             for code, rows in counts.items()
@@ -123,8 +123,6 @@ async def error_file(ingestion_id: IngestionId, request: Request, service: Servi
     stood in them. One `Range` can be asked for.
     """
     row = await _ingestion(service, caller.account_id, ingestion_id)
-    if error_file_expired(row):
-        raise NotFound("The error file has expired.", code="error_file_expired")
     if row.error_blob is None:
         why = "no row was rejected" if Status(row.status).terminal else "it has not ended"
         raise NotFound(f"The ingestion has no error file: {why}.")
@@ -171,8 +169,12 @@ def _rejects(log: BinaryIO, after: int, limit: int) -> list[RejectOut]:
 
 
 async def _ingestion(service: Parts, account_id: UUID, ingestion_id: UUID) -> Row[Any]:
+    """The ingestion, or NotFound where what was rejected of it is not kept any more."""
     async with service.intake.sessions() as session:
-        return await ingestion_views.get(session, account_id, ingestion_id)
+        row = await ingestion_views.get(session, account_id, ingestion_id)
+    if error_file_expired(row):
+        raise NotFound("The error file has expired.", code="error_file_expired")
+    return row
 
 
 async def _of_log(service: Parts, row: Row[Any], read: Callable[[BinaryIO], T], nothing: T) -> T:
