@@ -25,7 +25,7 @@ PLAIN = (
     (r"127\.0\.0\.1(?=:8443)", "hooks.example.org"),
     (r"127\.0\.0\.1", "ingestd.example.org"),
     ('"walk"|"made by the walk"', '"warehouse"'),
-    (r'"(?:walk|for segments [a-z ]+)"', '"loyalty"'),
+    (r'"(?:walk|with a run|for segments [a-z ]+)"', '"loyalty"'),
     (r"(?:walk|changed|file-\d|[a-z]+_[a-z]+)\.(csv|manifest)", r"profiles.\1"),
 )
 """What an example does not show as it was: secrets, free ports, and names that the tests made up."""

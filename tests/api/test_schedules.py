@@ -167,8 +167,42 @@ async def test_a_schedule_goes_with_its_segment(tenant, segment):
 async def test_a_connection_that_a_schedule_uses_is_not_deleted(tenant, segment, connection):
     refused = await tenant.http.delete(f"/v1/connections/{connection['id']}")
     assert (refused.status_code, refused.json()["code"]) == (409, "connection_used")
+    [entry] = [
+        each for each in (await tenant.http.get("/problems")).json()["data"] if each["code"] == "connection_used"
+    ]
+    assert "GET /v1/schedules?connection_id=" in entry["remedy"]
+    [uses] = (await tenant.http.get("/v1/schedules", params={"connection_id": connection["id"]})).json()["data"]
+    assert uses["segment"]["id"] == segment["id"]
     (await tenant.http.delete(url(segment))).raise_for_status()
     assert (await tenant.http.delete(f"/v1/connections/{connection['id']}")).status_code == 204
+
+
+@pytest.mark.rule("S13", "S17", "D51")
+async def test_the_schedules_of_an_account_are_listed_with_what_they_keep_fresh(tenant, segment, connection):
+    crm, second = await source(tenant, crmid=CRMID), await new_connection(tenant, name="second")
+    saved = (await tenant.http.put(f"{crm.path}/schedule", json=body(second))).raise_for_status().json()
+    paused = (await tenant.http.post(url(segment, "/pause"))).raise_for_status().json()
+    of_source = saved | {"segment": None, "data_source": {"id": crm.id, "name": "CRM"}}
+    of_segment = paused | {"segment": {"id": segment["id"], "name": "loyalty"}, "data_source": None}
+    for params, expected in (
+        ({}, [of_segment, of_source]),
+        ({"sort": "-created_at"}, [of_source, of_segment]),
+        ({"paused": True}, [of_segment]),
+        ({"paused": False}, [of_source]),
+        ({"connection_id": second["id"]}, [of_source]),
+        ({"connection_id": connection["id"], "paused": False}, []),
+    ):
+        page = (await tenant.http.get("/v1/schedules", params=params)).raise_for_status().json()
+        assert (page["data"], page["next_cursor"]) == (expected, None), params
+    first = (await tenant.http.get("/v1/schedules", params={"limit": 1})).json()
+    rest = (await tenant.http.get("/v1/schedules", params={"limit": 1, "cursor": first["next_cursor"]})).json()
+    assert first["data"] + rest["data"] == [of_segment, of_source]
+    async with await client_with(tenant, "segments:read") as narrow:
+        refused = await narrow.get("/v1/schedules")
+        assert (refused.status_code, "data_sources:read" in refused.json()["detail"]) == (403, True)
+    async with await client_with(tenant, "segments:read", "data_sources:read") as reader:
+        assert (await reader.get("/v1/schedules")).json()["data"] == [of_source]  # the segment is not active yet
+    (await tenant.http.delete(f"{crm.path}/schedule")).raise_for_status()
 
 
 @pytest.mark.rule("S49", "D51")

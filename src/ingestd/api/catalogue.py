@@ -166,7 +166,10 @@ _OF_THE_API: Final = {
         "Change one of them, or delete one first.",
     ),
     "connection_used": Entry(
-        409, "Connection used", "A schedule fetches its files there.", "Change or delete that schedule first."
+        409,
+        "Connection used",
+        "A schedule fetches its files there.",
+        "Change or delete it first; GET /v1/schedules?connection_id=con_… lists such.",
     ),
     "schedule_missing": Entry(
         409,

@@ -12,7 +12,9 @@ from itertools import islice
 from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
+from fastapi import Depends, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
@@ -21,11 +23,13 @@ from ingestd.api.context import Caller, Principal, Reading, Scope, needs
 from ingestd.api.etags import Match
 from ingestd.api.ids import ConnectionId, RecipientId
 from ingestd.api.model import In
+from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.connection import MAX_PATH, parse_path
 from ingestd.domain.errors import Conflict, Invalid, NotFound, Problem
 from ingestd.domain.ids import Prefix
+from ingestd.domain.ingestion import DataSourceView, SegmentView
 from ingestd.domain.moment import Moment
 from ingestd.domain.plan import Mode
 from ingestd.domain.schedule import LAST_DAY, Frequency, OwnerKind, Timetable, advice
@@ -132,6 +136,17 @@ class ScheduleOut(BaseModel):
     changed_at: Moment
 
 
+class ScheduleItem(ScheduleOut):
+    """A schedule in a list, and the segment or the data source that it keeps fresh."""
+
+    segment: SegmentView | None
+    data_source: DataSourceView | None
+
+
+class SchedulePage(Page[ScheduleItem]):
+    """Schedules."""
+
+
 class SlotOut(BaseModel):
     """A run to come: the day, the instant, and the same as the clocks of the account show it."""
 
@@ -180,6 +195,18 @@ def shown(schedule: Schedule, account: Account) -> ScheduleOut:
         next_run_at=schedule.next_due_at,
         created_at=schedule.created_at,
         changed_at=schedule.changed_at,
+    )
+
+
+def _item(row: Row[Schedule, str, str], account: Account) -> ScheduleItem:
+    """A schedule in a list, from a row of `store.schedules.page`."""
+    schedule: Schedule = row.Schedule
+    of_segment = schedule.owner_kind == OwnerKind.SEGMENT
+    id_ = ids.show(Prefix.SEGMENT if of_segment else Prefix.DATA_SOURCE, schedule.owner_id)
+    return ScheduleItem(
+        **shown(schedule, account).model_dump(),
+        segment=SegmentView(id=id_, name=row.segment_name) if of_segment else None,
+        data_source=None if of_segment else DataSourceView(id=id_, name=row.data_source_name),
     )
 
 
@@ -276,6 +303,27 @@ def _noted(
 ) -> ScheduleOut:
     audit.note(tx, caller, action, owner.shown_id, before=before, after=after)
     return after
+
+
+@router.get("", operation_id="schedules_list", summary="List schedules", dependencies=[needs(Scope.SEGMENTS_READ)])
+async def list_all(
+    tx: Reading,
+    caller: Caller,
+    asked: Annotated[Asked, Depends(listing(schedules.SORTS, "created_at"))],
+    connection_id: Annotated[ConnectionId | None, Query(description="That fetch from this connection.")] = None,
+    paused: Annotated[bool | None, Query(description="That are paused, or are not.")] = None,
+) -> SchedulePage:
+    """The schedules of the account's segments and data sources, oldest first; it needs `data_sources:read`, too.
+
+    Without `segments:write`, of segments only those of active ones.
+    """
+    caller.demand(Scope.DATA_SOURCES_READ)
+    account = await accounts.get(tx, caller.account_id)
+    hidden = not caller.may(Scope.SEGMENTS_WRITE)
+    found = await schedules.page(
+        tx, account.id, asked.cut, connection_id=connection_id, paused=paused, only_active=hidden
+    )
+    return asked.page(SchedulePage, found, lambda row: _item(row, account), keyed=lambda row: row.Schedule)
 
 
 @router.post(

@@ -8,18 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from typing import Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, Uuid, any_, delete, func, select, text, update
+from sqlalchemy import (
+    ForeignKey,
+    Index,
+    Row,
+    UniqueConstraint,
+    Uuid,
+    any_,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ingestd.domain.errors import NotFound
 from ingestd.domain.schedule import Calendar, Frequency, Timetable
+from ingestd.domain.segment import SegmentStatus
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
+from ingestd.store.data_sources import DataSource
+from ingestd.store.page import Cut, Sorts
+from ingestd.store.segments import Segment
 
 
 class Schedule(Base):
@@ -72,6 +90,9 @@ class Schedule(Base):
         self.next_due_at = slot.at if slot else None
 
 
+SORTS: Final[Sorts] = {"created_at": (Schedule.id,)}
+
+
 def calendar_of(account: Account) -> Calendar:
     """The account's time."""
     return Calendar(ZoneInfo(account.time_zone), account.sync_time)
@@ -90,6 +111,35 @@ async def find(session: AsyncSession, account_id: UUID, owner_id: UUID, *, lock:
     statement = select(Schedule).where(Schedule.account_id == account_id, Schedule.owner_id == owner_id)
     found: Schedule | None = await session.scalar(statement.with_for_update() if lock else statement)
     return found
+
+
+async def page(
+    session: AsyncSession,
+    account_id: UUID,
+    cut: Cut,
+    *,
+    connection_id: UUID | None,
+    paused: bool | None,
+    only_active: bool,
+) -> Sequence[Row[Schedule, str, str]]:
+    """Schedules of the account, each with the name of its segment or data source; None is no matter.
+
+    With `only_active` without those of segments that are hidden from services (S13).
+    """
+    conditions = [Schedule.account_id == account_id]
+    if connection_id is not None:
+        conditions.append(Schedule.connection_id == connection_id)
+    if paused is not None:
+        conditions.append(Schedule.paused_at.is_not(None) if paused else Schedule.paused_at.is_(None))
+    if only_active:
+        conditions.append(or_(Segment.id.is_(None), Segment.status == SegmentStatus.ACTIVE))
+    wanted = (
+        select(Schedule, Segment.name.label("segment_name"), DataSource.name.label("data_source_name"))
+        .outerjoin(Segment, Segment.id == Schedule.owner_id)
+        .outerjoin(DataSource, DataSource.id == Schedule.owner_id)
+        .where(*conditions)
+    )
+    return (await session.execute(cut.of(wanted))).all()
 
 
 async def due(session: AsyncSession, now: datetime) -> Sequence[tuple[UUID, UUID]]:
