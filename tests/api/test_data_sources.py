@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.api.walk import DOCUMENT
+
+from ingestd.domain.data_source import BUILT_IN
 
 
 async def source(tenant, name="CRM"):
@@ -20,6 +23,16 @@ def to(column, attribute, **more):
 
 def problems(answer):
     return {each["pointer"]: each["code"] for each in answer.json()["errors"]}
+
+
+@pytest.mark.rule("S58", "D25", "D54")
+async def test_the_document_says_what_a_column_can_be_mapped_to_in_every_account(tenant):
+    declared = DOCUMENT["components"]["schemas"]["ColumnIn"]["properties"]["attribute"]
+    words = declared["examples"]
+    assert set(words) == {goal.name for goal in BUILT_IN.values()} > {"identity", "mobile", "MSG-sms"}
+    assert all(word in declared["description"] for word in words)
+    mapped = await put(tenant, await source(tenant), *(to(f"c{place}", word) for place, word in enumerate(words)))
+    assert [each["attribute"] for each in mapped.raise_for_status().json()["columns"]] == words
 
 
 @pytest.mark.rule("D51", "D57")

@@ -452,6 +452,7 @@ async def test_a_file_has_at_most_forty_mebibytes(tenant):
     crm = await source(tenant, crmid=CRMID)
     limit = tenant.app.settings.data_sources.file_bytes
     assert limit == 40 * 1024 * 1024
+    assert (await tenant.http.get("/v1/limits")).json()["data_source_file_bytes"] == limit
     refused = await crm.post(b"crmid\n" + bytes(limit - 5))
     assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
     for more, fits in ((0, True), (1, False)):

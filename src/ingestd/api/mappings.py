@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import BaseModel, Field, model_validator
@@ -19,7 +19,7 @@ from ingestd.api.model import In
 from ingestd.api.routes import Router
 from ingestd.domain import ids
 from ingestd.domain.column import MAX_NAME_LENGTH, DataType
-from ingestd.domain.data_source import goal_of
+from ingestd.domain.data_source import BUILT_IN, goal_of
 from ingestd.domain.errors import Invalid, NotFound
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import ActorView
@@ -36,11 +36,23 @@ router = Router(prefix="/v1/data-sources", tags=["Data sources"])
 HeaderName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, examples=["crmid"])]
 
 
+ALL_HAVE: Final = [str(name) for name in dict.fromkeys(goal.name for goal in BUILT_IN.values())]
+"""The identifiers and preferences that every account has."""
+
+
 class ColumnIn(In):
     """A column and its goal: an attribute by name, an identifier or preference that all have, or a new attribute."""
 
     column: Annotated[HeaderName, Field(description="Its header in the file.")]
-    attribute: Annotated[str | None, Field(min_length=1, max_length=MAX_NAME_LENGTH, examples=["identity"])] = None
+    attribute: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=MAX_NAME_LENGTH,
+            description=f"The name of an attribute, or what every account has, in any case: {', '.join(ALL_HAVE)}.",
+            examples=ALL_HAVE,
+        ),
+    ] = None
     new_attribute: AttributeIn | None = None
     pii: Annotated[bool, Field(description="Marks the attribute as personal, for good (S61).")] = False
 

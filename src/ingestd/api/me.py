@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from typing import Annotated
+
+from pydantic import BaseModel, Field
 
 from ingestd.api.context import Caller, Service
 from ingestd.api.pages import DEFAULT_LIMIT, MAX_LIMIT
@@ -35,7 +37,8 @@ class LimitsOut(BaseModel):
     page_items: int
     page_items_max: int
     idempotency_seconds: int
-    file_bytes: int
+    file_bytes: Annotated[int, Field(description="Of any file.")]
+    data_source_file_bytes: Annotated[int, Field(description="Of a file for a data source (D10).")]
 
 
 @router.get("/me", operation_id="me_get", summary="Show who is calling")
@@ -61,4 +64,5 @@ async def limits(service: Service, _: Caller) -> LimitsOut:
         page_items_max=MAX_LIMIT,
         idempotency_seconds=int(KEPT.total_seconds()),
         file_bytes=service.intake.limits.file_bytes,
+        data_source_file_bytes=service.intake.source_file_bytes,
     )

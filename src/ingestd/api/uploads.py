@@ -52,7 +52,11 @@ _FORM: Final[dict[str, Any]] = {
                     "required": [FILE],
                     "additionalProperties": False,
                     "properties": {
-                        FILE: {"type": "string", "format": "binary", "description": "The TSV file; up to 40 MiB."},
+                        FILE: {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "The TSV file; see GET /v1/limits.",
+                        },
                         WISHES: _schema(),
                     },
                 },
