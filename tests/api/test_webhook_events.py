@@ -13,6 +13,14 @@ from ingestd.domain.ids import Prefix, show
 
 PATH = "/v1/webhook-events"
 
+TOLD = {
+    "ingestion": "scheduled picked_up delayed completed failed cancelled held",
+    "segment": "created activated deactivated refreshed",
+    "run": "succeeded failed",
+    "connection": "host_key_changed",
+}
+"""Events whose resource stands in some way then."""
+
 
 @asynccontextmanager
 async def following(tenant, **asked):
@@ -47,6 +55,39 @@ async def test_every_type_has_a_schema_that_its_example_fits(tenant):
     for each in told:
         OAS31Validator(each["schema"], format_checker=OAS31Validator.FORMAT_CHECKER).validate(each["example"])
         assert each["example"]["type"] == each["type"]
+
+
+async def test_no_example_of_an_event_contradicts_it(tenant):
+    told = {each["type"]: each["example"]["data"] for each in (await tenant.http.get(PATH)).json()["data"]}
+    of = {kind: {name: told[f"{kind}.{name}"] for name in names.split()} for kind, names in TOLD.items()}
+    for name, data in of["ingestion"].items():
+        counts, ended = data["counts"], name in {"completed", "failed", "cancelled"}
+        assert data["status"] == (name if ended or name == "scheduled" else "in_progress"), name
+        assert (data["stage"] == "done", data["finished_at"] is not None) == (ended, ended), name
+        assert (data["stage"] == "queued", data["started_at"] is None) == (name == "scheduled",) * 2, name
+        assert (data["stage"] == "held", data["held"] is not None) == (name == "held",) * 2, name
+        assert (data["error"] is not None) == (name == "failed"), name
+        assert (data["progress"]["percent"] == 100) == (name in {"completed", "failed"}), name
+        assert counts["read"] == counts["accepted"] + counts["rejected"] + counts["blank"], name
+        assert (counts["read"] > 0) == (name in {"completed", "failed"}), name
+        assert (counts["accepted"] > 0, counts["created"] > 0) == (name == "completed",) * 2, name
+        assert (data["error_file"] or {"rows": 0})["rows"] == counts["rejected"], name
+    held = of["ingestion"]["held"]
+    assert (held["target"], held["segment"] is not None, held["manifest"]) == ("segment", True, None)
+    assert (held["channel"], held["uploaded_by"]["type"]) == ("upload", "api_key")
+    statuses = {"created": "draft", "activated": "in_progress", "deactivated": "inactive", "refreshed": "active"}
+    for name, data in of["segment"].items():
+        assert data["status"] == statuses[name], name
+        assert (data["members"] == 0, data["refreshed_at"] is None) == (name in {"created", "activated"},) * 2, name
+    for name, data in of["run"].items():
+        succeeded = name == "succeeded"
+        assert (data["state"], data["outcome"], data["result"]) == ("ended", name, "ingested" if succeeded else name)
+        assert (data["error"] is None, data["ingestion"] is not None, data["counts"] is not None) == (succeeded,) * 3
+        assert (data["file"] is not None, data["data_as_of"] is not None) == (succeeded,) * 2
+    changed = of["connection"]["host_key_changed"]
+    assert changed["host_key_changed_at"] is not None
+    assert changed["changed_host_key"]["algorithm"] == changed["host_keys"][0]["algorithm"]
+    assert changed["changed_host_key"] not in changed["host_keys"]
 
 
 async def test_all_that_is_told_is_followed_live_and_from_where_the_reader_was_cut_off(tenant, receiver, other):

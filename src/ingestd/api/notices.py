@@ -7,10 +7,23 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, TypeAdapter
 
 from ingestd.api.examples import EXAMPLES
-from ingestd.domain.connection import ConnectionView
-from ingestd.domain.ingestion import IngestionView
+from ingestd.domain.connection import ConnectionView, Kind, parse_host_key, view_of_key
+from ingestd.domain.ingestion import (
+    NO_PROGRESS,
+    ActorView,
+    Channel,
+    Counts,
+    HeldView,
+    IngestionView,
+    SegmentView,
+    Stage,
+    Status,
+)
 from ingestd.domain.notice import DisabledWebhook, NoticeType, ReceivedFile, ToldSegment
-from ingestd.domain.run import RunView
+from ingestd.domain.plan import Mode, Target
+from ingestd.domain.run import FetchedView, Outcome, Result, RunIngestionView, RunView
+from ingestd.domain.segment import SegmentStatus
+from ingestd.ingest.refusal import nothing_applied
 
 _TEXT: Final = {"type": "string"}
 _REF: Final = "#/components/schemas/{model}"
@@ -33,7 +46,7 @@ TOLD: Final = {
     NoticeType.INGESTION_CANCELLED: "An ingestion was cancelled, and nothing was applied",
     NoticeType.INGESTION_HELD: "A refresh of a segment or data source would take many out: it waits to be confirmed",
     NoticeType.FILE_RECEIVED: "A file has come whole, or was given another name over SFTP",
-    NoticeType.SEGMENT_CREATED: "A segment was made, as a draft",
+    NoticeType.SEGMENT_CREATED: "A segment was made: as a draft, or in progress by an upload, whose people it gets",
     NoticeType.SEGMENT_ACTIVATED: "A segment was put into use, or its draft was published",
     NoticeType.SEGMENT_DEACTIVATED: "A segment was taken out of use",
     NoticeType.SEGMENT_REFRESHED: "A file's members are those of a segment now",
@@ -84,21 +97,82 @@ _DATA: Final[dict[NoticeType, type[BaseModel]]] = {
 }
 """What an event's data is, where it is not an ingestion."""
 
-_BEGUN: Final = EXAMPLES["ingestions_get"] | {"status": "in_progress", "stage": "checking", "finished_at": None}
+
+def _made(model: type[BaseModel], operation: str, **changed: Any) -> dict[str, Any]:
+    """An operation's example as an event shows it, with what is otherwise there."""
+    return model.model_validate(EXAMPLES[operation] | changed).model_dump(mode="json")
+
+
+def _ingestion(**changed: Any) -> dict[str, Any]:
+    return _made(IngestionView, "ingestions_get", **changed)
+
+
+def _segment(status: SegmentStatus, **changed: Any) -> dict[str, Any]:
+    return _made(ToldSegment, "segments_get", status=status, **changed)
+
+
 _ENDED_AT: Final = EXAMPLES["ingestions_get"]["finished_at"]
+_OPEN: Final[dict[str, Any]] = {
+    "status": Status.IN_PROGRESS,
+    "stage": Stage.CHECKING,
+    "progress": NO_PROGRESS,
+    "counts": Counts(),
+    "error_file": None,
+    "finished_at": None,
+}
+_REJECTED: Final = Counts(read=2, rejected=2)
+_EMPTY: Final[dict[str, Any]] = {"members": 0, "refreshed_at": None}
+_OTHER_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 _EXAMPLES: Final[dict[NoticeType, Any]] = {
-    NoticeType.INGESTION_SCHEDULED: _BEGUN | {"status": "scheduled", "stage": "queued", "started_at": None},
-    NoticeType.INGESTION_PICKED_UP: _BEGUN,
-    NoticeType.INGESTION_DELAYED: _BEGUN,
-    NoticeType.INGESTION_COMPLETED: EXAMPLES["ingestions_get"],
-    NoticeType.INGESTION_FAILED: EXAMPLES["ingestions_get"] | {"status": "failed"},
-    NoticeType.INGESTION_CANCELLED: EXAMPLES["ingestions_get"] | {"status": "cancelled"},
-    NoticeType.INGESTION_HELD: _BEGUN | {"stage": "held"},
-    NoticeType.FILE_RECEIVED: {name: EXAMPLES["files_get"][name] for name in ReceivedFile.model_fields},
-    **{kind: {name: EXAMPLES["segments_get"][name] for name in ToldSegment.model_fields} for kind in _OF_SEGMENTS},
-    NoticeType.RUN_SUCCEEDED: EXAMPLES["runs_get"],
-    NoticeType.RUN_FAILED: EXAMPLES["runs_get"],
-    NoticeType.CONNECTION_HOST_KEY_CHANGED: EXAMPLES["connections_get"],
+    NoticeType.INGESTION_SCHEDULED: _ingestion(
+        **_OPEN | {"status": Status.SCHEDULED, "stage": Stage.QUEUED, "started_at": None}
+    ),
+    NoticeType.INGESTION_PICKED_UP: _ingestion(**_OPEN),
+    NoticeType.INGESTION_DELAYED: _ingestion(**_OPEN),
+    NoticeType.INGESTION_COMPLETED: _ingestion(),
+    NoticeType.INGESTION_FAILED: _ingestion(
+        status=Status.FAILED,
+        counts=_REJECTED,
+        error=nothing_applied(_REJECTED),
+        error_file=EXAMPLES["ingestions_get"]["error_file"] | {"rows": _REJECTED.rejected},
+    ),
+    NoticeType.INGESTION_CANCELLED: _ingestion(
+        **_OPEN | {"status": Status.CANCELLED, "stage": Stage.DONE, "finished_at": _ENDED_AT}
+    ),
+    NoticeType.INGESTION_HELD: _ingestion(
+        **_OPEN | {"stage": Stage.HELD},
+        channel=Channel.UPLOAD,
+        uploaded_by=ActorView(type="api_key", id=EXAMPLES["me_get"]["key_id"], name=EXAMPLES["me_get"]["key_name"]),
+        target=Target.SEGMENT,
+        mode=Mode.REPLACE,
+        manifest=None,
+        segment=SegmentView(id=EXAMPLES["segments_get"]["id"], name=EXAMPLES["segments_get"]["name"]),
+        held=HeldView(leaving=60, of=100),
+    ),
+    NoticeType.FILE_RECEIVED: _made(ReceivedFile, "files_get"),
+    NoticeType.SEGMENT_CREATED: _segment(SegmentStatus.DRAFT, **_EMPTY),
+    NoticeType.SEGMENT_ACTIVATED: _segment(SegmentStatus.IN_PROGRESS, **_EMPTY),
+    NoticeType.SEGMENT_DEACTIVATED: _segment(SegmentStatus.INACTIVE),
+    NoticeType.SEGMENT_REFRESHED: _segment(SegmentStatus.ACTIVE),
+    NoticeType.RUN_SUCCEEDED: _made(
+        RunView,
+        "runs_get",
+        outcome=Outcome.SUCCEEDED,
+        result=Result.INGESTED,
+        file=FetchedView(name="loyalty__1.csv", size_bytes=25, modified_at=EXAMPLES["files_get"]["received_at"]),
+        why="The only file named loyalty__….csv.",
+        data_as_of=EXAMPLES["files_get"]["received_at"],
+        ingestion=RunIngestionView(id=EXAMPLES["ingestions_get"]["id"], status=Status.COMPLETED),
+        counts=EXAMPLES["ingestions_get"]["counts"],
+        error=None,
+    ),
+    NoticeType.RUN_FAILED: _made(RunView, "runs_get"),
+    NoticeType.CONNECTION_HOST_KEY_CHANGED: _made(
+        ConnectionView,
+        "connections_get",
+        changed_host_key=view_of_key(parse_host_key(_OTHER_KEY, Kind.SFTP)),
+        host_key_changed_at=_ENDED_AT,
+    ),
     NoticeType.WEBHOOK_DISABLED: {
         "id": EXAMPLES["webhooks_get"]["id"],
         "name": EXAMPLES["webhooks_get"]["name"],
