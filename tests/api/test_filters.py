@@ -10,7 +10,11 @@ from tests.api.world import account_of, ingest, nothing_is_checked
 from tests.scheduler.world import body as body_of_schedule
 from tests.scheduler.world import new_connection
 
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
 from ingestd.domain.personal import MASK
+from ingestd.store import engine as store
+from ingestd.store import filters
 from ingestd.store.engine import transaction
 
 USED = {"use_in_segments": True}
@@ -30,7 +34,8 @@ ROWS = (
     "c-3 tin 52 2026-01-01 Ulm true x",
 )
 GOLD = {"attribute": "TIER", "op": "equals", "value": "gold"}
-FINDING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%TEMP TABLE wanted%'"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE "
+FINDING, COUNTING = WAITING + "'%TEMP TABLE wanted%'", WAITING + "'%UPDATE segments SET members%'"
 
 
 async def crm(tenant):
@@ -124,6 +129,37 @@ async def test_files_come_in_while_the_members_of_a_segment_are_being_found(tena
         ingestion = await ingest(tenant, "next.csv", b"identity,Age\nann,1\n")
     assert (await active(tenant, made))["members"] == 2
     assert (await tenant.ended(ingestion))["status"] == "completed"
+
+
+async def test_segments_are_found_anew_in_the_order_in_which_an_erasure_holds_them(tenant, ground):
+    await crm(tenant)
+    made = [await make(tenant, GOLD, name=f"golden {n}") for n in range(3)]
+    place = f"/v1/segments/{made[0]['id']}/condition"
+    (await tenant.http.put(place, json={"condition": {"not": GOLD}})).raise_for_status()  # its row is written last
+    sql = store.engine(ground.database_url)
+    with sql.connect() as connection:
+        for way in ("indexscan", "bitmapscan"):  # as they come, the planner may choose either
+            connection.execute(text(f"SET LOCAL enable_{way} TO off"))
+        found = [ids.show(Prefix.SEGMENT, row.id) for row in filters.in_use(connection, account_of(tenant))]
+    sql.dispose()
+    assert found == [each["id"] for each in made]
+
+
+async def test_who_holds_the_segment_while_its_members_are_found_anew_gets_its_partition_too(tenant, ground):
+    people = await crm(tenant)
+    segment = await make(tenant, GOLD)
+    of_it = (ids.read(Prefix.SEGMENT, segment["id"]),)
+    async with (
+        await psycopg.AsyncConnection.connect(ground.database_url, autocommit=True) as watch,
+        await psycopg.AsyncConnection.connect(ground.database_url) as lock,
+    ):
+        await lock.execute("SELECT FROM segments WHERE id = %s FOR NO KEY UPDATE", of_it)
+        asked = (await people.post(tsv(ROWS[0], "c-3 gold 52 2026-01-01 Ulm true x"))).raise_for_status().json()
+        while (await (await watch.execute(COUNTING)).fetchone()) == (0,):
+            pass
+        await lock.execute("SELECT FROM partitions WHERE segment_id = %s FOR NO KEY UPDATE NOWAIT", of_it)
+    assert (await tenant.ended(asked["id"]))["status"] == "completed"
+    assert await members(tenant, segment) == ["c-1", "c-2", "c-3"]
 
 
 @pytest.mark.rule("D41", "D46")

@@ -205,12 +205,19 @@ async def count(session: AsyncSession, account_id: UUID, expression: ColumnEleme
 
 
 def in_use(connection: Connection, account_id: UUID, segment_id: UUID | None = None) -> list[Row[Any]]:
-    """The account's filter segments that are in use, or the one of them: id, name, number, type, condition (sealed)."""
-    found = select(Segment.id, Segment.name, Segment.number, Segment.type, Segment.condition).where(
-        Segment.account_id == account_id,
-        Segment.method == Method.FILTER,
-        Segment.status.in_(_IN_USE),
-        Segment.deleted_at.is_(None),
+    """The account's filter segments that are in use, or the one of them: id, name, number, type, condition (sealed).
+
+    In the order in which whoever holds the members of several takes them.
+    """
+    found = (
+        select(Segment.id, Segment.name, Segment.number, Segment.type, Segment.condition)
+        .where(
+            Segment.account_id == account_id,
+            Segment.method == Method.FILTER,
+            Segment.status.in_(_IN_USE),
+            Segment.deleted_at.is_(None),
+        )
+        .order_by(Segment.id)
     )
     return list(connection.execute(found if segment_id is None else found.where(Segment.id == segment_id)))
 
@@ -247,8 +254,8 @@ def refilter(
     named = {"words": [kind_word(kind) for kind in order], "kinds": [int(kind) for kind in order], "mask": MASK}
     entered = connection.execute(text(_ENTER), names | named | {"number": 1}).rowcount
     facts = names | {"members": members, "entered": entered, "left": left, "ingestion": ingestion_id}
+    connection.execute(text(_FINISH), facts)  # first the segment's row, then the partition's, as all writers do
     connection.execute(text(_COUNT), facts)
-    connection.execute(text(_FINISH), facts)
     if segment.type == SegmentType.SCD and entered + left:
         connection.execute(text(_SNAPSHOT), facts | {"id": new_id()})
     connection.execute(text("DROP TABLE wanted"))
