@@ -148,6 +148,29 @@ async def test_a_file_that_is_tried_again_is_as_old_as_before(tenant, tmp_path):
             assert (await show(tenant, segment))["data_as_of"] == run["data_as_of"]
 
 
+@pytest.mark.rule("D1", "D53")
+async def test_a_file_is_unchanged_only_if_the_same_is_still_in_force_when_it_has_come(tenant, tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    slow = Slow.new()
+    async with SftpServer(folder, handler=slow) as server:
+        put(folder / "demo_path", "loyalty__a.csv", FIRST, age=3600)
+        async with scheduled(tenant, await connect(tenant, server)) as segment:
+            slow.go.set()
+            assert (await run_next(tenant, segment))["result"] == "ingested"
+            slow.go.clear()
+            slow.asked.clear()
+            put(folder / "demo_path", "loyalty__b.csv", FIRST, age=60)  # has to be fetched to be compared
+            asked = await tenant.http.post(f"/v1/segments/{segment['id']}/runs")
+            await slow.asked.wait()
+            assert (await refresh(tenant, segment["id"], SECOND))["status"] == "completed"
+            slow.go.set()
+            run = await ended(tenant, asked.raise_for_status().json())
+            assert (run["result"], run["attempts"]) == ("ingested", 2)
+            refreshed = await show(tenant, segment)
+            assert (refreshed["members"], refreshed["data_as_of"]) == (2, run["data_as_of"])
+
+
 @pytest.mark.rule("S21", "S36", "S46", "S47")
 async def test_no_file_fails_the_run_and_tells_the_recipients(tenant, receiver, tmp_path):
     recipient = await new_recipient(tenant)

@@ -134,7 +134,8 @@ class Fetching:
     async def _record(self, run: Run, found: Collected, newest: NewestFile | None) -> None:
         """Submit the file that was collected, unless it is the `newest` that came already (D1).
 
-        As old as that file the data are only when it is in force: it may still wait to be confirmed.
+        As old as that file the data are only when it is in force: it may still wait to be confirmed. Where another came
+        while this one was fetched, Unavailable: it is compared anew.
         """
         now = utc_now()
         about: dict[str, Any] = {
@@ -152,6 +153,9 @@ class Fetching:
         async with transaction(self.intake.sessions) as session:
             if found.incoming is None or found.blob is None:
                 assert newest is not None  # otherwise nothing could be the same
+                was, newest = newest, await runs.newest_file(session, run)
+                if newest is None or newest.sha256 != was.sha256:
+                    raise Unavailable("Another file came in, or failed, while this one was compared with the last.")
                 if newest.stage == Stage.HELD:
                     about["why"] = f"{found.why} It waits to be confirmed."
                 if newest.status == Status.COMPLETED and not of_source:
