@@ -1,5 +1,6 @@
 """A segment that refreshes itself, end to end: clock → run → fetch → submit → flow → members, against real servers."""
 
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 import asyncssh
@@ -9,16 +10,18 @@ from tests.api.test_messages import written
 from tests.fetch.servers import FtpServer, SftpServer, put
 from tests.scheduler.world import (
     Slow,
+    activate,
     body,
     ended,
     move_clock,
     new_connection,
     next_due,
+    put_schedule,
     runs_of,
     schedule_of,
     scheduled,
 )
-from tests.test_segment_files import refresh
+from tests.test_segment_files import make, refresh
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
@@ -135,6 +138,34 @@ async def test_what_was_added_to_a_file_stays_when_the_same_file_is_found_again(
             put(server.folder / "demo_path", "loyalty__b.csv", mended.encode(), age=60)  # mended where it came from
             results = [(await run_next(tenant, segment))["result"] for _ in range(2)]
             assert (results, (await show(tenant, segment))["members"]) == (["ingested", "unchanged"], 4)
+
+
+@asynccontextmanager
+async def switched(tenant, server):
+    """A segment that was filled with FIRST by hand, and waits for its first scheduled upload."""
+    segment = {"id": await make(tenant)}
+    await refresh(tenant, segment["id"], FIRST)
+    await put_schedule(tenant, segment, body(await connect(tenant, server)))
+    assert (await edited(tenant, segment, upload_type="scheduled"))["status"] == "in_progress"
+    try:
+        yield segment
+    finally:
+        await tenant.http.delete(f"/v1/segments/{segment['id']}/schedule")
+
+
+async def edited(tenant, segment, **draft):
+    """A segment after its edits were published."""
+    (await tenant.http.put(f"/v1/segments/{segment['id']}/draft", json=draft)).raise_for_status()
+    return await activate(tenant, segment)
+
+
+@pytest.mark.rule("S44", "D1")
+async def test_a_segment_whose_first_run_finds_what_it_has_is_active_from_then_on(tenant, tmp_path):
+    async with server_of("sftp", tmp_path / "theirs") as server, switched(tenant, server) as segment:
+        put(server.folder / "demo_path", "loyalty__a.csv", FIRST)
+        assert (await run_next(tenant, segment))["result"] == "unchanged"
+        assert (await show(tenant, segment))["status"] == "active"
+        assert (await edited(tenant, segment, description="Said otherwise"))["status"] == "active"
 
 
 @pytest.mark.rule("D53")

@@ -221,6 +221,7 @@ async def note_unchanged(session: AsyncSession, account_id: UUID, segment_id: UU
     segment = await get(session, account_id, segment_id, lock=True)
     if segment.refreshed_at is not None:
         segment.status, segment.data_as_of = SegmentStatus(segment.status).refreshed(), data_as_of
+        segment.refreshed_as = segment.upload_type
 
 
 async def get(
