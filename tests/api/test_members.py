@@ -185,6 +185,23 @@ async def test_a_partition_that_is_removed_takes_its_members_out_until_a_file_ha
         assert (await where(tenant.http, segment, as_of=before))["ann"] == "Low"
 
 
+@pytest.mark.rule("S5", "S39", "S45")
+async def test_the_partitions_of_a_moment_are_those_that_were_there_with_all_who_were_in_them(tenant):
+    segment, first = await filled(tenant)
+    low = (await partitions(tenant.http, segment))["Low"]["id"]
+    (await tenant.http.delete(f"/v1/segments/{segment}/partitions/{low}")).raise_for_status()
+    await refresh(tenant, segment, b"user_id,level\nbob,Medium\ndan,Top\n")
+    shown = await show(tenant, segment)
+    for moment, counts in (
+        (shown["created_at"], {}),
+        (first, {"High": 1, "Medium": 1, "Low": 1}),
+        (shown["refreshed_at"], {"High": 0, "Medium": 1, "Top": 1}),
+    ):
+        found = await partitions(tenant.http, segment, as_of=moment)
+        assert {name: each["members"] for name, each in found.items()} == counts
+        assert sum(counts.values()) == len(await where(tenant.http, segment, as_of=moment))
+
+
 @pytest.mark.rule("S11", "S12", "S43")
 async def test_partitions_are_edited_in_a_draft_that_activate_publishes(tenant, other):
     segment, _ = await filled(tenant)

@@ -110,14 +110,16 @@ async def list_all(
     caller: Caller,
     as_of: Annotated[Moment | None, Query(description="With the members of this moment; SCD only.")] = None,
 ) -> PartitionsOut:
-    """A segment's partitions, at most 1,000; none before its first refresh (S40)."""
+    """A segment's partitions, at most 1,000; none before its first refresh (S40); or those that it had at a moment."""
     segment = await visible(tx, caller, segment_id)
     moment = moment_of(segment, as_of)
-    found = await partitions.of_segment(tx, segment, disabled_too=caller.may(Scope.SEGMENTS_WRITE))
+    may_see_all = caller.may(Scope.SEGMENTS_WRITE)
     if moment is None:
+        found = await partitions.of_segment(tx, segment, disabled_too=may_see_all)
         return PartitionsOut(data=[_shown(each) for each in found])
+    ever = await partitions.of_segment(tx, segment, disabled_too=may_see_all, removed_too=True)
     counts = await members.counts(tx, segment, moment)
-    return PartitionsOut(data=[_shown(each, counts.get(each.number, 0)) for each in found])
+    return PartitionsOut(data=[_shown(each, counts.get(each.number, 0)) for each in ever if each.was_there(moment)])
 
 
 @router.get(

@@ -44,6 +44,10 @@ class Partition(Base):
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
 
+    def was_there(self, moment: datetime) -> bool:
+        """Whether the segment had it at a moment; of one that went and came back it is not known when it was away."""
+        return self.created_at <= moment and (self.removed_at is None or self.removed_at > moment)
+
 
 async def of_segment(
     session: AsyncSession, segment: Segment, *, disabled_too: bool, removed_too: bool = False
