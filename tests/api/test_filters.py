@@ -176,6 +176,19 @@ async def test_dates_are_compared_whatever_the_name_of_the_attribute(tenant):
         assert answer.json() == {"count": 1}, (name, answer.text)
 
 
+@pytest.mark.rule("S75", "S136")
+async def test_what_changes_the_members_is_told_and_nothing_else(tenant, receiver):
+    made = await crm(tenant)
+    segment = await make(tenant, GOLD)
+    told = await receiver.until("segment.refreshed", segment["id"])
+    assert (told["status"], told["members"]) == ("active", 2)
+    await made.ingest(tsv(*ROWS[:2]))  # nobody comes or goes
+    await made.ingest(tsv(ROWS[0], "c-3 gold 52 2026-01-01 Ulm true x"))
+    [webhook] = (await tenant.http.get("/v1/webhooks")).json()["data"]
+    sent = (await tenant.http.get(f"/v1/webhooks/{webhook['id']}/deliveries", params={"limit": 200})).json()["data"]
+    assert [each["data"]["members"] for each in sent if each["type"] == "segment.refreshed"] == [3, 2]
+
+
 @pytest.mark.rule("D41", "S75", "S140", "S141")
 async def test_members_follow_each_ingestion_before_it_is_completed(tenant):
     made = await crm(tenant)

@@ -360,6 +360,14 @@ async def test_the_people_of_a_file_become_a_segment_or_join_one(tenant):
         assert (await crm.post(tsv("crmid mail", "c-1 a@example.org"), segment=wrong)).status_code == 422
 
 
+@pytest.mark.rule("S65", "S136")
+async def test_of_the_segment_that_a_file_fills_it_is_told_that_it_was_refreshed(tenant, receiver):
+    crm = await source(tenant, crmid=CRMID)
+    done = await crm.ingest(tsv("crmid", "c-1"), segment={"name": "festive"})
+    told = await receiver.until("segment.refreshed", done["segment"]["id"])
+    assert (told["name"], told["status"], told["members"]) == ("festive", "active", 1)
+
+
 async def test_a_segment_is_noted_and_told_whatever_makes_it(tenant, receiver):
     crm = await source(tenant, crmid=CRMID, tier=TIER | {"use_in_segments": True})
     plain = {"name": "plain", "description": "x", "type": "SCD", "method": "upload", "upload_type": "manual"}

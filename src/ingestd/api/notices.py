@@ -49,7 +49,7 @@ TOLD: Final = {
     NoticeType.SEGMENT_CREATED: "A segment was made: as a draft, or in progress by an upload, whose people it gets",
     NoticeType.SEGMENT_ACTIVATED: "A segment was put into use, or its draft was published",
     NoticeType.SEGMENT_DEACTIVATED: "A segment was taken out of use",
-    NoticeType.SEGMENT_REFRESHED: "A file's members are those of a segment now",
+    NoticeType.SEGMENT_REFRESHED: "A file has filled a segment, or who fits its condition has changed",
     NoticeType.RUN_SUCCEEDED: "A scheduled file was taken in, or has not changed",
     NoticeType.RUN_FAILED: "A scheduled file was not there, could not be fetched, or its ingestion failed",
     NoticeType.CONNECTION_HOST_KEY_CHANGED: "A server showed another key than those pinned: nothing is fetched from it",

@@ -12,8 +12,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from ingestd.domain.notice import NoticeType
 from ingestd.domain.plan import Mode, Target
 from ingestd.ingest.checking import report_again
+from ingestd.ingest.tell import tell_segment
 from ingestd.ingest.work import (
     CONNECTIONS,
     LEAVE,
@@ -141,7 +143,10 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
         masked = {kind for kind in personal.values() if kind}
         lost = checked.lost(ledger.applied(connection, job.ingestion_id))
         parts = [each for each in checked.parts if each not in lost]
-        return _put_into_segment(job, checked, raw, load, parts=parts, masked=masked)
+        assert job.segment_id is not None
+        figures = _put_into_segment(job, checked, raw, load, parts=parts, masked=masked)
+        tell_segment(connection, NoticeType.SEGMENT_REFRESHED, job.segment_id, now=store.utc_now())
+        return figures
     if part == MERGE:
         lost = checked.lost(ledger.applied(connection, job.ingestion_id))
         merges = outside(read(folder, part), "survivor", lost, checked.buckets)  # there stand the rows that tie them

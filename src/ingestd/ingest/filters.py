@@ -60,9 +60,10 @@ def recompute(  # noqa: PLR0913 -- which of whose segments, for what, and how
                 used = {meanings[test.attribute].name for test in tests_of(condition) if test.attribute in meanings}
                 if touched is None or not used.isdisjoint(touched):
                     fits = filters.matches(condition, meanings, keys)
-                    filters.refilter(
+                    if filters.refilter(
                         connection, row, fits, account_id=account_id, kinds=kinds, ingestion_id=ingestion_id
-                    )
+                    ):
+                        tell_segment(connection, NoticeType.SEGMENT_REFRESHED, row.id, now=utc_now())
         except Exception as fault:
             if not leniently or is_transient(fault):
                 raise

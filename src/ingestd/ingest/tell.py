@@ -47,8 +47,10 @@ def tell_ingestion(connection: Connection, ingestion_id: UUID, notice: NoticeTyp
 
 
 def tell_segment(connection: Connection, notice: NoticeType, segment_id: UUID, *, now: datetime) -> None:
-    """Write that something happened to a segment, which is shown as it stands in this transaction."""
+    """Write that something happened to a segment, which is shown as it stands in this transaction; of none deleted."""
     row = connection.execute(segments.of_id(segment_id)).one()
+    if row.deleted_at is not None:
+        return
     told = notices.new(row.account_id, notice, segments.told(row), subject_id=segment_id, now=now)
     connection.execute(notices.adding(told, chosen=row.webhook_ids))
 

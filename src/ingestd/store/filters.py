@@ -89,8 +89,9 @@ WHERE NOT EXISTS (
 """
 _FINISH: Final = """
 UPDATE segments SET members = :members, refreshed_at = :moment, refreshed_as = upload_type, data_as_of = :moment,
-    status = CASE status WHEN 'in_progress' THEN 'active' ELSE status END
-WHERE id = :segment
+    status = CASE segments.status WHEN 'in_progress' THEN 'active' ELSE segments.status END
+FROM (SELECT id, status FROM segments WHERE id = :segment FOR NO KEY UPDATE) was
+WHERE segments.id = was.id RETURNING was.status = 'in_progress'
 """
 _PARTITION: Final = """
 INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at)
@@ -236,10 +237,11 @@ def refilter(
     account_id: UUID,
     kinds: Mapping[str, int],
     ingestion_id: UUID | None,
-) -> None:
+) -> bool:
     """Bring a filter segment's members to who fits its condition now, in the caller's transaction.
 
-    `kinds` are the account's own attributes that identify people. Only what changed is written.
+    `kinds` are the account's own attributes that identify people. Only what changed is written; gives whether somebody
+    entered or left, or the segment has waited for this.
     """
     names: dict[str, Any] = {"account": account_id, "segment": segment.id, "segment_number": segment.number}
     names["value"] = PARTITION
@@ -254,8 +256,9 @@ def refilter(
     named = {"words": [kind_word(kind) for kind in order], "kinds": [int(kind) for kind in order], "mask": MASK}
     entered = connection.execute(text(_ENTER), names | named | {"number": 1}).rowcount
     facts = names | {"members": members, "entered": entered, "left": left, "ingestion": ingestion_id}
-    connection.execute(text(_FINISH), facts)  # first the segment's row, then the partition's, as all writers do
+    waited: bool = connection.execute(text(_FINISH), facts).scalar_one()  # the segment's row before the partition's
     connection.execute(text(_COUNT), facts)
     if segment.type == SegmentType.SCD and entered + left:
         connection.execute(text(_SNAPSHOT), facts | {"id": new_id()})
     connection.execute(text("DROP TABLE wanted"))
+    return waited or entered + left > 0
