@@ -282,6 +282,38 @@ async def test_a_run_whose_file_cannot_be_used_says_what_to_do_about_that(tenant
         (await tenant.http.delete(f"{crm.path}/schedule")).raise_for_status()
 
 
+@pytest.mark.rule("S136", "D51")
+async def test_a_webhook_chosen_for_a_segment_or_a_data_source_hears_of_its_runs(tenant, receiver, tmp_path):
+    [webhook] = (await tenant.http.get("/v1/webhooks")).json()["data"]
+    (await tenant.http.patch(f"/v1/webhooks/{webhook['id']}", json={"events": []})).raise_for_status()
+    async with server_of("sftp", tmp_path / "theirs") as server:
+        (server.folder / "demo_path").mkdir()
+        connection, crm = await connect(tenant, server), await source(tenant, crmid=CRMID)
+        async with scheduled(tenant, connection) as segment:
+            (await tenant.http.put(f"{crm.path}/schedule", json=body(connection))).raise_for_status()
+            for path in (f"/v1/segments/{segment['id']}", crm.path):
+                (await tenant.http.put(f"{path}/webhooks", json={"webhooks": [webhook["id"]]})).raise_for_status()
+                run = await ended(tenant, (await tenant.http.post(f"{path}/runs")).raise_for_status().json())
+                assert (await receiver.until("run.failed", run["id"]))["result"] == "no_file"
+        (await tenant.http.delete(f"{crm.path}/schedule")).raise_for_status()
+
+
+@pytest.mark.rule("S36", "D51")
+async def test_the_recipients_of_a_data_sources_schedule_hear_of_failures_only(tenant, tmp_path):
+    crm, recipient = await source(tenant, crmid=CRMID), await new_recipient(tenant)
+    async with server_of("sftp", tmp_path / "theirs") as server:
+        folder = server.folder / "demo_path"
+        put(folder, "CRM__a.tsv", tsv("crmid", "c-1"), age=7200)
+        schedule = body(await connect(tenant, server), recipients=[recipient])
+        (await tenant.http.put(f"{crm.path}/schedule", json=schedule)).raise_for_status()
+        run = await ended(tenant, (await tenant.http.post(f"{crm.path}/runs")).raise_for_status().json())
+        assert (run["result"], await mails(tenant)) == ("ingested", [])
+        put(folder, "CRM__b.tsv", tsv("other", "c-1"))
+        run = await ended(tenant, (await tenant.http.post(f"{crm.path}/runs")).raise_for_status().json())
+        assert await mails(tenant) == [("run.failed", run["id"], "ann@example.org")]
+        (await tenant.http.delete(f"{crm.path}/schedule")).raise_for_status()
+
+
 @pytest.mark.threat("T130")
 async def test_a_changed_host_key_pauses_the_schedule_before_any_password_is_sent(tenant, receiver, tmp_path):
     async with server_of("sftp", tmp_path / "theirs") as server:

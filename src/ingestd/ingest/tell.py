@@ -69,7 +69,7 @@ def tell_run(connection: Connection, run_id: UUID, *, to: Collection[str], now: 
     view = runs.view(row)
     notice = NoticeType.RUN_SUCCEEDED if view.outcome is Outcome.SUCCEEDED else NoticeType.RUN_FAILED
     told = notices.new(row.account_id, notice, view.model_dump(mode="json"), subject_id=run_id, now=now)
-    connection.execute(notices.adding(told, chosen=()))
+    connection.execute(notices.adding(told, chosen=runs.webhooks_of(connection, row)))
     connection.execute(messages.adding(told, to=to))
 
 
@@ -103,11 +103,10 @@ async def tell_of_segment(session: AsyncSession, notice: NoticeType, segment_id:
 def _addresses(row: Row[Any], notice: NoticeType) -> Sequence[str] | None:
     """Who is written to; None is every recipient, where somebody has to act.
 
-    The recipients of a segment that a schedule refreshes hear of failures only (S36).
+    The recipients of a schedule hear of failures only (S36).
     """
     if notice is NoticeType.INGESTION_HELD:
         return None
-    refreshed = row.channel == Channel.SCHEDULE and row.target == Target.SEGMENT
-    if refreshed and notice is not NoticeType.INGESTION_FAILED:
+    if row.channel == Channel.SCHEDULE and notice is not NoticeType.INGESTION_FAILED:
         return ()
     return [address for text in row.recipients if (address := normal_address(text))]

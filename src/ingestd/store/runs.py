@@ -228,6 +228,12 @@ async def owner_name(session: AsyncSession, run_id: UUID) -> str | None:
     return found
 
 
+def webhooks_of(connection: Connection, run: Row[Any]) -> list[UUID]:
+    """The webhooks that are chosen for what a run was to keep fresh."""
+    owner = DataSource if run.owner_kind == OwnerKind.DATA_SOURCE else Segment
+    return connection.scalar(select(owner.webhook_ids).where(owner.id == run.owner_id)) or []
+
+
 def end_of_ingestion(
     connection: Connection, ingestion_id: UUID, result: Result, *, error: dict[str, Any] | None, now: datetime
 ) -> UUID | None:
