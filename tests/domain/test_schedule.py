@@ -157,6 +157,19 @@ def test_what_was_not_dealt_with_is_due_at_once_when_the_sync_time_moves_to_befo
     assert [slot.day for slot in due] == [date(2020, 10, 3)]
 
 
+@pytest.mark.parametrize(
+    ("made", "first"),
+    [("T10:00:00", MONDAY), ("T23:00:00", "2020-10-12"), ("T23:30:00", "2020-10-12")],
+)
+def test_what_was_to_come_is_due_at_once_when_its_instant_moves_to_before_the_schedule_was_made(made, first):
+    """Made on a Monday for 23:00, and moved to 09:00 then."""
+    table = timetable(WEEKLY, MONDAY + made, MONDAY, FAR, sync="23:00")
+    moved = table.moved(Calendar(ZoneInfo("UTC"), time(9)))
+    assert days(moved)[0] == first == days(table)[0]
+    assert len(days(moved)) == len(days(table))
+    assert moved.next(after=date(2020, 10, 5)).day == date(2020, 10, 12)
+
+
 def test_after_a_downtime_every_slot_that_passed_is_due_in_order():
     table = timetable(DAILY, "2020-10-01T00:00:00", "2020-10-01", "2020-10-05")
     found = table.due(datetime(2021, 1, 1, tzinfo=UTC), after=date(2020, 10, 2))

@@ -82,6 +82,20 @@ async def test_a_sync_time_that_moves_makes_no_day_run_twice_and_none_be_lost(te
     assert [day for day, _ in await slots(tenant, segment)] == [str(due.date()), str((due + DAY).date())]
 
 
+async def test_a_sync_time_that_moves_to_before_the_schedule_was_saved_loses_no_day(
+    tenant, segment, connection, monkeypatch
+):
+    (await tenant.http.patch("/v1/account", json={"sync_time": "23:00:00"})).raise_for_status()
+    due = await next_due(tenant, segment)
+    monkeypatch.setattr("ingestd.api.schedules.utc_now", lambda: due - timedelta(hours=13))
+    await put_schedule(tenant, segment, body(connection))
+    (await tenant.http.patch("/v1/account", json={"sync_time": "09:00:00"})).raise_for_status()
+    assert await next_due(tenant, segment) == due - timedelta(hours=14)
+    await move_clock(tenant, due - timedelta(hours=11))
+    assert await slots(tenant, segment) == [(str(due.date()), False)]
+    assert await next_due(tenant, segment) == due + timedelta(hours=10)
+
+
 @pytest.mark.rule("S8", "S30")
 async def test_a_schedule_that_is_saved_when_it_is_due_loses_no_run(tenant, segment, connection, monkeypatch):
     due = await next_due(tenant, segment)

@@ -262,11 +262,12 @@ async def rotate_keys(tx: Tx, service: Service, caller: Caller) -> AccountOut:
 async def _changed(
     tx: Tx, caller: Principal, account: Account, body: OwnAccountPatch, before: AccountOut
 ) -> AccountOut:
+    calendar = schedules.calendar_of(account)
     account.name = body.get("name", account.name)
     account.time_zone = body.get("time_zone", account.time_zone)
     account.sync_time = body.get("sync_time", account.sync_time)
     account.restricted_events = body.get("restricted_events", account.restricted_events)
     account.confirm_recipients = body.get("confirm_recipients", account.confirm_recipients)
     if body.keys() & {"time_zone", "sync_time"}:
-        await schedules.move_calendar(tx, account)
+        await schedules.move_calendar(tx, account, calendar)
     return audit.changed(tx, caller, "account.changed", before, shown(account))

@@ -7,7 +7,7 @@ on that day. Since a slot is a day, moving the sync time or the time zone makes 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Final
@@ -96,7 +96,7 @@ class Slot:
 class Timetable:
     """When a schedule is due: `first` and `last` are its validity, inclusive (S35); no slot is at `since` or before.
 
-    `since` is when the schedule was created, changed or resumed (S29, S33, S34).
+    `since` is when the schedule was created, changed or resumed (S29, S33, S34), or earlier by `moved`.
     """
 
     frequency: Frequency
@@ -134,6 +134,15 @@ class Timetable:
                 break
             found.append(slot)
         return found
+
+    def moved(self, calendar: Calendar, *, after: date | None = None) -> Timetable:
+        """The same by another calendar; what is next stays, though its instant comes before `since` by the move.
+
+        Then `since` is just before that instant (docs/decisions/0009).
+        """
+        slot = self.next(after=after)
+        since = self.since if slot is None else min(self.since, calendar.at(slot.day) - timedelta.resolution)
+        return replace(self, calendar=calendar, since=since)
 
     def sentence(self) -> str:
         """The timetable in one plain sentence."""

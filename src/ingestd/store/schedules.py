@@ -7,6 +7,7 @@ hold the account's row first, since that has the calendar.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Final
 from uuid import UUID
@@ -167,11 +168,14 @@ async def remove(session: AsyncSession, owner_id: UUID) -> None:
     await session.execute(delete(Schedule).where(Schedule.owner_id == owner_id))
 
 
-async def move_calendar(session: AsyncSession, account: Account) -> None:
-    """Follow a change of the account's time zone or sync time."""
+async def move_calendar(session: AsyncSession, account: Account, was: Calendar) -> None:
+    """Follow a change of the account's time zone or sync time, which `was` another; no day is lost by it."""
     for schedule in await session.scalars(
         select(Schedule).where(Schedule.account_id == account.id).order_by(Schedule.id).with_for_update()
     ):
+        if schedule.runs:
+            planned = replace(schedule.timetable(account), calendar=was)
+            schedule.since = planned.moved(calendar_of(account), after=schedule.last_slot).since
         schedule.plan_next(account)
 
 
