@@ -168,6 +168,21 @@ async def test_a_segment_whose_first_run_finds_what_it_has_is_active_from_then_o
         assert (await edited(tenant, segment, description="Said otherwise"))["status"] == "active"
 
 
+@pytest.mark.rule("S44")
+async def test_what_is_only_added_is_not_the_scheduled_upload_that_a_segment_waits_for(tenant, tmp_path):
+    crm = await source(tenant, crmid=CRMID)
+    async with server_of("sftp", tmp_path / "theirs") as server, switched(tenant, server) as segment:
+        await refresh(tenant, segment["id"], b"user_id,tier\ncat,Low\n", mode="append")
+        assert (await crm.ingest(tsv("crmid", "c-1"), segment={"id": segment["id"]}))["status"] == "completed"
+        shown = await show(tenant, segment)
+        assert (shown["status"], shown["members"]) == ("in_progress", 4)
+        put(server.folder / "demo_path", "loyalty__a.csv", SECOND)
+        assert (await run_next(tenant, segment))["result"] == "ingested"
+        shown = await show(tenant, segment)
+        assert (shown["status"], shown["members"]) == ("active", 3)
+        assert (await edited(tenant, segment, description="Said otherwise"))["status"] == "active"
+
+
 @pytest.mark.rule("D53")
 async def test_a_file_that_is_tried_again_is_as_old_as_before(tenant, tmp_path):
     async with server_of("sftp", tmp_path / "theirs") as server:

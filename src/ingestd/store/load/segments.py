@@ -65,14 +65,17 @@ UPDATE partitions SET removed_at = %(moment)s WHERE segment_id = %(segment)s AND
     SegmentType.NON_SCD: "DELETE FROM partitions WHERE segment_id = %(segment)s AND members = 0",
 }
 
+# What only adds is no scheduled upload that a segment waits for, unless a run has brought it (S44).
 FINISH: Final = """
-UPDATE segments SET members = %(members)s, refreshed_at = %(moment)s, refreshed_as = upload_type,
-    status = CASE status WHEN 'in_progress' THEN 'active' ELSE status END,
+UPDATE segments SET members = %(members)s, refreshed_at = %(moment)s,
+    refreshed_as = CASE WHEN whole OR upload_type = 'manual' THEN upload_type ELSE refreshed_as END,
+    status = CASE WHEN status = 'in_progress' AND (whole OR upload_type = 'manual') THEN 'active' ELSE status END,
     data_as_of = coalesce((
         SELECT r.data_as_of FROM ingestions mine
         JOIN ingestions i ON i.file_id = mine.file_id JOIN runs r ON r.ingestion_id = i.id
         WHERE mine.id = %(ingestion)s
     ), %(received)s)
+FROM (SELECT NOT %(additive)s OR EXISTS (SELECT FROM runs WHERE ingestion_id = %(ingestion)s) AS whole) given
 WHERE id = %(segment)s
 """
 
@@ -347,6 +350,7 @@ class _Work:
             "id": new_id(),
             "ingestion": load.ingestion_id,
             "received": load.received_at,
+            "additive": self._refresh.additive,
             "members": sum(self._members.values()),
             "entered": done.created,
             "left": done.removed,
