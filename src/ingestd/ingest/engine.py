@@ -29,7 +29,7 @@ from dbos import (
     EnqueueOptions,
 )
 from dbos._queue import queue_worker_thread  # private: the version is pinned to 3.4
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
@@ -58,9 +58,6 @@ RELISTEN_SECONDS: Final = 1.0
 HEARTBEAT_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 4 * HEARTBEAT_SECONDS
 """After so long without a heartbeat a replica is taken for dead."""
-
-AT_WORK: Final = text("SELECT DISTINCT executor_id FROM dbos.workflow_status WHERE status = 'PENDING'")
-"""Who has workflows in hand: the client's own question tries again and again, and would keep a heart from beating."""
 
 _ONE: Final = threading.Lock()
 """DBOS knows its workflows by process: a second engine would be handed the first one's."""
@@ -282,7 +279,7 @@ class JobEngine:
         self._beaten_at = time.monotonic()
         after = 0 if alone else SILENT_SECONDS
         with self._sql.begin() as connection:
-            replicas.expect(connection, connection.scalars(AT_WORK))
+            replicas.expect(connection, replicas.at_work(connection))
             silent = replicas.silent(connection, self._replica, after=after)
         for replica in silent:
             self._hand_over(replica, after=after)

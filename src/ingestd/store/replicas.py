@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -25,6 +25,12 @@ def beat(connection: Connection, replica: str) -> None:
     """Record that a replica lives."""
     row = insert(Replica).values(id=replica, seen_at=func.now())
     connection.execute(row.on_conflict_do_update(index_elements=[Replica.id], set_={"seen_at": func.now()}))
+
+
+def at_work(connection: Connection) -> list[str]:
+    """Who has workflows in hand: DBOS's own question tries again and again, and would keep a heart from beating."""
+    pending = "SELECT DISTINCT executor_id FROM dbos.workflow_status WHERE status = 'PENDING'"
+    return list(connection.scalars(text(pending)))
 
 
 def expect(connection: Connection, at_work: Iterable[str]) -> None:
