@@ -248,7 +248,7 @@ def frame(rows):
 
 
 @pytest.mark.rule("S113", "S143", "D34", "D45")
-@settings(max_examples=examples(400), deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(batches())
 def test_the_check_says_what_a_naive_reading_of_the_rules_says(batch):
     target, rows = batch

@@ -21,7 +21,7 @@ MORE = {"ts": st.none() | st.integers(0, 3)}
 
 
 @pytest.mark.rule("S97", "S98", "S99", "S100", "S101", "S102", "S103", "D24")
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(40))
 @given(rows=st.lists(ROWS, min_size=1, max_size=4), ts=st.none() | st.integers(0, 3), data=st.data())
 def test_shortened_rows_fold_to_the_same(rows, ts, data):
     whole = frame([row | {"ts": ts} for some in rows for row in some], **COLUMNS)

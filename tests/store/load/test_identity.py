@@ -68,7 +68,7 @@ ROWS = st.lists(
 
 
 @pytest.mark.rule("D54")
-@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=st.lists(ROWS, min_size=1, max_size=4), buckets=st.sampled_from([1, 16]))
 def test_people_are_those_that_the_rows_tie_one_by_one(connection, files, buckets):
     account, people = Account(connection), []

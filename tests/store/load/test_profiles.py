@@ -126,7 +126,7 @@ ROWS = st.lists(
 
 
 @pytest.mark.rule("S97", "S98", "S99", "S100", "S101", "S102", "S103", "S104", "D24", "D48")
-@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=st.lists(ROWS, min_size=1, max_size=3), buckets=st.sampled_from([1, 16]))
 def test_files_do_what_their_rows_do_one_by_one(connection, files, buckets):
     account, people = Account(connection), {}
@@ -149,7 +149,7 @@ def test_files_do_what_their_rows_do_one_by_one(connection, files, buckets):
 
 
 @pytest.mark.rule("S98", "S99", "S100", "S101", "D24")
-@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=st.lists(ROWS, min_size=1, max_size=2))
 def test_whatever_a_file_does_it_does_once(connection, files):
     """Sent again it moves to the end of a list what it takes out and puts in again; sent once more it does nothing."""
