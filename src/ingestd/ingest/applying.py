@@ -179,7 +179,7 @@ def _apply_rows(job: Job, checked: Checked, part: str, connection: Connection) -
             figures.update(_figures(applied))
         return dict(figures)
     marked = attributes.personal(connection, job.account_id)
-    unsealed = attributes.personal(connection, job.account_id, unsealed=True)
+    unsealed = marked and attributes.personal(connection, job.account_id, unsealed=True)
     for rows in people(pieces):
         if figures:
             clear(raw)

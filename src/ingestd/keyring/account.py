@@ -8,13 +8,14 @@ import hmac
 import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import tink
 from tink import aead, daead, secret_key_access, streaming_aead
 from tink.proto import aes_gcm_hkdf_streaming_pb2, aes_siv_pb2, tink_pb2
 
+from ingestd.domain.personal import SEALED, canonical_of, is_sealed
 from ingestd.keyring.siv import Bytes, Siv
 from ingestd.keyring.stream import SealBroken, Sealer, open_stream
 
@@ -78,6 +79,20 @@ class AccountKeys:
     def seal_value(self, attribute: str, text: str) -> str:
         """Return the value's token (base64), equal for equal values of one attribute: searchable (D13, T113)."""
         return base64.urlsafe_b64encode(self.seal_values(attribute, [text.encode()])[0]).decode()
+
+    def seal_anew(self, attribute: str, value: Any) -> Any:
+        """Return a stored value, which is no list, sealed by the newest key: it may be plain, or under an older.
+
+        What does not open stays as it is, since nobody can ever have read it (T112).
+        """
+        if not is_sealed(value):
+            return {SEALED: self.seal_value(attribute, canonical_of(value))}
+        if self.is_newest(value[SEALED]):
+            return value
+        try:
+            return {SEALED: self.seal_value(attribute, self.open_value(attribute, value[SEALED]))}
+        except SealBroken:
+            return value
 
     def seal_values(self, attribute: str, texts: Iterable[bytes]) -> list[bytes]:
         """Return the tokens of many values in UTF-8, in their order, as bytes: they are kept as base64, URL-safe."""

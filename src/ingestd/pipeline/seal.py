@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from binascii import b2a_base64
 from collections.abc import Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from ingestd.domain.identity import kind_word
-from ingestd.domain.personal import SEALED, canonical, canonical_of, each_value, identifier_place, is_sealed
+from ingestd.domain.personal import SEALED, canonical, canonical_of, each_value, identifier_place
 from ingestd.keyring import AccountKeys
 from ingestd.keyring.siv import Bytes
 
@@ -54,11 +55,8 @@ def seal_stored(stored: pl.DataFrame, personal: Mapping[str, int | None], keys: 
 
 
 def _stored_sealed(values: pl.Series, place: str, keys: AccountKeys) -> pl.Series:
-    def sealed(value: Any) -> Any:
-        return value if is_sealed(value) else {SEALED: keys.seal_value(place, canonical_of(value))}
-
     distinct = values.drop_nulls().unique()
-    found = [json.dumps(each_value(json.loads(text), sealed)) for text in distinct]
+    found = [json.dumps(each_value(json.loads(text), partial(keys.seal_anew, place))) for text in distinct]
     return values.replace_strict(distinct, found, default=None, return_dtype=pl.String)
 
 

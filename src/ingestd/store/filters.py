@@ -89,9 +89,8 @@ WHERE NOT EXISTS (
 """
 _FINISH: Final = """
 UPDATE segments SET members = :members, refreshed_at = :moment, refreshed_as = upload_type, data_as_of = :moment,
-    status = CASE segments.status WHEN 'in_progress' THEN 'active' ELSE segments.status END
-FROM (SELECT id, status FROM segments WHERE id = :segment FOR NO KEY UPDATE) was
-WHERE segments.id = was.id RETURNING was.status = 'in_progress'
+    status = CASE status WHEN 'in_progress' THEN 'active' ELSE status END
+WHERE id = :segment
 """
 _PARTITION: Final = """
 INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at)
@@ -206,12 +205,12 @@ async def count(session: AsyncSession, account_id: UUID, expression: ColumnEleme
 
 
 def in_use(connection: Connection, account_id: UUID, segment_id: UUID | None = None) -> list[Row[Any]]:
-    """The account's filter segments that are in use, or the one of them: id, name, number, type, condition (sealed).
+    """The account's filter segments that are in use, or the one: id, name, number, type, status, condition (sealed).
 
     In the order in which whoever holds the members of several takes them.
     """
     found = (
-        select(Segment.id, Segment.name, Segment.number, Segment.type, Segment.condition)
+        select(Segment.id, Segment.name, Segment.number, Segment.type, Segment.status, Segment.condition)
         .where(
             Segment.account_id == account_id,
             Segment.method == Method.FILTER,
@@ -256,9 +255,9 @@ def refilter(
     named = {"words": [kind_word(kind) for kind in order], "kinds": [int(kind) for kind in order], "mask": MASK}
     entered = connection.execute(text(_ENTER), names | named | {"number": 1}).rowcount
     facts = names | {"members": members, "entered": entered, "left": left, "ingestion": ingestion_id}
-    waited: bool = connection.execute(text(_FINISH), facts).scalar_one()  # the segment's row before the partition's
+    connection.execute(text(_FINISH), facts)  # first the segment's row, then the partition's, as all writers do
     connection.execute(text(_COUNT), facts)
     if segment.type == SegmentType.SCD and entered + left:
         connection.execute(text(_SNAPSHOT), facts | {"id": new_id()})
     connection.execute(text("DROP TABLE wanted"))
-    return waited or entered + left > 0
+    return segment.status == SegmentStatus.IN_PROGRESS or entered + left > 0

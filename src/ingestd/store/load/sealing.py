@@ -14,8 +14,8 @@ from uuid import UUID
 from psycopg import Connection, sql
 
 from ingestd.domain.identity import kind_word
-from ingestd.domain.personal import MASK, SEALED, canonical_of, each_value, identifier_place, is_sealed
-from ingestd.keyring import AccountKeys, SealBroken
+from ingestd.domain.personal import MASK, each_value, identifier_place
+from ingestd.keyring import AccountKeys
 from ingestd.store.load.stage import Cursors, cursor, lock_slices, partition
 from ingestd.store.segments import LOCK_MEMBERS
 
@@ -101,20 +101,8 @@ def _seal(
 def _anew(stored: dict[str, Any], places: Mapping[str, str], keys: AccountKeys) -> dict[str, Any]:
     """Those of the stored values that are to be changed, sealed for their places."""
     new = {
-        name: each_value(stored[name], partial(_sealed, place=place, keys=keys))
+        name: each_value(stored[name], partial(keys.seal_anew, place))
         for name, place in places.items()
         if name in stored
     }
     return {name: value for name, value in new.items() if value != stored[name]}
-
-
-def _sealed(value: Any, place: str, keys: AccountKeys) -> Any:
-    """A value under the newest key; what does not open stays as it is, since nobody can ever have read it (T112)."""
-    if not is_sealed(value):
-        return {SEALED: keys.seal_value(place, canonical_of(value))}
-    if keys.is_newest(value[SEALED]):
-        return value
-    try:
-        return {SEALED: keys.seal_value(place, keys.open_value(place, value[SEALED]))}
-    except SealBroken:
-        return value
