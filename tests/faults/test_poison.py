@@ -11,7 +11,7 @@ from tests.faults.world import PARTS, PEOPLE, adding, other
 
 from ingestd.ingest.filters import NOT_RECOMPUTED
 from ingestd.ingest.giving_up import GIVEN_UP, UNNAMED, WRITTEN_OFF
-from ingestd.ingest.work import LEAVE, MERGE, SEGMENT, UNREPORTED
+from ingestd.ingest.work import LEAVE, SEGMENT, UNREPORTED
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(600)]
 
@@ -75,20 +75,6 @@ async def test_identifiers_that_kill_every_worker_are_told_of_and_found_once_the
     await client.push("second", adding("Rock"))
     assert (await client.ended())[1]["warnings"] == []
     assert [await client.playlist(other(n), kind="objectId") for n in range(PEOPLE)] == [["Rock"]] * PEOPLE
-
-
-@pytest.mark.rule("D54")
-async def test_a_merge_that_kills_every_worker_is_told_of(program, client):
-    await client.push("first", b"identity,objectId,Playlist\nann,,Rock\n,o-1,Jazz\n")
-    assert len(await client.ended()) == 1
-    program.arm("in a part, nothing written", act="die", always=True, only=MERGE)
-    await client.push("second", b"identity,objectId\nann,o-1\n")
-    poison = (await client.ended())[1]
-    assert (poison["status"], poison["counts"]["merged"], poison["warnings"]) == ("completed", 0, [WRITTEN_OFF[MERGE]])
-    program.release()
-    await client.push("third", b"identity,objectId\nann,o-1\n")
-    mended = (await client.ended())[2]
-    assert (mended["counts"]["merged"], mended["warnings"]) == (1, [])
 
 
 @pytest.mark.rule("D45", "D54")

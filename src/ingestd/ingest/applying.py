@@ -19,7 +19,6 @@ from ingestd.ingest.tell import tell_segment
 from ingestd.ingest.work import (
     CONNECTIONS,
     LEAVE,
-    MERGE,
     REFRESH,
     SEGMENT,
     Checked,
@@ -34,7 +33,7 @@ from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import events, fold_some, in_order
 from ingestd.pipeline.identifiers import identifiers, naming
 from ingestd.pipeline.links import read_links
-from ingestd.pipeline.parts import members, outside, read, read_all
+from ingestd.pipeline.parts import inside, members, read, read_all
 from ingestd.pipeline.phones import mobile_shape
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.resolve import TWO_PEOPLE
@@ -147,10 +146,6 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
         figures = _put_into_segment(job, checked, raw, load, parts=parts, masked=masked)
         tell_segment(connection, NoticeType.SEGMENT_REFRESHED, job.segment_id, now=store.utc_now())
         return figures
-    if part == MERGE:
-        lost = checked.lost(ledger.applied(connection, job.ingestion_id))
-        merges = outside(read(folder, part), "survivor", lost, checked.buckets)  # there stand the rows that tie them
-        return {"merged": apply_merges(raw, merges, load=load)}
     if part in checked.aliases:
         apply_aliases(raw, read_links(folder, part), load=load, shared=True)
         return {}
@@ -158,7 +153,10 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
 
 
 def _apply_rows(job: Job, checked: Checked, part: str, connection: Connection) -> dict[str, int]:
-    """Apply the rows of a part: as one group or, of very many, as several."""
+    """Apply the rows of a part: as one group or, of very many, as several.
+
+    Those whom they tie become one before, so that what the rows say of them is said last.
+    """
     blobs, keys = means(job)
     raw = store.raw(connection)
     load = _load(job)
@@ -166,6 +164,9 @@ def _apply_rows(job: Job, checked: Checked, part: str, connection: Connection) -
     if not checked.apart():
         for name in checked.aliases:
             apply_aliases(raw, read_links(folder, name), load=load)
+    merged = 0
+    if checked.merges is not None:
+        merged = apply_merges(raw, inside(read(folder, checked.merges), "survivor", part, checked.buckets), load=load)
     figures = Counter[str]()
     pieces = partial(batches, folder, part)
     if job.plan.target is Target.EVENTS:
@@ -177,7 +178,7 @@ def _apply_rows(job: Job, checked: Checked, part: str, connection: Connection) -
             applied = apply_events(raw, happened, partial(fold_some, bare), named, columns=bare.columns, load=load)
             apply_kinds(raw, naming(bare), load=load)
             figures.update(_figures(applied))
-        return dict(figures)
+        return {**figures, "merged": merged}
     marked = attributes.personal(connection, job.account_id)
     unsealed = marked and attributes.personal(connection, job.account_id, unsealed=True)
     for rows in people(pieces):
@@ -185,7 +186,7 @@ def _apply_rows(job: Job, checked: Checked, part: str, connection: Connection) -
             clear(raw)
         applied_some = _apply_people(job, checked, rows, raw, load=load, personal=marked, unsealed=unsealed)
         figures.update(_figures(applied_some))
-    return dict(figures)
+    return {**figures, "merged": merged}
 
 
 def _apply_people(  # noqa: PLR0913 -- whose rows, where to, and what of them is personal

@@ -18,7 +18,7 @@ from ingestd.ingest.ending import count
 from ingestd.ingest.refusal import error
 from ingestd.ingest.runtime import Runtime
 from ingestd.ingest.tell import tell_ingestion
-from ingestd.ingest.work import ERROR_FILE, LEAVE, MERGE, SEGMENT, Checked
+from ingestd.ingest.work import ERROR_FILE, LEAVE, SEGMENT, Checked
 from ingestd.store import fencing, ledger, runs, segments
 from ingestd.store.engine import is_transient, utc_now
 
@@ -29,7 +29,6 @@ NOBODY_LEFT: Final = "Nobody was taken out of the data source, since not every r
 UNNAMED: Final = "Some people are not found by all their identifiers, which could not be stored: send the file again."
 
 WRITTEN_OFF: Final = {
-    MERGE: "Some people stay apart whom the file makes one, which could not be stored: send the file again.",
     LEAVE: "Nobody was taken out of the data source, since that failed again and again: send the file again.",
     SEGMENT: "Nobody was put into the segment, since that failed again and again: send the file again.",
 }

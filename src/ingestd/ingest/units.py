@@ -94,8 +94,6 @@ def apply_all(runtime: Runtime, job: Job, checked: Checked, *, attempts: int) ->
     if checked.apart() and job.plan.target is Target.PROFILES:
         _vacuum(runtime, "profile_aliases", range(SLICES))
     _apply_units(runtime, job, checked, list(units))
-    if checked.merges is not None:
-        apply_part(runtime, job.ingestion_id, checked.merges)
     with runtime.sql.begin() as connection:
         applied = ledger.applied(connection, job.ingestion_id)
         if not {*checked.apart(), *units} <= applied.keys():
@@ -125,8 +123,7 @@ def apply_all(runtime: Runtime, job: Job, checked: Checked, *, attempts: int) ->
 def rehearse(runtime: Runtime, job: Job, checked: Checked) -> tuple[Checked, dict[str, Any]]:
     """What the file would do, to the figure, and some of whom it would do it to; nothing is changed."""
     samples: dict[str, list[tuple[int, str]]] = {}
-    parts = [*checked.parts, *([checked.merges] if checked.merges else [])]
-    done = [runtime.pool.run(applying.rehearse, job, checked, part) for part in parts]
+    done = [runtime.pool.run(applying.rehearse, job, checked, part) for part in checked.parts]
     for each in done:
         for what, some in each.samples.items():
             samples[what] = sorted([*samples.get(what, []), *some])[:SAMPLE]

@@ -36,7 +36,7 @@ REFRESH: Final = "refresh"
 """What stands in the ledger for all parts of a segment's file, which are applied in one transaction."""
 
 MERGE: Final = "merge"
-"""The part that makes two stored people one; applied after the others."""
+"""The stream that says which stored people become one."""
 
 LEAVE: Final = "leave"
 """The part that takes out of a data source who is not in a file that replaces; applied last (D16)."""
@@ -107,8 +107,8 @@ class Checked(BaseModel):
     stems from. `folder` holds the parts, `parts` gives their names and rows, those of `buckets` ranges that are not
     empty; where the file is applied as a `whole` that is one unit. Rows were `moved` where the id of some is not the
     hash of their best identifier. `aliases` are the streams of identifiers that are to be stored for people of another
-    id, `merges` is the name of the part that says which stored people become one. `reasons` counts the rejected rows by
-    code. `names` are the attributes and identifiers that the file has columns for.
+    id, `merges` is the name of the stream that says which stored people become one. `reasons` counts the rejected rows
+    by code. `names` are the attributes and identifiers that the file has columns for.
     """
 
     form: int = FORM

@@ -204,10 +204,9 @@ def read_all(folder: Folder, names: Iterable[str], buckets: int) -> Iterator[pl.
         yield read(folder, by_number[number]) if number in by_number else pl.DataFrame()
 
 
-def outside(rows: pl.DataFrame, person: str, names: Iterable[str], buckets: int) -> pl.DataFrame:
-    """Of rows about people, whose ids are in the column `person`, those whose people are in none of these parts."""
-    numbers = pl.Series([int(name.rpartition("-")[2]) for name in names], dtype=pl.UInt16)
-    return rows.filter(~_range_of(pl.col(person) // 2**112, buckets).is_in(numbers.implode()))
+def inside(rows: pl.DataFrame, person: str, name: str, buckets: int) -> pl.DataFrame:
+    """Of rows about people, whose ids are in the column `person`, those whose people are in a part."""
+    return rows.filter(_range_of(pl.col(person) // 2**112, buckets) == int(name.rpartition("-")[2]))
 
 
 def rewrite(parts: Parts, folder: Folder, *, moved: pl.DataFrame, rejected: Iterable[int]) -> Parts:

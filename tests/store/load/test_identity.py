@@ -99,6 +99,26 @@ def test_of_two_profiles_the_one_with_an_identity_survives_and_the_later_change_
     assert account.people() == {"A": {"Old": 2, "New": 3, "Same": 4}}
 
 
+@pytest.mark.rule("D54", "S101")
+def test_what_a_row_says_of_those_whom_it_ties_wins_over_all_that_was_stored_of_either(account):
+    columns = {f"a:{name}": pl.String for name in ("Same", "Gone", "List")} | {"o:Gone": pl.Int8, "o:List": pl.Int8}
+    account.push(frame([{"k1": "A", "a:Same": "1", "a:List": "1"}], **columns))
+    account.push(frame([{"k2": "u", "a:Same": "2", "a:Gone": "2", "a:List": "2"}], **columns))
+    row = {"k1": "A", "k2": "u", "a:Same": "1", "o:Gone": 4, "a:List": "3", "o:List": 1}
+    assert account.push(frame([row], **columns))["merged"] == 1
+    assert account.people() == {"A": {"Same": 1, "List": [2, 3]}}
+
+
+@pytest.mark.rule("D54", "S104")
+def test_of_the_preferences_of_two_profiles_those_win_that_came_later(account):
+    columns = {"p:MSG-sms": pl.Boolean, "p:MSG-push": pl.Boolean}
+    account.push(frame([{"k1": "A", "p:MSG-sms": True, "p:MSG-push": False}], **columns))
+    account.push(frame([{"k2": "u", "p:MSG-sms": False, "p:MSG-push": False}], **columns))
+    assert account.push(frame([{"k1": "A", "k2": "u", "p:MSG-push": True}], **columns))["merged"] == 1
+    stored = account.rows("SELECT preferences FROM profiles WHERE account_id = %s")
+    assert stored == [({"MSG-sms": False, "MSG-push": True},)]
+
+
 @pytest.mark.rule("D54")
 def test_a_row_that_ties_two_identities_is_rejected_alone_and_ties_nothing(account):
     rows = [{"k1": "A", "k2": "u"}, {"k1": "B", "k2": "u", "k3": "m"}, {"k1": "B", "k2": "v"}, {"k3": "m"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, astuple, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,7 +16,7 @@ from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import events, fold, in_order
 from ingestd.pipeline.identifiers import identifiers, kinds_of, naming
 from ingestd.pipeline.links import read_links
-from ingestd.pipeline.parts import PartWriter, read, rewrite
+from ingestd.pipeline.parts import PartWriter, inside, read, rewrite
 from ingestd.pipeline.resolve import resolve
 from ingestd.pipeline.shorten import MOST_CELLS, groups, people
 from ingestd.store import profiles
@@ -80,19 +80,26 @@ class Account:
         found = resolve(parts, folder, known if known.any else None, KEY)
         if not found.parts_stand:
             parts = rewrite(parts, folder, moved=found.moved, rejected=found.rejected)
-        load = Load(account_id=self.id, ingestion_id=uuid4(), seq=self.seq, received_at=received_at, now=NOW)
+        load = Load(
+            account_id=self.id,
+            ingestion_id=uuid4(),
+            seq=self.seq,
+            received_at=received_at,
+            now=NOW + timedelta(hours=self.seq),
+        )
         with self.connection.transaction():
             for name in found.aliases:
                 apply_aliases(self.connection, read_links(folder, name), load=load)
         total: dict[str, Any] = {}
+        merged = 0
         for name in parts.rows:
             part = read(folder, name)
             with self.connection.transaction():
+                merges = inside(found.merges, "survivor", name, parts.buckets)
+                merged += apply_merges(self.connection, merges, load=load)
                 apply_kinds(self.connection, naming(part), load=load)
                 for word, count in asdict(self._apply(part, load)).items():
                     total[word] = total.get(word, 0) + count
-        with self.connection.transaction():
-            merged = apply_merges(self.connection, found.merges, load=load)
         return total | {"merged": merged, "rejected": sorted(found.rejected)}
 
     def _apply(self, part: pl.DataFrame, load: Load) -> Any:

@@ -1,4 +1,4 @@
-"""Stored people who turned out to be one become one, after the parts of the ingestion that tied them (D54).
+"""Stored people who turned out to be one become one, before the rows that tied them are applied (D54).
 
 The survivor keeps its id. Per attribute the later change wins, lists included; of the preferences, those of the profile
 that was changed later. Identifiers are joined. The other profile leaves a redirect, through which its identifiers and
@@ -13,7 +13,8 @@ from uuid import UUID
 import polars as pl
 from psycopg import Connection
 
-from ingestd.store.load.stage import Cursors, Load, cursor, lock_slices, slices
+from ingestd.domain.identity import SLICES
+from ingestd.store.load.stage import Cursors, Load, cursor, lock_slices
 
 # An attribute that was deleted still stands in `origins`, so a later deletion wins too; on a tie the survivor's stays.
 MERGE: Final = """
@@ -74,12 +75,13 @@ ON CONFLICT DO NOTHING
 def apply_merges(connection: Connection[Any], merges: pl.DataFrame, *, load: Load) -> int:
     """Merge "loser" into "survivor", pair by pair, in the caller's transaction; gives how many.
 
-    A pair of which one was erased meanwhile is left alone.
+    A pair of which one was erased meanwhile is left alone. Who merges holds all slices, and may write people
+    afterwards.
     """
     if merges.is_empty():
         return 0
     with cursor(connection) as cur:
-        lock_slices(cur, load.account_id, slices(pl.concat([merges["loser"], merges["survivor"]])))
+        lock_slices(cur, load.account_id, range(SLICES))
         return sum(_merge(cur, UUID(int=loser), UUID(int=survivor), load) for loser, survivor in merges.iter_rows())
 
 
