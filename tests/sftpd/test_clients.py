@@ -58,6 +58,16 @@ async def test_openssh_puts_a_file_and_its_manifest(world, client, tmp_path):
 
 
 @pytest.mark.skipif(OPENSSH is None, reason="the OpenSSH client is not installed")
+@pytest.mark.rule("S85")
+async def test_openssh_may_call_the_folder_a_dot(world, client, tmp_path):
+    write_files(tmp_path)
+    ran = await openssh(client, tmp_path, "put x.csv ./y.csv\nrename ./y.csv ./x.csv\nls .\nput x.manifest .\n")
+    assert ran.returncode == 0, ran.stderr
+    assert "x.csv" in ran.stdout
+    await check(world)
+
+
+@pytest.mark.skipif(OPENSSH is None, reason="the OpenSSH client is not installed")
 @pytest.mark.threat("T21", "T27", "T28")
 async def test_openssh_keeps_times_and_renames_but_makes_no_folder_or_link_and_gets_nothing(world, client, tmp_path):
     write_files(tmp_path)

@@ -42,7 +42,10 @@ async def test_a_file_is_listed_shown_renamed_and_removed(world, client):
 
 async def test_only_the_one_folder_can_be_listed(client):
     async with client.sftp() as sftp:
-        for path in ("/etc", "..", "x"):
+        for path in (".", "./", "/", "/.", "/./", "/././"):
+            assert await sftp.isdir(path)
+            assert await sftp.listdir(path) == []
+        for path in ("/etc", "..", "x", "./..", "./x", "/./../"):
             with pytest.raises(asyncssh.SFTPNoSuchFile):
                 await sftp.listdir(path)
         assert await sftp.realpath(".") == "/"
@@ -181,6 +184,10 @@ async def test_pieces_may_overtake_each_other_but_not_leave_a_hole(world, client
         b"",
         b"/",
         b"//x",
+        b"./",
+        b"./../x",
+        b"/./.x",
+        b"./x.csv/",
         b"a/b.csv",
         b"%2e%2e/x",
         b"~/x",

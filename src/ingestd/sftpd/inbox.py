@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import posixpath
+import re
 import stat
 import sys
 import weakref
@@ -63,7 +64,8 @@ STATUS: Final[dict[type[IngestdError], Callable[[str], SFTPError]]] = {
 LISTED_AT_ONCE: Final = 500
 """Files that are read at a time for a listing: an account may have any number of them."""
 
-_FOLDER: Final = frozenset({b"", b".", b"/", b"/."})
+_HERE: Final = re.compile(rb"/?(?:\./)*")
+"""How a path may begin that leads nowhere but to the folder: clients write `/x.csv`, `./x.csv` and `/./x.csv`."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -195,7 +197,7 @@ class Inbox(SFTPServer):
 
     def scandir(self, path: bytes) -> AsyncIterator[SFTPName]:
         """List the files that wait for a manifest."""
-        if path not in _FOLDER:
+        if not _is_folder(path):
             raise SFTPNoSuchFile("There is one folder only.")
         try:
             self._check_handles()
@@ -208,7 +210,7 @@ class Inbox(SFTPServer):
     @_answered
     async def stat(self, path: bytes) -> SFTPAttrs:
         """Tell size and time of a file or a manifest; of a taken file while the session lasts that may have put it."""
-        if path in _FOLDER:
+        if _is_folder(path):
             return _attrs(0, self._since, kind=stat.S_IFDIR | stat.S_IXUSR)
         name = _known_name(path)
         async with self._begin() as session:
@@ -329,6 +331,10 @@ class Inbox(SFTPServer):
             yield session
 
 
+def _is_folder(path: bytes) -> bool:
+    return _HERE.sub(b"", path, count=1) in {b"", b"."}
+
+
 def _new_name(path: bytes) -> str:
     """The name that a path gives to a file, or raise Forbidden (T20)."""
     name = _safe_name(path)
@@ -350,7 +356,7 @@ def _known_name(path: bytes) -> str:
 
 def _safe_name(path: bytes) -> str | None:
     try:
-        return safe_name(path.removeprefix(b"/").decode())
+        return safe_name(_HERE.sub(b"", path, count=1).decode())
     except UnicodeDecodeError:
         return None
 
