@@ -97,6 +97,18 @@ async def test_a_manifest_that_is_refused_is_told_of_with_all_that_is_wrong(tena
     assert len(list(csv.reader(io.StringIO(file)))) == 1 + 1 + 20
 
 
+@pytest.mark.rule("S122")
+@pytest.mark.parametrize("columns", [{"Size": {"dataType": "LONG"}}, {"Age": {"ctName": "identity"}}])
+async def test_a_manifest_that_does_not_fit_its_file_is_told_of_with_what_is_wrong(tenant, columns):
+    ended = await tenant.push(b"identity,Age\nann,1\n", columns=columns)
+    error = ended["error"]
+    assert error["message"] == "Incorrect details in manifest file"
+    assert [(each["pointer"], each["detail"]) for each in error["problems"]] == [("/columns", error["detail"])]
+    *_, message = await mails_of(tenant, ended["id"])
+    (file,) = attachments(await written(tenant, message)).values()
+    assert error["detail"] in file
+
+
 @pytest.mark.threat("T94")
 @pytest.mark.rule("D39")
 async def test_nothing_is_mailed_to_who_is_not_the_accounts(tenant):

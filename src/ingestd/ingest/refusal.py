@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ingestd.domain.errors import FileRefused, IngestdError, Invalid
+from ingestd.domain.errors import FileRefused, IngestdError, Invalid, Problem
 from ingestd.domain.ingestion import Counts, ErrorView, ProblemView
 from ingestd.domain.plan import Plan, Target
 from ingestd.domain.rejection import FILE_REASONS, REMEDIES, REMEDIES_OF_SEGMENT, REMEDIES_OF_SOURCE
@@ -18,7 +18,10 @@ from ingestd.domain.schedule import OwnerKind
 def error_of(refusal: Invalid | FileRefused, plan: Plan | None = None) -> ErrorView:
     """The error of a manifest or a file that was refused."""
     code = refusal.code if refusal.code in FILE_REASONS else "manifest_incorrect"
-    problems = refusal.problems if isinstance(refusal, Invalid) else ()
+    if isinstance(refusal, Invalid):
+        problems = refusal.problems
+    else:  # where a manifest does not fit its file, that is the place
+        problems = (Problem("/columns", "columns", refusal.detail),) if code == "manifest_incorrect" else ()
     made = error(code, problems[0].detail if problems else refusal.detail, plan)
     shown = [ProblemView(pointer=each.pointer, code=each.code, detail=each.detail) for each in problems]
     return made.model_copy(update={"problems": shown})
