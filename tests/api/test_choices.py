@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import psycopg
 import pytest
 from tests.api.walk import BODIES
+
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+
+BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
 
 
 @pytest.fixture
@@ -46,3 +54,23 @@ async def test_a_webhook_is_chosen_for_a_segment_and_for_a_data_source(tenant, r
     (await tenant.http.delete(f"/v1/webhooks/{chosen}")).raise_for_status()
     for path in (segment, source):
         assert (await tenant.http.get(path)).json()["webhooks"] == []
+
+
+@pytest.mark.rule("S136")
+async def test_who_holds_a_segment_can_tell_its_webhook_while_that_is_being_deleted(tenant, ground, receiver, chosen):
+    made = (await tenant.http.post("/v1/segments", json=BODIES["segments_create"])).raise_for_status().json()["id"]
+    (await tenant.http.put(f"/v1/segments/{made}/webhooks", json={"webhooks": [chosen]})).raise_for_status()
+    async with (
+        asyncio.timeout(20),
+        await psycopg.AsyncConnection.connect(ground.database_url, autocommit=True) as watch,
+        await psycopg.AsyncConnection.connect(ground.database_url) as lock,
+    ):
+        await lock.execute("SELECT FROM segments WHERE id = %s FOR UPDATE", (ids.read(Prefix.SEGMENT, made),))
+        deleting = asyncio.create_task(tenant.http.delete(f"/v1/webhooks/{chosen}"))
+        while await (await watch.execute(BLOCKED, (lock.info.backend_pid,))).fetchone() == (0,):
+            pass
+        webhook = (ids.read(Prefix.WEBHOOK, chosen),)
+        await lock.execute("SELECT FROM webhooks WHERE id = %s FOR KEY SHARE NOWAIT", webhook)
+        await lock.commit()
+        assert (await deleting).status_code == 204
+    assert (await tenant.http.get(f"/v1/segments/{made}")).json()["webhooks"] == []

@@ -242,11 +242,12 @@ async def rotate_secret(webhook_id: WebhookId, body: RotateIn, tx: Tx, service: 
 )
 async def delete(webhook_id: WebhookId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Forget a webhook and what waits for it."""
+    # First, as whoever changes what it is chosen for holds that and then the webhook, to tell it.
+    await choices.forget(tx, caller.account_id, webhook_id)
     webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
     before = _shown(webhook)
     match.check(before)
     await tx.delete(webhook)
-    await choices.forget(tx, caller.account_id, webhook_id)
     audit.note(tx, caller, "webhook.deleted", before.id, before=before)
 
 
