@@ -174,6 +174,61 @@ def test_a_place_that_cannot_be_used_is_named_with_what_to_do(tmp_path, changes,
     assert "hidden" not in refused.detail
 
 
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ("ALTER DATABASE {} SET default_transaction_read_only = on", "default_transaction_read_only"),
+        ("ALTER DATABASE {} SET datestyle = 'German'", "DateStyle"),
+        ("DROP DATABASE {}; CREATE DATABASE {} TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'", "UTF8"),
+    ],
+)
+def test_a_database_that_cannot_hold_all_that_is_stored_is_refused_before_anything_is(ground, place, change, remedy):
+    name = re.search(r"/(own_\w+)\?", place["INGESTD_DATABASE_URL"])[1]
+    with psycopg.connect(ground.database_url, autocommit=True) as connection:
+        for statement in change.replace("{}", name).split(";"):
+            connection.execute(statement)
+    for command in (("migrate",), ("accounts", "list")):
+        refused = run(*command, **place).exception
+        assert isinstance(refused, Unavailable)
+        assert (refused.code, remedy in refused.detail) == ("database_unfit", True), refused.detail
+    assert remedy in re.search("FAIL  database: .*", run("doctor", **place).output)[0]
+
+
+@pytest.mark.threat("T154")
+def test_the_password_of_the_database_may_stand_apart_from_its_url(place):
+    url = place["INGESTD_DATABASE_URL"]
+    password = re.search(r"//ingestd:([^@]+)@", url)[1]
+    apart = place | {"INGESTD_DATABASE_URL": url.replace(f":{password}@", "@"), "PGPASSWORD": password}
+    assert run("migrate", **apart).exit_code == 0
+    assert run("accounts", "create", "Acme", **apart).exit_code == 0
+
+
+@pytest.mark.threat("T110")
+def test_a_master_key_that_opens_no_account_is_refused(place):
+    assert run("migrate", **place).exit_code == 0
+    assert run("accounts", "create", "Acme", **place).exit_code == 0
+    wrong = place | {"INGESTD_MASTER_KEY": new_master()}
+    refused = run("accounts", "list", **wrong).exception
+    assert isinstance(refused, Unavailable)
+    assert refused.code == "master_key_wrong"
+    assert "FAIL  master key: " in run("doctor", **wrong).output
+    assert "ok    master key: " in run("doctor", **place).output
+
+
+def test_doctor_tells_that_the_master_key_is_lost(tmp_path):
+    (tmp_path / "data" / "postgres").mkdir(parents=True)
+    told = re.search(".* master key: .*", run("doctor", INGESTD_DATA_DIR=str(tmp_path / "data")).output)[0]
+    assert told.startswith("FAIL")
+    assert "master.key is missing" in told
+
+
+def test_a_backup_that_cannot_be_written_is_said_so(place):
+    assert run("migrate", **place).exit_code == 0
+    refused = run("backup", "/proc/backup", **place).exception
+    assert isinstance(refused, Unavailable)
+    assert "/proc/backup cannot be written" in refused.detail
+
+
 async def test_the_first_start_says_how_to_be_named_in_a_manifest(app, tenant):
     wanted = re.search(r"-d '(.*)'", serve.welcome(app, tenant.id, tenant.key))[1]
     made = await tenant.http.post("/v1/recipients", json=json.loads(wanted))

@@ -10,7 +10,9 @@ from tests.faults.program import Program
 from tests.faults.world import PARTS, adding
 
 from ingestd.app import backup as backups
-from ingestd.domain.errors import Conflict, NotFound
+from ingestd.app.ground import base
+from ingestd.domain.errors import Conflict, NotFound, Unavailable
+from ingestd.keyring import new_master
 from ingestd.settings import Settings
 from ingestd.store import embedded
 
@@ -45,10 +47,12 @@ async def test_a_restored_service_opens_every_blob_and_goes_on_in_the_middle_of_
         with pytest.raises(Conflict, match="is not empty"):
             backups.backup(ground, folder)
     program.release()
-    assert stat.S_IMODE((folder / "master.key").stat().st_mode) == 0o600
+    for name in ("master.key", "database.dump"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600, name
     assert made.blobs >= 3
 
     await asyncio.to_thread(backups.restore, settings(restored), folder)
+    assert stat.S_IMODE((restored.folder / "data").stat().st_mode) == 0o700
     with pytest.raises(Conflict, match="holds a service already"):
         backups.restore(settings(restored), folder)
     await restored.start()
@@ -73,3 +77,14 @@ def test_a_backup_that_was_cut_short_is_not_restored(restored, tmp_path):
     with pytest.raises(NotFound, match=r"backup\.json is missing"):
         backups.restore(settings(restored), tmp_path)
     assert not (restored.folder / "data").exists()
+
+
+def test_a_restore_that_broke_off_leaves_nothing_that_would_start_as_an_empty_service(restored, tmp_path):
+    (tmp_path / "database.dump").write_bytes(b"half of it")
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "master.key").write_text(new_master())
+    (tmp_path / "backup.json").write_text('{"version": "0", "made_at": "2026-11-25", "blobs": 0}')
+    with pytest.raises(Unavailable, match="pg_restore failed"):
+        backups.restore(settings(restored), tmp_path)
+    with pytest.raises(Unavailable, match=r"master\.key is missing"), base(settings(restored)):
+        pass

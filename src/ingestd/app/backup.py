@@ -20,9 +20,17 @@ from pathlib import Path
 from typing import Final
 
 from ingestd import __version__
-from ingestd.app.ground import MASTER_KEY, Base, blob_place, database_folder, master_key_file, open_blobs
+from ingestd.app.ground import (
+    MASTER_KEY,
+    Base,
+    blob_place,
+    database_folder,
+    make_data_folder,
+    master_key_file,
+    open_blobs,
+)
 from ingestd.blobs.store import BlobStore, open_store
-from ingestd.domain.errors import Conflict, NotFound
+from ingestd.domain.errors import Conflict, NotFound, Unavailable
 from ingestd.settings import Settings
 from ingestd.sftpd.host_key import HOST_KEY_FILE, host_key_file
 from ingestd.store import dump, embedded
@@ -44,7 +52,11 @@ class Backup:
 def backup(ground: Base, folder: Path) -> Backup:
     """Write a backup into a new or empty folder; the service may run."""
     _demand_empty(folder)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / DUMP).touch(mode=0o600)  # the folder may have been there, and be open to others
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be written ({error.strerror}).", code="backup_unwritable") from None
     made_at = utc_now().isoformat(timespec="seconds")
     with dump.keeping_blobs(ground.database_url):
         dump.write(ground.database_url, folder / DUMP)
@@ -59,27 +71,34 @@ def backup(ground: Base, folder: Path) -> Backup:
 
 
 def restore(settings: Settings, folder: Path) -> Backup:
-    """Bring a backup back to an empty place: a new data folder, an empty database and an empty blob store."""
+    """Bring a backup back to an empty place: a new data folder, an empty database and an empty blob store.
+
+    The master key comes last: without it a start refuses what a restore that broke off has left.
+    """
     if not (folder / NOTE).exists():
         raise NotFound(f"{folder} holds no whole backup: {NOTE} is missing.")
     done = Backup(**json.loads((folder / NOTE).read_text()))
     data = settings.data_dir.absolute()
+    make_data_folder(settings)
     blobs = open_blobs(blob_place(settings))
     with ExitStack() as stack:
         url = _empty_database(settings, data, blobs, stack)
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, elsewhere in ((MASTER_KEY, settings.master_key), (HOST_KEY_FILE, settings.sftp.host_key)):
-            if elsewhere is None and (folder / name).exists():
-                _write_secret(data / name, (folder / name).read_bytes())
         open_store(folder / "blobs").copy_to(blobs)
         dump.load(url, folder / DUMP)
+        for name, elsewhere in ((HOST_KEY_FILE, settings.sftp.host_key), (MASTER_KEY, settings.master_key)):
+            if elsewhere is None and (folder / name).exists():
+                _write_secret(data / name, (folder / name).read_bytes())
     return done
 
 
 def _empty_database(settings: Settings, data: Path, blobs: BlobStore, stack: ExitStack) -> str:
     """The database to restore to, or Conflict where there is anything already."""
     if master_key_file(settings).exists() or database_folder(settings).exists():
-        raise Conflict(f"{data} holds a service already. Restore to a new INGESTD_DATA_DIR.", code="not_empty")
+        raise Conflict(
+            f"{data} holds a service already, or what is left of a restore that broke off. Restore to a new "
+            "INGESTD_DATA_DIR.",
+            code="not_empty",
+        )
     if next(blobs.list(), None) is not None:
         raise Conflict("The blob store is not empty. Restore to an empty one.", code="not_empty")
     if settings.database_url is None:

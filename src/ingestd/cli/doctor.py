@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,10 +16,18 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from ingestd import egress
-from ingestd.app.ground import blob_place, database_folder, database_version, master_key_file, open_blobs
+from ingestd.app.ground import (
+    blob_place,
+    database_folder,
+    database_version,
+    demand_fitting,
+    find_master_key,
+    master_key_file,
+    open_blobs,
+)
 from ingestd.app.serving import not_free
 from ingestd.domain.errors import IngestdError, Unavailable
-from ingestd.keyring import Keyring, master_from_file
+from ingestd.keyring import Keyring
 from ingestd.notify.smtp import MailCode, mail_server
 from ingestd.settings import Settings
 from ingestd.sftpd.host_key import host_key, host_key_file
@@ -99,13 +108,17 @@ def _data_dir(settings: Settings) -> str:
     return f"{folder}, {free / 1024**3:.0f} GiB free"
 
 
-def _database(settings: Settings) -> str:
+def _database_url(settings: Settings) -> str | None:
+    """Where the database is, or None where it is the embedded one and does not run."""
     if settings.database_url is None:
-        url = embedded.find(database_folder(settings))
-        if url is None:
-            return f"embedded, not running; its programs are at {Path(embedded.program('postgres')).parent}"
-    else:
-        url = settings.database_url.get_secret_value()
+        return embedded.find(database_folder(settings))
+    return settings.database_url.get_secret_value()
+
+
+def _database(settings: Settings) -> str:
+    url = _database_url(settings)
+    if url is None:
+        return f"embedded, not running; its programs are at {Path(embedded.program('postgres')).parent}"
     version = database_version(url)
     engine = store.engine(url)
     try:
@@ -127,16 +140,14 @@ def _blobs(settings: Settings) -> str:
 
 
 def _master_key(settings: Settings) -> str:
-    if settings.master_key is not None:
-        Keyring.load(settings.master_key.get_secret_value())
-        return "from INGESTD_MASTER_KEY"
-    file = master_key_file(settings)
-    if file.exists():
-        Keyring.load(master_from_file(file))
-        return f"{file}; keep a copy apart from the backups"
-    if settings.database_url is not None:
-        raise Unavailable("Set INGESTD_MASTER_KEY; make one with: ingestd keys master")
-    return f"{file} is made at the first start"
+    master, file = find_master_key(settings), master_key_file(settings)
+    if master is None:
+        return f"{file} is made at the first start"
+    keyring, url = Keyring.load(master), _database_url(settings)
+    if url is not None:
+        with suppress(store.PoolError):  # what is wrong with the database its own check tells
+            demand_fitting(keyring, url)
+    return "from INGESTD_MASTER_KEY" if settings.master_key else f"{file}; keep a copy apart from the backups"
 
 
 def _host_key(settings: Settings) -> str:

@@ -79,6 +79,14 @@ class Keyring:
         data, index = self._unseal(account_id, sealed)
         return AccountKeys(data, index)
 
+    def opens(self, account_id: UUID, sealed: SealedKeys) -> bool:
+        """Whether these keys are the account's and sealed by one of these master keys."""
+        try:
+            self._unseal(account_id, sealed)
+        except SealBroken:
+            return False
+        return True
+
     def rewrap(self, account_id: UUID, sealed: SealedKeys) -> SealedKeys:
         """Return the same keys sealed by the newest master key, and the very same object if they already are (T111)."""
         newest = b"\x01" + self._newest.to_bytes(4, "big")  # how Tink marks the key that sealed

@@ -23,6 +23,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 Sessions = async_sessionmaker[AsyncSession]
 DatabaseError = psycopg.Error
+PoolError = SQLAlchemyError
+ConnectionInfo = psycopg.ConnectionInfo
 
 
 def raw(connection: Connection) -> psycopg.Connection[Any]:
