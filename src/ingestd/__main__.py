@@ -1,6 +1,6 @@
 """The command `ingestd`, also as `python -m ingestd`.
 
-A process that the service spawns imports the script that started the service, and so this module.
+A data-plane process imports the script that started the service, and so this module.
 """
 
 

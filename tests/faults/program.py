@@ -182,7 +182,8 @@ class Program:
     def workers(self):
         """The pids of the data-plane processes."""
         children = psutil.Process(self.process.pid).children()
-        return [each.pid for each in children if "multiprocessing.spawn" in " ".join(each.cmdline())]
+        (maker,) = (each for each in children if "multiprocessing.forkserver" in " ".join(each.cmdline()))
+        return [each.pid for each in maker.children()]
 
     def holds(self):
         """Its processes, `service` or `worker`, each with its open files, its threads, and its own memory in MB."""
