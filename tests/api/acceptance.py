@@ -27,11 +27,13 @@ NO_SCHEMA_SAYS = {
     "one_of": "of which fields one is to be given: to say it would spoil the types of generated clients",
     "order": "that a time comes before another",
     "past": "what time it is",
+    "public_key_invalid": "what a public key is",
     "secret_invalid": "which secret goes with which kind of server",
     "too_many_requests": "how many requests are left",
     "unknown_connection": "which connections the account has",
     "url_invalid": "which hosts and ports may be posted to",
     "value_error": "what a validator of ours says: a text is printable, of two fields one is given",
+    "webhook_unknown": "which webhooks the account has",
 }
 """The codes of problems, and what it is that a caller cannot know from the document."""
 
