@@ -117,7 +117,7 @@ async def test_all_that_is_wrong_with_a_mapping_is_told_and_nothing_is_made(tena
     assert problems(refused) == {
         "/body/columns/1/column": "duplicate",
         "/body/columns/2/column": "name",
-        "/body/columns/2/attribute": "unknown_attribute",
+        "/body/columns/2/attribute": "attribute_unknown",
         "/body/columns/3/column": "name",
         "/body/columns/4/attribute": "duplicate",
     }

@@ -98,7 +98,7 @@ async def test_what_another_account_has_is_unknown(tenant, other, connection):
     recipient = await other.http.post("/v1/recipients", json={"address": "ann@example.org", "name": "Ann"})
     wrong = body(theirs, recipients=[recipient.json()["id"]])
     refused = await tenant.http.put(url(await new_segment(tenant)), json=wrong)
-    assert [each["code"] for each in refused.json()["errors"]] == ["unknown_connection", "unknown_recipient"]
+    assert [each["code"] for each in refused.json()["errors"]] == ["connection_unknown", "recipient_unknown"]
 
 
 @pytest.mark.rule("S31")

@@ -102,7 +102,7 @@ def _check_query(request: Request, known: dict[str, bool]) -> None:
     for name in request.query_params:
         values = request.query_params.getlist(name)
         if name not in known:
-            problems.append(Problem(f"/query/{name}", "unknown_parameter", "There is no such parameter."))
+            problems.append(Problem(f"/query/{name}", "parameter_unknown", "There is no such parameter."))
         elif len(values) > 1 and not known[name]:
             problems.append(Problem(f"/query/{name}", "given_twice", "The parameter may be given once."))
         elif any("\0" in value for value in values):

@@ -254,11 +254,11 @@ async def _check_names(tx: AsyncSession, caller: Principal, body: ScheduleIn) ->
     try:
         await connections.get(tx, caller.account_id, body.connection, lock=True)
     except NotFound:
-        problems.append(Problem("/body/connection", "unknown_connection", "The account has no such connection."))
+        problems.append(Problem("/body/connection", "connection_unknown", "The account has no such connection."))
     known = await recipients.known(tx, caller.account_id, body.recipients)
     for place, recipient in enumerate(body.recipients):
         if recipient not in known:
-            problem = Problem(f"/body/recipients/{place}", "unknown_recipient", "The account has no such recipient.")
+            problem = Problem(f"/body/recipients/{place}", "recipient_unknown", "The account has no such recipient.")
             problems.append(problem)
     if problems:
         raise Invalid("The schedule names what the account does not have.", problems=tuple(problems))

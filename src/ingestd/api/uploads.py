@@ -155,7 +155,7 @@ async def _receive(request: Request, incoming: Incoming, limit: int) -> tuple[st
 def _check_field(field: str, fields: set[str]) -> None:
     """Refuse a field that the form does not have, or has already."""
     if field not in {FILE, WISHES}:
-        raise _wrong(field, "unknown_field", f"The form has the fields {FILE} and {WISHES}.")
+        raise _wrong(field, "field_unknown", f"The form has the fields {FILE} and {WISHES}.")
     if field in fields:
         raise _wrong(field, "given_twice", "The field may be given once.")
 

@@ -67,7 +67,7 @@ def mapping_problems(pairs: Sequence[Pair], attributes: Mapping[str, Goal]) -> l
         goal = goal_of(pair.attribute, attributes)
         if goal is None:
             detail = "There is no such attribute. Make it first, or here with 'new_attribute'."
-            problems.append(Problem(f"/{place}/attribute", "unknown_attribute", detail))
+            problems.append(Problem(f"/{place}/attribute", "attribute_unknown", detail))
             continue
         if goal.name in goals:
             problems.append(Problem(f"/{place}/attribute", "duplicate", "Two columns are mapped to this attribute."))
