@@ -19,6 +19,7 @@ from tests.notify.world import LOOPBACK
 
 from ingestd.domain.ids import Prefix, show
 from ingestd.domain.notice import MILESTONES, NoticeType
+from ingestd.domain.recipient import normal_address
 from ingestd.notify.letters import Attachment, House, letter, problems_file
 from ingestd.notify.smtp import MailServer
 from ingestd.store.messages import Claimed
@@ -168,6 +169,15 @@ def test_no_name_breaks_out_of_its_place():
 
 
 @pytest.mark.threat("T104")
+@pytest.mark.parametrize("name", ["=?utf-8?q?x=0D=0ABcc:_eve@evil.test?=", "=?utf-7?q?+2AA-?="])
+def test_a_name_that_looks_like_an_encoded_header_is_a_name(name: str):
+    told = {"id": "whk_7", "name": name, "disabled_reason": "gone"}
+    mail = read(letter(HOUSE, claimed("webhook.disabled", told)))
+    assert mail["Bcc"] is None
+    assert mail["Subject"] == f"{name.replace('=?', '= ?')}: the webhook is disabled"
+
+
+@pytest.mark.threat("T104")
 @pytest.mark.parametrize("address", ["ann@example.org\r\nBcc: eve@evil.test", "ann@example.org, eve@evil.test"])
 def test_an_address_that_is_more_than_one_makes_no_letter(address: str):
     with pytest.raises(ValueError):  # noqa: PT011 -- the library's
@@ -190,6 +200,24 @@ def test_what_is_wrong_with_a_manifest_is_a_safe_csv_file():
 def test_an_international_address_is_written_in_its_ascii_form():
     mail = letter(HOUSE, claimed("ingestion.completed", INGESTION, address="ann@bücher.example"))
     assert str(mail["To"]) == "ann@xn--bcher-kva.example"
+
+
+@pytest.mark.rule("D39")
+@pytest.mark.parametrize(
+    ("written", "domain"), [("faß.example", "xn--fa-hia.example"), ("βόλος.example", "xn--nxasmm1c.example")]
+)
+def test_an_address_stays_at_its_domain_whatever_letters_that_has(written: str, domain: str):
+    """Letters that folding, or an older form of such names, makes others of: ß, a final sigma."""
+    address = normal_address(f"Ann@{written}")
+    assert address == f"ann@{written}"
+    assert str(letter(HOUSE, claimed("ingestion.completed", INGESTION, address=address))["To"]) == f"ann@{domain}"
+
+
+@pytest.mark.rule("D39", "D15")
+def test_a_replace_that_is_held_says_from_where_people_would_leave_not_where_they_would_be_put():
+    told = INGESTION | {"held": {"leaving": 60, "of": 100}, "data_source": {"name": "CRM"}, "segment": {"name": "VIP"}}
+    text = letter(HOUSE, claimed("ingestion.held", told)).get_body(("plain",)).get_content()
+    assert "would remove 60 of the 100 members of CRM." in text
 
 
 def test_a_letter_is_the_same_in_every_attempt_but_for_its_boundary():

@@ -35,10 +35,10 @@ def normal_address(text: str) -> str | None:
         valid = validate_email(text, check_deliverability=False, allow_smtputf8=False)
     except EmailNotValidError:
         return None
-    return valid.normalized.casefold()
+    return valid.normalized.lower()  # not folded: that makes another domain of one with a ß
 
 
 def ascii_address(address: str) -> str:
     """An address in its normal form as a mail server takes it: an international domain in its ASCII form."""
-    local, _, domain = address.rpartition("@")
-    return f"{local}@{domain.encode('idna').decode()}"
+    valid = validate_email(address, check_deliverability=False, allow_smtputf8=False)
+    return f"{valid.local_part}@{valid.ascii_domain}"

@@ -1,7 +1,7 @@
 """Letters: what a notice says as a mail, in plain text and HTML, from one template for each milestone.
 
 A template's first line is the subject, what follows are paragraphs. Everything in it is plain text: names of files and
-of accounts are escaped in the HTML (T105), and a header cannot hold a line break (T104).
+of accounts are escaped in the HTML (T105), and a header cannot hold a line break, not an encoded one either (T104).
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _addressed(house: House, claimed: Claimed, subject: str) -> EmailMessage:
     mail = EmailMessage(policy=SMTP)
     mail["From"] = Address(display_name=name, addr_spec=address)
     mail["To"] = Address(addr_spec=ascii_address(claimed.address))
-    mail["Subject"] = subject
+    mail["Subject"] = subject.replace("=?", "= ?")  # else the library decodes what looks encoded: a line break, say
     mail["Date"] = format_datetime(claimed.created_at)
     mail["Message-ID"] = f"<{ids.show(Prefix.MESSAGE, claimed.id)}@{house.domain}>"
     if thread := claimed.data.get("id"):
