@@ -288,3 +288,25 @@ async def test_the_partition_that_was_removed_is_there_again_with_its_members(te
     await source_of_people.ingest(tsv(ROWS[0], "c-3 gold 52 2026-01-01 Ulm true x"))
     assert await members(tenant, segment) == ["c-1", "c-2", "c-3"]
     assert (await tenant.http.get(f"{path}/partitions")).json()["data"] == [partition | {"members": 3}]
+
+
+@pytest.mark.rule("D41")
+async def test_a_segment_stays_over_its_attribute_whatever_that_is_called_in_segments(tenant):
+    crm_ = await crm(tenant)
+    segment = await make(tenant, {"not": {"all": [{"any": [GOLD]}]}})
+    [tier] = [each for each in (await tenant.http.get("/v1/attributes")).json()["data"] if each["name"] == "tier"]
+    renamed = await tenant.http.patch(f"/v1/attributes/{tier['id']}", json={"segment_name": "LEVEL"})
+    renamed.raise_for_status()
+    await crm_.ingest(tsv(ROWS[0], "c-4 tin 52 2026-01-01 Ulm true x"))
+    assert (await tenant.http.get(f"/v1/segments/{segment['id']}")).json()["members"] == 2
+
+
+@pytest.mark.rule("D41")
+async def test_an_attribute_that_a_condition_is_over_is_not_deleted(tenant):
+    made = (await tenant.http.post("/v1/attributes", json={"name": "tier"} | USED)).raise_for_status()
+    segment = await make(tenant, {"any": [GOLD]})
+    refused = await tenant.http.delete(made.headers["location"])
+    assert (refused.status_code, refused.json()["code"]) == (409, "attribute_used")
+    (await tenant.http.post(f"/v1/segments/{segment['id']}/deactivate")).raise_for_status()
+    (await tenant.http.delete(f"/v1/segments/{segment['id']}")).raise_for_status()
+    assert (await tenant.http.delete(made.headers["location"])).status_code == 204

@@ -173,6 +173,16 @@ async def test_the_mark_can_be_set_later_and_then_seals_what_is_stored(ground, t
 
 
 @pytest.mark.rule("D13")
+async def test_a_personal_attribute_is_not_deleted_since_its_mark_would_go_with_it(tenant):
+    made = await attribute(tenant, "town", pii=True)
+    await tenant.push(b"identity,town\nu-1,Ulm\n")
+    refused = await tenant.http.delete(f"/v1/attributes/{made['id']}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "attribute_used")
+    await tenant.push(b"identity,town\nu-2,Bonn\n")
+    assert not {"Ulm", "Bonn"} & await words(tenant)
+
+
+@pytest.mark.rule("D13")
 async def test_a_person_with_personal_identifiers_is_erased_for_good(tenant):
     crm = await source(tenant, phone=HM, town=CITY)
     await crm.ingest(tsv("phone town", "919876543210 Ulm"))

@@ -2,8 +2,12 @@
 
 import asyncio
 
+import psycopg
 import pytest
+from tests.api.test_choices import BLOCKED
 
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
 from ingestd.store import webhooks
 
 PATH = "/v1/webhooks"
@@ -114,6 +118,21 @@ async def test_a_deleted_webhook_is_gone_with_its_deliveries(tenant, receiver):
     assert (await tenant.http.delete(f"{PATH}/{webhook}")).status_code == 204
     for path in ("", "/deliveries", f"/deliveries/{sent}"):
         assert (await tenant.http.get(f"{PATH}/{webhook}{path}")).status_code == 404
+
+
+async def test_a_webhook_that_is_deleted_while_it_is_tested_is_not_there(tenant, ground, receiver):
+    webhook = (await only(tenant))["id"]
+    async with (
+        asyncio.timeout(20),
+        await psycopg.AsyncConnection.connect(ground.database_url, autocommit=True) as watch,
+        await psycopg.AsyncConnection.connect(ground.database_url) as deleting,
+    ):
+        await deleting.execute("DELETE FROM webhooks WHERE id = %s", (ids.read(Prefix.WEBHOOK, webhook),))
+        testing = asyncio.create_task(tenant.http.post(f"{PATH}/{webhook}/test"))
+        while await (await watch.execute(BLOCKED, (deleting.info.backend_pid,))).fetchone() == (0,):
+            pass
+        await deleting.commit()
+        assert (await testing).status_code == 404
 
 
 @pytest.mark.threat("T15")

@@ -23,6 +23,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.segment import CHANNELS
 from ingestd.ingest.attributes import make, mark_pii, use
+from ingestd.ingest.filters import asked_of
 from ingestd.ingest.sealing import seal_what_is_marked
 from ingestd.store import accounts, attributes, data_sources
 from ingestd.store.attributes import Attribute
@@ -192,13 +193,21 @@ async def change(
     summary="Delete an attribute",
     dependencies=[needs(Scope.DATA_SOURCES_WRITE)],
 )
-async def delete(attribute_id: AttributeId, tx: Tx, caller: Caller, match: IfMatch) -> None:
-    """Delete an attribute that no mapping has ever named; 409 for any other, since people may have values of it."""
+async def delete(attribute_id: AttributeId, tx: Tx, service: Service, caller: Caller, match: IfMatch) -> None:
+    """Delete an attribute that no mapping has ever named; 409 for any other, since people may have values of it.
+
+    It is 409, too, where a segment's condition is over it, and for a personal one: manifest files bring values by its
+    name, and the mark is never taken off (D13).
+    """
     await accounts.lock(tx, caller.account_id)
     attribute = await attributes.get(tx, caller.account_id, attribute_id, lock=True)
     before = shown(attribute)
     match.check(before)
+    if attribute.pii:
+        raise Conflict("The attribute is personal, and stays so: files may bring it.", code="attribute_used")
     if await data_sources.mapped(tx, caller.account_id, attribute.name):
         raise Conflict("A mapping names the attribute, so people may have values of it.", code="attribute_used")
+    if await asked_of(tx, await service.intake.keys(caller.account_id, tx), attribute):
+        raise Conflict("The condition of a filter segment is over the attribute.", code="attribute_used")
     await tx.delete(attribute)
     audit.note(tx, caller, "attribute.deleted", before.id, before=before)

@@ -227,7 +227,7 @@ _OF_THE_API: Final = {
         409, "Attribute exists", "Another attribute has this name, here, in segments or as a macro.", "Choose another."
     ),
     "attribute_used": Entry(
-        409, "Attribute used", "A mapping names the attribute, so people may have values of it.", "Keep it."
+        409, "Attribute used", "A mapping names it, a segment's condition is over it, or it is personal.", "Keep it."
     ),
     "data_source_exists": Entry(
         409, "Data source exists", "The account has a data source of this name.", "Choose another name."

@@ -153,7 +153,7 @@ async def recover(webhook_id: WebhookId, body: RecoverIn, tx: Tx, caller: Caller
 )
 async def test(webhook_id: WebhookId, tx: Tx, caller: Caller) -> DeliveryOut:
     """Post a `webhook.test` to this webhook, whatever events it wants; the answer is its delivery."""
-    webhook = await webhooks.get(tx, caller.account_id, webhook_id)
+    webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
     deliveries.check_enabled(webhook)
     data = {"id": ids.show(Prefix.WEBHOOK, webhook_id)}
     notice = notices.new(caller.account_id, NoticeType.WEBHOOK_TEST, data, now=utc_now())

@@ -16,7 +16,7 @@ from ingestd.api.model import In
 from ingestd.api.routes import Router
 from ingestd.api.segments import Description, SegmentName, SegmentOut, note_made
 from ingestd.domain import ids
-from ingestd.domain.condition import Condition, condition_problems
+from ingestd.domain.condition import Condition, by_name, condition_problems
 from ingestd.domain.errors import Conflict, Invalid
 from ingestd.domain.ids import Prefix
 from ingestd.domain.personal import MASK
@@ -95,7 +95,7 @@ async def create(body: FilterSegmentIn, tx: Tx, service: Service, caller: Caller
     Once it is activated its members are found in the account's order of ingestions, and again after each ingestion
     that brought one of its attributes, before that one is completed (S75). No file can be uploaded for it.
     """
-    await _checked(tx, caller, body.condition)
+    condition = by_name(body.condition, await _checked(tx, caller, body.condition))
     id_ = new_id()
     segment = Segment(
         id=id_,
@@ -105,7 +105,7 @@ async def create(body: FilterSegmentIn, tx: Tx, service: Service, caller: Caller
         type=body.type,
         method=Method.FILTER,
         upload_type=UploadType.MANUAL,
-        condition=seal_condition(await service.intake.keys(caller.account_id, tx), id_, body.condition),
+        condition=seal_condition(await service.intake.keys(caller.account_id, tx), id_, condition),
         status=SegmentStatus.DRAFT,
         members=0,
         webhook_ids=[],
@@ -148,8 +148,8 @@ async def put_condition(
     match.check(before)
     if segment.method != Method.FILTER:
         raise Conflict("Files fill this segment: it has no condition.", code="segment_unfiltered")
-    await _checked(tx, caller, body.condition)
-    segment.condition = seal_condition(await service.intake.keys(account.id, tx), segment.id, body.condition)
+    condition = by_name(body.condition, await _checked(tx, caller, body.condition))
+    segment.condition = seal_condition(await service.intake.keys(account.id, tx), segment.id, condition)
     if SegmentStatus(segment.status).takes_files:
         seq = await accounts.take_seq(tx, account.id)
         await service.intake.jobs.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)

@@ -144,6 +144,19 @@ def tests_of(condition: Condition) -> Iterator[Test]:
             yield condition
 
 
+def by_name(condition: Condition, attributes: Mapping[str, Meaning]) -> Condition:
+    """A condition without problems, each attribute by its own name: that in segments may become another's."""
+    match condition:
+        case All(all=parts):
+            return All(all=tuple(by_name(part, attributes) for part in parts))
+        case AnyOf(any=parts):
+            return AnyOf(any=tuple(by_name(part, attributes) for part in parts))
+        case Not(negated=part):
+            return condition.model_copy(update={"negated": by_name(part, attributes)})
+        case Test(attribute=name):
+            return condition.model_copy(update={"attribute": attributes[name].name})
+
+
 def condition_problems(condition: Condition, attributes: Mapping[str, Meaning], at: str) -> list[Problem]:
     """What is wrong with a condition; `attributes` are the account's, by each name that they go by."""
     tests = list(tests_of(condition))

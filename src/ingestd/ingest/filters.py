@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
 from ingestd.domain.condition import Condition, read, tests_of, written
@@ -17,6 +18,7 @@ from ingestd.domain.notice import NoticeType
 from ingestd.ingest.tell import tell_segment
 from ingestd.keyring import AccountKeys, Keyring
 from ingestd.store import accounts, filters, segments
+from ingestd.store.attributes import Attribute
 from ingestd.store.engine import is_transient, utc_now
 
 NOT_RECOMPUTED: Final = "The members of the segment {!r} could not be found anew: it keeps those it had."
@@ -32,6 +34,17 @@ def seal_condition(keys: AccountKeys, segment_id: UUID, condition: Condition) ->
 def open_condition(keys: AccountKeys, segment_id: UUID, sealed: bytes) -> Condition:
     """The condition of a segment."""
     return read(keys.open_secret(_place(segment_id), sealed))
+
+
+async def asked_of(session: AsyncSession, keys: AccountKeys, attribute: Attribute) -> bool:
+    """Whether the condition of any segment of the account is over an attribute."""
+    names = {attribute.name, attribute.segment_name}
+    conditions = await filters.conditions(session, attribute.account_id)
+    return any(
+        test.attribute in names
+        for segment_id, sealed in conditions.items()
+        for test in tests_of(open_condition(keys, segment_id, sealed))
+    )
 
 
 def recompute(  # noqa: PLR0913 -- which of whose segments, for what, and how

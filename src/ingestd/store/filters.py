@@ -204,6 +204,13 @@ async def count(session: AsyncSession, account_id: UUID, expression: ColumnEleme
     return await session.scalar(found) or 0
 
 
+async def conditions(session: AsyncSession, account_id: UUID) -> dict[UUID, bytes]:
+    """The conditions of the account's filter segments, in use or not, by their ids; they are sealed."""
+    kept = (Segment.account_id == account_id, Segment.method == Method.FILTER, Segment.deleted_at.is_(None))
+    found = await session.execute(select(Segment.id, Segment.condition).where(*kept))
+    return {row.id: row.condition for row in found}
+
+
 def in_use(connection: Connection, account_id: UUID, segment_id: UUID | None = None) -> list[Row[Any]]:
     """The account's filter segments that are in use, or the one: id, name, number, type, status, condition (sealed).
 
