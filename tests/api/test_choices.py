@@ -11,6 +11,7 @@ from tests.api.walk import BODIES
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
 
 
@@ -74,3 +75,33 @@ async def test_who_holds_a_segment_can_tell_its_webhook_while_that_is_being_dele
         await lock.commit()
         assert (await deleting).status_code == 204
     assert (await tenant.http.get(f"/v1/segments/{made}")).json()["webhooks"] == []
+
+
+@pytest.mark.rule("S136")
+@pytest.mark.parametrize("create", ["segments_create", "data_sources_create", "import_keys_create"])
+async def test_a_webhook_that_is_deleted_while_it_is_chosen_stays_chosen_for_nothing(
+    tenant, ground, receiver, chosen, create
+):
+    path = f"/v1/{create.removesuffix('_create').replace('_', '-')}"
+    made = (await tenant.http.post(path, json=BODIES[create])).raise_for_status()
+    own = made.headers["location"]
+    keys = create == "import_keys_create"
+    async with (
+        asyncio.timeout(20),
+        await psycopg.AsyncConnection.connect(ground.database_url, autocommit=True) as watch,
+        await psycopg.AsyncConnection.connect(ground.database_url) as lock,
+    ):
+
+        async def until_waiting(number):
+            while await (await watch.execute(WAITING)).fetchone() != (number,):
+                pass
+
+        await lock.execute("LOCK TABLE audit IN SHARE MODE")  # the last that is written
+        where, ask = (own, tenant.http.patch) if keys else (f"{own}/webhooks", tenant.http.put)
+        choosing = asyncio.create_task(ask(where, json={"webhooks": [chosen]}))
+        await until_waiting(1)
+        deleting = asyncio.create_task(tenant.http.delete(f"/v1/webhooks/{chosen}"))
+        await until_waiting(2)
+        await lock.commit()
+        assert [(await each).status_code for each in (choosing, deleting)] == [200, 204]
+    assert (await tenant.http.get(own)).json()["webhooks"] == []

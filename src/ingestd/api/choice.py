@@ -11,7 +11,7 @@ from pydantic import Field
 from ingestd.api.context import Principal, Tx
 from ingestd.api.ids import WebhookId
 from ingestd.domain.errors import Invalid, Problem
-from ingestd.store import webhooks
+from ingestd.store import accounts, webhooks
 
 Chosen = Annotated[
     list[WebhookId],
@@ -20,7 +20,11 @@ Chosen = Annotated[
 
 
 async def chosen(tx: Tx, caller: Principal, webhook_ids: Sequence[UUID]) -> list[UUID]:
-    """The chosen webhooks, once each, or Invalid where one is none of the account's."""
+    """The chosen webhooks, once each, or Invalid where one is none of the account's.
+
+    The account is held, so that none is deleted before it is chosen: ask before anything else is held.
+    """
+    await accounts.lock(tx, caller.account_id)
     if await webhooks.unknown(tx, caller.account_id, webhook_ids):
         problem = Problem("/body/webhooks", "webhook_unknown", "Must be ids of webhooks that the account has.")
         raise Invalid("There is no such webhook.", problems=(problem,))

@@ -32,10 +32,11 @@ class ChosenIn(In):
 )
 async def of_segment(segment_id: SegmentId, body: ChosenIn, tx: Tx, caller: Caller, match: IfMatch) -> SegmentOut:
     """Have these webhooks told of every file for the segment, whatever else they want; in use or not."""
+    webhook_ids = await chosen(tx, caller, body.webhooks)
     segment = await stored_segments.get(tx, caller.account_id, segment_id, lock=True)
     before = segments.shown(segment)
     match.check(before)
-    segment.webhook_ids = await chosen(tx, caller, body.webhooks)
+    segment.webhook_ids = webhook_ids
     return audit.changed(tx, caller, "segment.webhooks_chosen", before, segments.shown(segment))
 
 
@@ -50,8 +51,9 @@ async def of_data_source(
     data_source_id: DataSourceId, body: ChosenIn, tx: Tx, caller: Caller, match: IfMatch
 ) -> DataSourceOut:
     """Have these webhooks told of every upload for the data source, whatever else they want."""
+    webhook_ids = await chosen(tx, caller, body.webhooks)
     source = await stored_sources.get(tx, caller.account_id, data_source_id, lock=True)
     before = data_sources.shown(source)
     match.check(before)
-    source.webhook_ids = await chosen(tx, caller, body.webhooks)
+    source.webhook_ids = webhook_ids
     return audit.changed(tx, caller, "data_source.webhooks_chosen", before, data_sources.shown(source))

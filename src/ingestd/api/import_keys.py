@@ -174,11 +174,12 @@ async def get_one(key_id: ImportKeyId, tx: Reading, caller: Caller) -> ImportKey
 )
 async def change(key_id: ImportKeyId, body: ImportKeyPatch, tx: Tx, caller: Caller, match: IfMatch) -> ImportKeyOut:
     """Rename a key; another public key is another import key."""
+    webhook_ids = await chosen(tx, caller, body["webhooks"]) if "webhooks" in body else None
     key = await import_keys.get(tx, caller.account_id, key_id, lock=True)
     before = shown(key)
     match.check(before)
-    if "webhooks" in body:
-        key.webhook_ids = await chosen(tx, caller, body["webhooks"])
+    if webhook_ids is not None:
+        key.webhook_ids = webhook_ids
     key.name = body.get("name", key.name)  # last: a query would write it down, and stumble over one that is taken
     after = shown(await tx.run_sync(import_keys.add, key))
     return audit.changed(tx, caller, "import_key.changed", before, after)

@@ -23,7 +23,7 @@ from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.notice import NoticeType
 from ingestd.notify.webhooks import new_secret, seal_headers, secret_context
-from ingestd.store import choices, webhooks
+from ingestd.store import accounts, choices, webhooks
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.webhooks import Disabled, Webhook
 
@@ -242,7 +242,8 @@ async def rotate_secret(webhook_id: WebhookId, body: RotateIn, tx: Tx, service: 
 )
 async def delete(webhook_id: WebhookId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Forget a webhook and what waits for it."""
-    # First, as whoever changes what it is chosen for holds that and then the webhook, to tell it.
+    await accounts.lock(tx, caller.account_id)  # as choosing does
+    # Before the webhook, as whoever changes what it is chosen for holds that and then the webhook, to tell it.
     await choices.forget(tx, caller.account_id, webhook_id)
     webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
     before = _shown(webhook)
