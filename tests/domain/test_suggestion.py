@@ -1,5 +1,8 @@
 """Suggestions for a mapping."""
 
+import pytest
+
+from ingestd.domain import suggestion
 from ingestd.domain.column import DataType
 from ingestd.domain.data_source import Goal
 from ingestd.domain.suggestion import earlier_goals, suggest
@@ -27,3 +30,10 @@ def test_a_format_that_does_not_fit_counts_against_a_goal_and_no_goal_is_given_t
     assert suggest({"slot_num": DataType.EMAIL}, KNOWN, {}) == []
     found = suggest({"crmid": None, "crm_id": None}, KNOWN, {})
     assert [each.attribute for each in found].count("crmid") == 1
+
+
+def test_names_that_are_alike_are_looked_for_as_long_as_that_takes_no_time(monkeypatch: pytest.MonkeyPatch):
+    columns = {"CRM_ID": None, "slot_numbr": None, "mail": None}
+    assert len(suggest(columns, KNOWN, {})) == 3
+    monkeypatch.setattr(suggestion, "COMPARED", 0)
+    assert [each.attribute for each in suggest(columns, KNOWN, {})] == ["crmid", "email"]

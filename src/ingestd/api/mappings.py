@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 from uuid import UUID
@@ -224,7 +225,7 @@ async def suggestions(tx: AsyncSession, account_id: UUID, columns: dict[str, Dat
     before = [
         [(pair.column, pair.attribute) for pair in each.pairs] for each in await data_sources.mappings(tx, account_id)
     ]
-    found = suggest(columns, await goals(tx, account_id), earlier_goals(before))
+    found = await asyncio.to_thread(suggest, columns, await goals(tx, account_id), earlier_goals(before))
     return [SuggestionOut(column=each.column, attribute=each.attribute, score=each.score) for each in found]
 
 

@@ -16,6 +16,12 @@ SYNONYM: Final = 0.8
 LEAST: Final = 0.6
 """What is less alike is not suggested."""
 
+COMPARED: Final = 5_000_000
+"""How many pairs of letters are compared at most, a second's work at worst; after that only equal names count."""
+
+_LIKE: Final = 0.9
+"""What names that are nearly equal count."""
+
 _SYNONYMS: Final = {
     "identity": {"userid", "customerid", "uid", "user", "customer"},
     "external_id": {"externalid", "extid", "crmid"},
@@ -42,31 +48,37 @@ def suggest(
     `columns` gives the headers and the formats that their cells have, None where nobody looked; `earlier` is what the
     account's data sources have mapped headers to.
     """
-    goals = [*attributes.values(), *{goal.name: goal for goal in BUILT_IN.values()}.values()]
-    found = [
-        Suggestion(column, goal.name, score)
-        for column, format_ in columns.items()
-        for goal in goals
-        if (score := _score(column, format_, goal, earlier)) >= LEAST
-    ]
+    named = [*attributes.values(), *{goal.name: goal for goal in BUILT_IN.values()}.values()]
+    goals = [(goal, _plain(goal.name)) for goal in named]
+    found, left = [], COMPARED
+    for column, format_ in columns.items():
+        one = _plain(column)
+        for goal, other in goals:
+            score = _by_name(column, one, goal, other, earlier)
+            if score == 0 and left > 0 and _LIKE * 2 * min(len(one), len(other)) >= LEAST * (len(one) + len(other)):
+                left -= len(one) * len(other)
+                score = _LIKE * SequenceMatcher(None, one, other).ratio()
+            score = round(score if _fits(format_, goal.format) else score / 2, 2)
+            if score >= LEAST:
+                found.append(Suggestion(column, goal.name, score))
     best: list[Suggestion] = []
+    taken: set[str] = set()
+    given: set[str] = set()
     for each in sorted(found, key=lambda each: -each.score):
-        if each.column not in {one.column for one in best} and each.attribute not in {one.attribute for one in best}:
+        if each.column not in given and each.attribute not in taken:
             best.append(each)
+            given.add(each.column)
+            taken.add(each.attribute)
     return best
 
 
-def _score(column: str, format_: DataType | None, goal: Goal, earlier: Mapping[str, str]) -> float:
+def _by_name(column: str, one: str, goal: Goal, other: str, earlier: Mapping[str, str]) -> float:
+    """How sure a goal is by what a column is called; 0 where that says nothing. `one` and `other` are plain names."""
     if earlier.get(column) == goal.name:
         return MAPPED_BEFORE
-    one, other = _plain(column), _plain(goal.name)
     if one == other:
-        score = 1.0
-    elif one in _SYNONYMS.get(goal.name, ()):
-        score = SYNONYM
-    else:
-        score = 0.9 * SequenceMatcher(None, one, other).ratio()
-    return round(score if _fits(format_, goal.format) else score / 2, 2)
+        return 1.0
+    return SYNONYM if one in _SYNONYMS.get(goal.name, ()) else 0
 
 
 def _plain(name: str) -> str:

@@ -79,12 +79,7 @@ def _refuse(problems: list[Problem], at: str) -> None:
 
 async def _refuse_clash(session: AsyncSession, attribute: Attribute) -> None:
     """Raise Conflict where another attribute of the account has one of the names."""
-    for other in await attributes.all_of(session, attribute.account_id):
-        if other.id == attribute.id:
-            continue
-        for field in ("name", "segment_name", "macro_name"):
-            name = getattr(attribute, field)
-            if name is not None and name == getattr(other, field):
-                raise Conflict(
-                    f"Another attribute has the {field.replace('_', ' ')} {name!r}.", code="attribute_exists"
-                )
+    for field in ("name", "segment_name", "macro_name"):
+        name = getattr(attribute, field)
+        if name is not None and await attributes.is_taken(session, attribute, field):
+            raise Conflict(f"Another attribute has the {field.replace('_', ' ')} {name!r}.", code="attribute_exists")

@@ -75,6 +75,14 @@ async def get(session: AsyncSession, account_id: UUID, attribute_id: UUID, *, lo
     return await get_owned(session, Attribute, account_id, attribute_id, called="attribute", lock=lock)
 
 
+async def is_taken(session: AsyncSession, attribute: Attribute, field: str) -> bool:
+    """Whether another attribute of the account has what this one is to have in a field."""
+    column = Attribute.__table__.c[field]
+    others = (Attribute.account_id == attribute.account_id, Attribute.id != attribute.id)
+    same = select(Attribute.id).where(*others, column == getattr(attribute, field))
+    return bool(await session.scalar(select(same.exists())))
+
+
 async def next_kind(session: AsyncSession, account_id: UUID) -> int:
     """The kind of the account's next attribute that identifies people; the caller holds the account's row."""
     last = await session.scalar(select(func.max(Attribute.kind)).where(Attribute.account_id == account_id))
