@@ -20,6 +20,7 @@ from tests.notify.world import LOOPBACK
 from ingestd.domain.ids import Prefix, show
 from ingestd.domain.notice import MILESTONES, NoticeType
 from ingestd.domain.recipient import normal_address
+from ingestd.ingest.work import UNREPORTED
 from ingestd.notify.letters import Attachment, House, letter, problems_file
 from ingestd.notify.smtp import MailServer
 from ingestd.store.messages import Claimed
@@ -150,6 +151,15 @@ def test_a_letter_says_why_an_error_file_is_not_attached_and_how_to_get_it():
     text = " ".join(mail.get_body(("plain",)).get_content().split())
     assert "may hold personal data. For 30 days it can be downloaded with an API key" in text
     assert "(profiles:read_pii); if you have none, hand this mail on" in text
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_letter_speaks_of_no_error_file_where_there_is_none(*, dry_run: bool):
+    told = INGESTION | REJECTED | {"dry_run": dry_run, "error_file": None, "warnings": [UNREPORTED]}
+    text = " ".join(letter(HOUSE, claimed("ingestion.completed", told)).get_body(("plain",)).get_content().split())
+    assert "too large" not in text
+    assert "Mend the rows" not in text
+    assert f"Note: {UNREPORTED}" in text
 
 
 @pytest.mark.threat("T104", "T105")
