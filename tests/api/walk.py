@@ -309,6 +309,7 @@ SOURCE = "/v1/data-sources/{data_source_id}"
 UNUSED = {
     "connections_delete": ("con", "/v1/connections", {"name": "to be deleted"} | SERVER),
     "data_sources_delete": ("src", "/v1/data-sources", {"name": "to be deleted"}),
+    "attributes_delete": ("atr", "/v1/attributes", {"name": "to be deleted"}),
 }
 """What can be deleted as long as nothing uses it: its kind of id, and how to make one."""
 
