@@ -119,6 +119,25 @@ def test_of_the_preferences_of_two_profiles_those_win_that_came_later(account):
     assert stored == [({"MSG-sms": False, "MSG-push": True},)]
 
 
+@pytest.mark.rule("D54", "S104")
+def test_of_several_profiles_that_become_one_the_latest_change_of_each_value_wins(account):
+    columns = {"p:MSG-sms": pl.Boolean, "a:City": pl.String, "a:Lists": pl.String, "o:Lists": pl.Int8}
+    account.push(frame([{"k1": "A", "p:MSG-sms": True, "a:City": '"Rome"'}], **columns))
+    account.push(frame([{"k2": "u", "p:MSG-sms": True, "a:City": '"Oslo"', "a:Lists": '"x"'}], **columns))
+    account.push(frame([{"k3": "m", "p:MSG-sms": False, "a:City": '"Bern"'}], **columns))
+    account.push(frame([{"k2": "u", "a:Lists": '"y"'}], **columns))
+    ties = [{"k1": "A", "k3": "m"}, {"k1": "A", "k2": "u"}]
+    assert account.push(frame(ties, **columns))["merged"] == 2
+    assert account.rows("SELECT attributes, preferences, identifiers, origins FROM profiles WHERE account_id = %s") == [
+        (
+            {"City": "Bern", "Lists": "y"},
+            {"MSG-sms": True},
+            {"identity": ["A"], "objectId": ["u"], "fbId": ["m"]},
+            {"City": 3, "Lists": 4},
+        )
+    ]
+
+
 @pytest.mark.rule("D54")
 def test_a_row_that_ties_two_identities_is_rejected_alone_and_ties_nothing(account):
     rows = [{"k1": "A", "k2": "u"}, {"k1": "B", "k2": "u", "k3": "m"}, {"k1": "B", "k2": "v"}, {"k3": "m"}]

@@ -1,94 +1,107 @@
 """Stored people who turned out to be one become one, before the rows that tied them are applied (D54).
 
 The survivor keeps its id. Per attribute the later change wins, lists included; of the preferences, those of the profile
-that was changed later. Identifiers are joined. The other profile leaves a redirect, through which its identifiers and
+that was changed later. Identifiers are joined. The other profiles leave redirects, through which their identifiers and
 events are found from then on.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
-from uuid import UUID
 
 import polars as pl
 from psycopg import Connection
 
 from ingestd.domain.identity import SLICES
-from ingestd.store.load.stage import Cursors, Load, cursor, lock_slices
+from ingestd.store.load.stage import Load, cursor, lock_slices, probe_only, uuids
+
+AT_ONCE: Final = 2000
+"""So many people are gone with one statement, and a few more: those who become one do so together."""
 
 # An attribute that was deleted still stands in `origins`, so a later deletion wins too; on a tie the survivor's stays.
+# Redirects never chain: what led to somebody who is gone leads to the survivor. Who was in a data source under an id
+# that is gone is in it under the survivor's.
 MERGE: Final = """
-WITH person AS (
-    SELECT profile_id, attributes::jsonb, preferences::jsonb, identifiers::jsonb, origin, origins, updated_at
-    FROM profiles WHERE account_id = %(account)s AND profile_id IN (%(survivor)s, %(loser)s)
-), pair AS (
-    SELECT s.profile_id, (s.attributes || taken.assigned) - taken.deleted AS attributes,
-        CASE WHEN taken.origins = '{}' THEN s.origins ELSE coalesce(s.origins, '{}') || taken.origins END AS origins,
-        CASE WHEN l.updated_at > s.updated_at
-            THEN s.preferences || l.preferences ELSE l.preferences || s.preferences END AS preferences,
-        s.identifiers || (
-            SELECT coalesce(jsonb_object_agg(key, list_edit(s.identifiers -> key, NULL, value)), '{}')
-            FROM jsonb_each(l.identifiers)
-        ) AS identifiers
-    FROM person s, person l, LATERAL (
-        SELECT coalesce(jsonb_object_agg(key, l.attributes -> key) FILTER (WHERE l.attributes ? key), '{}') AS assigned,
-            coalesce(array_agg(key) FILTER (WHERE NOT l.attributes ? key), '{}') AS deleted,
-            coalesce(jsonb_object_agg(key, coalesce((l.origins -> key)::bigint, l.origin)), '{}') AS origins
-        FROM jsonb_object_keys(l.attributes || coalesce(l.origins, '{}')) AS key
-        WHERE NOT s.attributes || coalesce(s.origins, '{}') ? key
-            OR coalesce((l.origins -> key)::bigint, l.origin) > coalesce((s.origins -> key)::bigint, s.origin)
-    ) taken
-    WHERE s.profile_id = %(survivor)s AND l.profile_id = %(loser)s
+WITH one AS MATERIALIZED (
+    SELECT account_id, survivor_id, array_agg(p) AS people,
+        min(origin) FILTER (WHERE profile_id = survivor_id) AS origin
+    FROM (
+        SELECT %(account)s::uuid AS account_id, unnest(%(people)s::uuid[]) AS profile_id,
+            unnest(%(survivors)s::uuid[]) AS survivor_id
+    ) asked JOIN profiles p USING (account_id, profile_id)
+    GROUP BY account_id, survivor_id
+    HAVING count(*) > 1 AND bool_or(profile_id = survivor_id)
 ), merged AS (
     UPDATE profiles s SET
-        attributes = pair.attributes::json, origins = pair.origins, preferences = pair.preferences::json,
-        identifiers = pair.identifiers::json, updated_at = %(now)s, digest = NULL
-    FROM pair WHERE s.account_id = %(account)s AND s.profile_id = pair.profile_id
-    RETURNING s.profile_id
+        attributes = newest.attributes::json, origins = newest.origins,
+        preferences = (
+            SELECT coalesce(
+                jsonb_object_agg(key, value ORDER BY updated_at, profile_id = one.survivor_id, profile_id), '{}'
+            )
+            FROM unnest(one.people) p, json_each(p.preferences)
+        )::json,
+        identifiers = (
+            SELECT jsonb_object_agg(kind, list) FROM (
+                SELECT kind, jsonb_agg(value ORDER BY profile_id <> one.survivor_id, profile_id, place) AS list
+                FROM (
+                    SELECT DISTINCT ON (kind, value) kind, value, profile_id, place
+                    FROM unnest(one.people) p, json_each(p.identifiers) AS held (kind, list),
+                        jsonb_array_elements(list::jsonb) WITH ORDINALITY AS each (value, place)
+                    ORDER BY kind, value, profile_id <> one.survivor_id, profile_id, place
+                ) different GROUP BY kind
+            ) kinds
+        )::json,
+        updated_at = %(now)s, digest = NULL
+    FROM one, LATERAL (
+        SELECT coalesce(jsonb_object_agg(name, value) FILTER (WHERE value IS NOT NULL), '{}') AS attributes,
+            jsonb_object_agg(name, changed) FILTER (WHERE value IS NULL OR changed <> one.origin) AS origins
+        FROM (
+            SELECT DISTINCT ON (name) name, value, changed
+            FROM unnest(one.people) p, LATERAL (
+                SELECT key AS name, a.value, coalesce(o.value::bigint, p.origin) AS changed
+                FROM json_each(p.attributes) a FULL JOIN jsonb_each(p.origins) o USING (key)
+            ) each
+            ORDER BY name, changed DESC, profile_id <> one.survivor_id, profile_id
+        ) latest
+    ) newest
+    WHERE s.account_id = one.account_id AND s.profile_id = one.survivor_id
 ), gone AS (
-    DELETE FROM profiles l USING merged WHERE l.account_id = %(account)s AND l.profile_id = %(loser)s
-    RETURNING l.profile_id
+    DELETE FROM profiles l USING one, unnest(one.people) p
+    WHERE p.profile_id <> one.survivor_id AND l.account_id = p.account_id AND l.profile_id = p.profile_id
+    RETURNING l.account_id, l.profile_id, one.survivor_id
+), shortened AS (
+    UPDATE profile_redirects r SET survivor_id = gone.survivor_id
+    FROM gone WHERE r.account_id = gone.account_id AND r.survivor_id = gone.profile_id
+), was_in AS (
+    DELETE FROM data_source_members m
+    USING (SELECT gone.*, s.id AS data_source_id FROM gone JOIN data_sources s USING (account_id) OFFSET 0) g
+    WHERE m.account_id = g.account_id AND m.data_source_id = g.data_source_id AND m.profile_id = g.profile_id
+    RETURNING m.account_id, m.data_source_id, g.survivor_id
+), is_in AS (
+    INSERT INTO data_source_members (account_id, data_source_id, profile_id) SELECT * FROM was_in ON CONFLICT DO NOTHING
 )
 INSERT INTO profile_redirects (account_id, profile_id, survivor_id, origin)
-SELECT %(account)s, gone.profile_id, %(survivor)s, %(seq)s FROM gone
-"""
-
-# Redirects never chain: what led to the loser leads to the survivor.
-SHORTEN: Final = """
-UPDATE profile_redirects SET survivor_id = %(survivor)s WHERE account_id = %(account)s AND survivor_id = %(loser)s
-"""
-
-# Who was in a data source under the loser's id is in it under the survivor's.
-REMEMBER: Final = """
-WITH gone AS (
-    DELETE FROM data_source_members m USING data_sources s
-    WHERE s.account_id = %(account)s AND m.account_id = s.account_id AND m.data_source_id = s.id
-        AND m.profile_id = %(loser)s
-    RETURNING m.data_source_id
-)
-INSERT INTO data_source_members (account_id, data_source_id, profile_id)
-SELECT %(account)s, data_source_id, %(survivor)s FROM gone
-ON CONFLICT DO NOTHING
+SELECT account_id, profile_id, survivor_id, %(seq)s FROM gone
 """
 
 
 def apply_merges(connection: Connection[Any], merges: pl.DataFrame, *, load: Load) -> int:
-    """Merge "loser" into "survivor", pair by pair, in the caller's transaction; gives how many.
+    """Merge each "loser" into its "survivor" in the caller's transaction; gives how many are gone.
 
-    A pair of which one was erased meanwhile is left alone. Who merges holds all slices, and may write people
-    afterwards.
+    Who was erased meanwhile is left out, and where it was the survivor, all of them are left alone. Who merges holds
+    all slices, and may write people afterwards.
     """
     if merges.is_empty():
         return 0
+    survivors = merges.select("survivor", loser="survivor").unique()
+    people = pl.concat([merges.select("survivor", "loser"), survivors]).sort("survivor")
+    together = pl.row_index().first().over("survivor") // AT_ONCE
+    merged = 0
     with cursor(connection) as cur:
         lock_slices(cur, load.account_id, range(SLICES))
-        return sum(_merge(cur, UUID(int=loser), UUID(int=survivor), load) for loser, survivor in merges.iter_rows())
-
-
-def _merge(cur: Cursors, loser: UUID, survivor: UUID, load: Load) -> int:
-    pair = {"loser": loser, "survivor": survivor, "account": load.account_id, "seq": load.seq, "now": load.now}
-    merged = cur.execute(MERGE, pair).rowcount
-    if merged:
-        cur.execute(SHORTEN, pair)
-        cur.execute(REMEMBER, pair)
+        probe_only(cur)
+        for some in people.with_columns(together.alias("at_once")).partition_by("at_once", maintain_order=True):
+            asked = {"people": uuids(some["loser"]), "survivors": uuids(some["survivor"])}
+            parameters = {"account": load.account_id, "seq": load.seq, "now": load.now}
+            merged += cur.execute(MERGE, parameters | asked).rowcount
     return merged
