@@ -36,8 +36,11 @@ _LOCK: Final = text(
 
 # People can have any number of identifiers, of which a statement could not bind each by itself.
 _REMOVE_ALIASES: Final = text("""
-    DELETE FROM profile_aliases a USING unnest(CAST(:kinds AS smallint[]), CAST(:hashes AS uuid[])) AS gone (kind, hash)
-    WHERE a.account_id = :account AND a.kind = gone.kind AND a.hash = gone.hash
+    DELETE FROM profile_aliases a USING (
+        SELECT CAST(:account AS uuid) AS account_id, unnest(CAST(:kinds AS smallint[])) AS kind,
+            unnest(CAST(:hashes AS uuid[])) AS hash
+    ) gone
+    WHERE a.account_id = gone.account_id AND a.kind = gone.kind AND a.hash = gone.hash
 """)
 _SET_STONES: Final = text("""
     INSERT INTO tombstones (account_id, kind, hash, erased_at)

@@ -76,7 +76,8 @@ WHERE m.segment = :segment_number AND m.valid_to IS NULL
 _ENTER: Final = """
 INSERT INTO segment_members (segment, hash, valid_from, kind, partition, value)
 SELECT :segment_number, p.profile_id, :moment, named.kind, :number, named.value
-FROM wanted w JOIN profiles p ON p.account_id = :account AND p.profile_id = w.hash, LATERAL (
+FROM (SELECT CAST(:account AS uuid) AS account_id, hash FROM wanted OFFSET 0) w
+    JOIN profiles p ON p.account_id = w.account_id AND p.profile_id = w.hash, LATERAL (
     SELECT k.kind, CASE json_typeof(p.identifiers -> k.word -> 0)
         WHEN 'string' THEN p.identifiers -> k.word ->> 0 ELSE :mask END AS value
     FROM unnest(CAST(:words AS text[]), CAST(:kinds AS smallint[])) WITH ORDINALITY AS k (word, kind, place)

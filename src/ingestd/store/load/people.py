@@ -12,7 +12,7 @@ import polars as pl
 from psycopg import Connection, sql
 
 from ingestd.hashes import from_bytes
-from ingestd.store.load.stage import Cursors, copy, cursor, place, probe_only, slices
+from ingestd.store.load.stage import Cursors, copy, cursor, place, probe_only, slices, uuids
 from ingestd.store.load.stored import AT_ONCE, CROWD, FEW
 
 PAIRS: Final = "SELECT string_agg(uuid_send(hash) || uuid_send(id), '') FROM ({}) AS found (hash, id)"
@@ -20,7 +20,7 @@ PAIRS: Final = "SELECT string_agg(uuid_send(hash) || uuid_send(id), '') FROM ({}
 
 MOVED: Final = """
 SELECT a.hash, t.profile_id FROM asked a
-JOIN {} t ON t.account_id = %(account)s AND t.kind = a.kind AND t.hash = a.hash
+LEFT JOIN {} t ON t.account_id = %(account)s AND t.kind = a.kind AND t.hash = a.hash
 """
 
 REDIRECTED: Final = """
@@ -32,7 +32,7 @@ WHERE coalesce(r.survivor_id, t.profile_id) IS NOT NULL
 """The same for an account in which people were merged."""
 
 FOUNDERS: Final = """
-SELECT a.hash, t.profile_id FROM asked a JOIN {} t ON t.account_id = %(account)s AND t.profile_id = a.hash
+SELECT a.hash, t.profile_id FROM asked a LEFT JOIN {} t ON t.account_id = %(account)s AND t.profile_id = a.hash
 """
 
 RANGE: Final = """
@@ -40,6 +40,12 @@ SELECT hash, profile_id FROM {}
 WHERE account_id = %(account)s AND kind = %(kind)s AND hash BETWEEN %(first)s AND %(last)s LIMIT %(most)s
 """
 """All identifiers of a kind in a range: a fraction of what it costs to look each of them up."""
+
+PEOPLE: Final = """
+SELECT string_agg(uuid_send(profile_id), ''), array_agg(identifiers -> 'identity' ->> 0), array_agg(origin)
+FROM (SELECT %(account)s::uuid AS account_id, unnest(%(ids)s::uuid[]) AS profile_id) asked
+JOIN profiles USING (account_id, profile_id)
+"""
 
 _NONE = pl.DataFrame(schema={"hash": pl.UInt128, "id": pl.UInt128})
 
@@ -97,17 +103,13 @@ class KnownPeople:
 
     def people(self, ids: pl.Series) -> pl.DataFrame:
         """The stored people of these ids: "id", their "identity" or null, and "origin", less for the older."""
-        with self._cursor() as cur:
-            cur.execute(
-                """
-                SELECT profile_id, identifiers -> 'identity' ->> 0, origin FROM profiles
-                WHERE account_id = %s AND profile_id = ANY (%s::uuid[])
-                """,
-                (self._account, [UUID(int=each) for each in ids]),
-            )
-            found = [(person.int, identity, origin) for person, identity, origin in cur.fetchall()]
-        schema = {"id": pl.UInt128, "identity": pl.String, "origin": pl.Int64}
-        return pl.DataFrame(found, schema=schema, orient="row")
+        with self._cursor() as cur, cur.connection.transaction():
+            probe_only(cur)
+            asked = {"account": self._account, "ids": uuids(ids.sort())}
+            ((found, identities, origins),) = cur.execute(PEOPLE, asked, binary=True).fetchall()
+        return from_bytes(found, "id").with_columns(
+            pl.Series("identity", identities or [], pl.String), pl.Series("origin", origins or [], pl.Int64)
+        )
 
     def _answer(self, asked: pl.DataFrame, table: str, question: LiteralString) -> pl.DataFrame:
         if asked.is_empty():

@@ -57,8 +57,8 @@ UPDATE {slice} t SET
     identifiers = coalesce(s.identifiers, t.identifiers),
     origins = CASE WHEN s.origins IS NULL THEN t.origins ELSE coalesce(t.origins, '{{}}') || s.origins END,
     last_ts = coalesce(s.last_ts, t.last_ts), updated_at = %(now)s, digest = nullif(s.digest, 0)
-FROM (SELECT {selected}) s
-WHERE t.ctid = s.place AND t.account_id = %(account)s
+FROM (SELECT %(account)s::uuid AS account_id, {selected}) s
+WHERE t.ctid = s.place AND t.account_id IS NOT DISTINCT FROM s.account_id
 """
 """What stays as it is, is null in `s`. Rows stay where they were found as long as their slices are held, for whoever
 writes people holds them.

@@ -38,8 +38,11 @@ CHANGE: Final = """
 UPDATE {slice} t SET
     attributes = (t.attributes::jsonb || s.attributes::jsonb)::json,
     identifiers = (t.identifiers::jsonb || s.identifiers::jsonb)::json, digest = NULL
-FROM unnest(%(ids)s::uuid[], %(attributes)s::text[], %(identifiers)s::text[]) AS s (id, attributes, identifiers)
-WHERE t.account_id = %(account)s AND t.profile_id = s.id
+FROM (
+    SELECT %(account)s::uuid AS account_id, unnest(%(ids)s::uuid[]) AS profile_id,
+        unnest(%(attributes)s::text[]) AS attributes, unnest(%(identifiers)s::text[]) AS identifiers
+) s
+WHERE t.account_id = s.account_id AND t.profile_id = s.profile_id
 """
 
 

@@ -48,18 +48,18 @@ WITH owned AS (
     SELECT coalesce(array_agg(seq), '{{}}') AS seqs FROM ingestions
     WHERE data_source_id = %(source)s AND seq IS NOT NULL AND NOT dry_run
 ), gone AS (
-    SELECT t.profile_id, t.updated_at = %(now)s AS touched, array_agg(a.name) AS names
-    FROM {people} s JOIN {profiles} t ON t.account_id = %(account)s AND t.profile_id = s.profile_id, owned,
-        LATERAL json_object_keys(t.attributes) AS a (name)
+    SELECT account_id, profile_id, t.updated_at = %(now)s AS touched, array_agg(a.name) AS names
+    FROM (SELECT %(account)s::uuid AS account_id, profile_id FROM {people} OFFSET 0) s
+        JOIN {profiles} t USING (account_id, profile_id), owned, LATERAL json_object_keys(t.attributes) AS a (name)
     WHERE a.name <> ALL (%(kept)s) AND coalesce((t.origins -> a.name)::bigint, t.origin) = ANY (owned.seqs)
-    GROUP BY t.profile_id, t.updated_at
+    GROUP BY account_id, profile_id, t.updated_at
 ), forgotten AS (
     UPDATE {profiles} t SET
         attributes = (t.attributes::jsonb - gone.names)::json,
         origins = coalesce(t.origins, '{{}}')
             || (SELECT jsonb_object_agg(name, %(seq)s) FROM unnest(gone.names) AS name),
         updated_at = %(now)s, digest = NULL
-    FROM gone WHERE t.account_id = %(account)s AND t.profile_id = gone.profile_id
+    FROM gone WHERE t.account_id = gone.account_id AND t.profile_id = gone.profile_id
     RETURNING gone.profile_id, gone.touched
 )
 SELECT string_agg(uuid_send(profile_id), '') FILTER (WHERE NOT touched) FROM forgotten
@@ -99,8 +99,9 @@ WHERE account_id = %(account)s AND data_source_id = %(source)s
 
 LEAVE: Final = """
 WITH gone AS (
-    DELETE FROM data_source_members m USING leaving l
-    WHERE m.account_id = %(account)s AND m.data_source_id = %(source)s AND m.profile_id = l.profile_id
+    DELETE FROM data_source_members m
+    USING (SELECT %(account)s::uuid AS account_id, %(source)s::uuid AS source, profile_id FROM leaving OFFSET 0) l
+    WHERE m.account_id = l.account_id AND m.data_source_id = l.source AND m.profile_id = l.profile_id
     RETURNING m.profile_id
 )
 SELECT string_agg(uuid_send(profile_id), '') FROM gone
@@ -114,9 +115,10 @@ LIMIT %(limit)s
 """
 
 TOUCHED: Final = """
-SELECT s.profile_id, CASE WHEN t.updated_at <> %(now)s THEN 'leave' WHEN t.created_at = %(now)s THEN 'create'
+SELECT profile_id, CASE WHEN t.updated_at <> %(now)s THEN 'leave' WHEN t.created_at = %(now)s THEN 'create'
     ELSE 'update' END
-FROM present s JOIN profiles t ON t.account_id = %(account)s AND t.profile_id = s.profile_id
+FROM (SELECT %(account)s::uuid AS account_id, profile_id FROM present OFFSET 0) s
+    JOIN profiles t USING (account_id, profile_id)
 """
 
 
@@ -178,6 +180,7 @@ def leave(connection: Connection[Any], ids: Iterable[pl.Series], *, source: Sour
         lock_slices(cur, load.account_id, list(range(SLICES)))
         _stage(cur, ids)
         cur.execute(LEAVING, _parameters(source, load))
+        probe_only(cur)
         _forget(cur, "leaving", sql.Identifier("profiles"), (), source, load)
         gone = _ids(cur.execute(LEAVE, _parameters(source, load), binary=True))
         _tell(cur, Move.LEFT, gone, load)

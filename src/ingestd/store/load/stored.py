@@ -80,8 +80,8 @@ SELECT {answer} FROM (
 """
 
 EACH: Final = """
-SELECT {answer} FROM unnest(%(ids)s::uuid[]) AS asked (id)
-JOIN {table} AS found ON account_id = %(account)s AND profile_id = asked.id
+SELECT {answer} FROM (SELECT %(account)s::uuid AS account_id, unnest(%(ids)s::uuid[]) AS profile_id) AS asked
+JOIN {table} AS found USING (account_id, profile_id)
 """
 """Both give one row, which costs a fraction of as many rows."""
 
