@@ -18,28 +18,31 @@ from ingestd.store.load.stored import AT_ONCE, CROWD, FEW
 PAIRS: Final = "SELECT string_agg(uuid_send(hash) || uuid_send(id), '') FROM ({}) AS found (hash, id)"
 """Hashes and ids in one value, which costs a fraction of as many rows."""
 
-MOVED: Final = """
+ALIASES: Final = """
 SELECT a.hash, t.profile_id FROM asked a
-LEFT JOIN {} t ON t.account_id = %(account)s AND t.kind = a.kind AND t.hash = a.hash
+LEFT JOIN {profile_aliases} t ON t.account_id = %(account)s AND t.kind = a.kind AND t.hash = a.hash
 """
 
-REDIRECTED: Final = """
-SELECT a.hash, coalesce(r.survivor_id, t.profile_id) FROM asked a
-LEFT JOIN {} t ON t.account_id = %(account)s AND t.kind = a.kind AND t.hash = a.hash
-LEFT JOIN profile_redirects r ON r.account_id = %(account)s AND r.profile_id = coalesce(t.profile_id, a.hash)
-WHERE coalesce(r.survivor_id, t.profile_id) IS NOT NULL
+REDIRECTS: Final = """
+SELECT a.hash, t.survivor_id FROM asked a
+LEFT JOIN profile_redirects t ON t.account_id = %(account)s AND t.profile_id = a.hash
 """
-"""The same for an account in which people were merged."""
 
 FOUNDERS: Final = """
-SELECT a.hash, t.profile_id FROM asked a LEFT JOIN {} t ON t.account_id = %(account)s AND t.profile_id = a.hash
+SELECT a.hash, t.profile_id FROM asked a
+LEFT JOIN {profiles} t ON t.account_id = %(account)s AND t.profile_id = a.hash
 """
 
-RANGE: Final = """
-SELECT hash, profile_id FROM {}
+RANGE_OF_ALIASES: Final = """
+SELECT hash, profile_id FROM {profile_aliases}
 WHERE account_id = %(account)s AND kind = %(kind)s AND hash BETWEEN %(first)s AND %(last)s LIMIT %(most)s
 """
 """All identifiers of a kind in a range: a fraction of what it costs to look each of them up."""
+
+RANGE_OF_REDIRECTS: Final = """
+SELECT profile_id, survivor_id FROM profile_redirects
+WHERE account_id = %(account)s AND profile_id BETWEEN %(first)s AND %(last)s LIMIT %(most)s
+"""
 
 PEOPLE: Final = """
 SELECT string_agg(uuid_send(profile_id), ''), array_agg(identifiers -> 'identity' ->> 0), array_agg(origin)
@@ -68,23 +71,25 @@ class KnownPeople:
 
     def moved(self, asked: pl.DataFrame) -> pl.DataFrame:
         """Of the identifiers asked ("kind", "hash"), those stored for a person of another id: "hash", "id"."""
-        asked = asked.filter(pl.col("kind").is_in(self.kinds(asked["kind"].unique())))
-        if self._redirects:
-            return self._answer(asked, "profile_aliases", REDIRECTED)
-        answers = [_NONE]
-        for of_kind in asked.partition_by("kind"):
-            some = of_kind.sort("hash") if of_kind.height > AT_ONCE else of_kind
-            answers += map(self._moved, some.iter_slices(AT_ONCE))
-        return pl.concat(answers)
+        of_kinds = [some for some in asked.partition_by("kind") if self._exists("profile_aliases", some["kind"][0])]
+        found = pl.concat([_NONE, *(self._found(some, RANGE_OF_ALIASES, ALIASES) for some in of_kinds)])
+        if not self._redirects:
+            return found
+        named = asked.select("hash").join(found, on="hash", how="left").select("hash", person=pl.coalesce("id", "hash"))
+        people = named.select(pl.lit(0, pl.Int16).alias("kind"), hash="person").unique()
+        gone = self._found(people, RANGE_OF_REDIRECTS, REDIRECTS).rename({"hash": "person"})
+        now = named.join(gone, on="person", how="left").select("hash", id=pl.coalesce("id", "person"))
+        return now.filter(pl.col("id") != pl.col("hash"))
 
-    def _moved(self, asked: pl.DataFrame) -> pl.DataFrame:
-        """The same of identifiers of one kind."""
-        stored = self._in_range(asked) if asked.height > FEW else None
-        if stored is None:
-            return self._answer(asked, "profile_aliases", MOVED)
-        return stored.join(asked, on="hash", how="semi")
+    def _found(self, asked: pl.DataFrame, in_range: LiteralString, each: LiteralString) -> pl.DataFrame:
+        """What two queries find of identifiers of one kind: of a range, or of few, or those in a crowd, one by one."""
+        found = [_NONE]
+        for some in (asked.sort("hash") if asked.height > AT_ONCE else asked).iter_slices(AT_ONCE):
+            stored = self._in_range(some, in_range) if some.height > FEW else None
+            found.append(self._answer(some, each) if stored is None else stored.join(some, on="hash", how="semi"))
+        return pl.concat(found)
 
-    def _in_range(self, asked: pl.DataFrame) -> pl.DataFrame | None:
+    def _in_range(self, asked: pl.DataFrame, query: LiteralString) -> pl.DataFrame | None:
         """What is stored in the range of some identifiers; None where that is far more."""
         first, last, most = asked["hash"].min(), asked["hash"].max(), CROWD * asked.height
         assert isinstance(first, int)
@@ -93,13 +98,13 @@ class KnownPeople:
         names |= {"first": UUID(int=first), "last": UUID(int=last)}
         with self._cursor() as cur, cur.connection.transaction():
             probe_only(cur)
-            stored = _pairs(cur, sql.SQL(RANGE).format(place("profile_aliases", slices(asked["hash"]))), names)
+            stored = _pairs(cur, query, asked, names)
         return stored if stored.height < most else None
 
     def founders(self, asked: pl.DataFrame) -> pl.DataFrame:
         """Of the identifiers asked ("kind", "hash"), those whose hash is the id of a stored person: "hash"."""
         kinds = [kind for kind in asked["kind"].unique() if kind == 1 or self._exists("profile_kinds", kind)]
-        return self._answer(asked.filter(pl.col("kind").is_in(kinds)), "profiles", FOUNDERS).select("hash")
+        return self._answer(asked.filter(pl.col("kind").is_in(kinds)), FOUNDERS).select("hash")
 
     def people(self, ids: pl.Series) -> pl.DataFrame:
         """The stored people of these ids: "id", their "identity" or null, and "origin", less for the older."""
@@ -111,15 +116,14 @@ class KnownPeople:
             pl.Series("identity", identities or [], pl.String), pl.Series("origin", origins or [], pl.Int64)
         )
 
-    def _answer(self, asked: pl.DataFrame, table: str, question: LiteralString) -> pl.DataFrame:
+    def _answer(self, asked: pl.DataFrame, query: LiteralString) -> pl.DataFrame:
         if asked.is_empty():
             return _NONE
         with self._cursor() as cur, cur.connection.transaction():
             probe_only(cur)
             cur.execute("CREATE TEMP TABLE asked (kind smallint, hash uuid) ON COMMIT DROP")
             copy(cur, sql.Identifier("asked"), asked.sort("hash"), {"kind": "smallint", "hash": "uuid"})
-            query = sql.SQL(question).format(place(table, slices(asked["hash"])))
-            return _pairs(cur, query, {"account": self._account})
+            return _pairs(cur, query, asked, {"account": self._account})
 
     def _exists(self, table: str, kind: int | None = None) -> bool:
         of_kind = sql.SQL("" if kind is None else " AND kind = %(kind)s")
@@ -138,7 +142,10 @@ class KnownPeople:
             self._free.put(connection)
 
 
-def _pairs(cur: Cursors, query: sql.Composable, parameters: dict[str, Any]) -> pl.DataFrame:
-    """What a query finds: "hash" and "id"."""
-    ((packed,),) = cur.execute(sql.SQL(PAIRS).format(query), parameters, binary=True).fetchall()
+def _pairs(cur: Cursors, query: LiteralString, asked: pl.DataFrame, parameters: dict[str, Any]) -> pl.DataFrame:
+    """What a query finds of what is asked, in the slices in which that lies: "hash" and "id"."""
+    numbers = slices(asked["hash"])
+    places = {table: place(table, numbers) for table in ("profiles", "profile_aliases")}
+    packed_pairs = sql.SQL(PAIRS).format(sql.SQL(query).format(**places))
+    ((packed,),) = cur.execute(packed_pairs, parameters, binary=True).fetchall()
     return from_bytes(packed, "hash", "id").select("hash", "id")
