@@ -106,7 +106,8 @@ async def test_every_bad_input_has_its_documented_outcome(ground, tenant, door, 
         found = seen(item, ended, errors) | {"stored": await stored(tenant, item)}
         expected = meant(item)
         different = {word: (found[word], expected[word]) for word in expected if found[word] != expected[word]}
-        different |= offline(item, stem, ended, errors, tmp_path)
+        if door is by_sftp:  # once is enough: where it takes an item at all, the other door's outcome is the same
+            different |= offline(item, stem, ended, errors, tmp_path)
         if different:
             differences[item.name] = different
     assert not differences, "\n".join(f"{name}: {different}"[:1000] for name, different in differences.items())
