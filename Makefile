@@ -99,7 +99,7 @@ frontend: $(TYPES) ## serve the example of a frontend on 8000, in front of the s
 bench: $(STAMP) ## measure every work with 200 MB, some minutes; or one: make bench ARGS="profiles --mb 200 --json out.json"
 	@if test -n '$(ARGS)'; then $(BIN)/python -m benchmarks $(ARGS); else mkdir -p $(FIGURES); \
 	for work in $(SIZED) latency; do $(BIN)/python -m benchmarks $$work --mb 200 --json $(FIGURES)/$$work.json || exit 1; done; \
-	for work in small webhooks; do $(BIN)/python -m benchmarks $$work --json $(FIGURES)/$$work.json || exit 1; done; fi
+	for work in small merges webhooks; do $(BIN)/python -m benchmarks $$work --json $(FIGURES)/$$work.json || exit 1; done; fi
 
 .PHONY: bench-full
 bench-full: $(STAMP) ## measure files of 1 and 5 GB; an hour, and 40 GB of disk

@@ -21,6 +21,7 @@ from benchmarks import (
     listing,
     lists,
     loads,
+    merges,
     scaling,
     scan,
     segments,
@@ -64,6 +65,7 @@ HOSTILE: Final = ("mb", "seconds", "status", "error", "rows_read", "rows_accepte
                   "requests", "api_p50_ms", "api_p99_ms")  # fmt: skip
 UPLOAD: Final = ("mb", "seconds", "mb_per_s", "rows_per_s", "rows_accepted", "rows_rejected", "truth_rejected")
 FILTER: Final = ("profiles", "fill_seconds", "seconds", "members", "members_as_truth")
+MERGES: Final = ("people", "seconds", "rows_accepted", "merged")
 LISTING: Final = ("files", "seconds", "right")
 SMALL: Final = ("seconds", "rows_accepted", "rows_rejected", "truth_rejected")
 
@@ -192,6 +194,20 @@ def measure_small(
 ) -> None:
     """Push files of 100 rows to an idle service."""
     write(shown(small.measure(runs=runs, parent=folder), SMALL), out)
+
+
+@app.command("merges")
+def measure_merges(
+    people: Annotated[int, typer.Option(min=1, help="How many are tied to as many others.")] = 100_000,
+    runs: Runs = 1,
+    out: Json = None,
+    folder: Folder = None,
+) -> None:
+    """Tie people to others who are stored, in an account that PostgreSQL does not know yet."""
+    measured = shown(merges.measure(people=people, runs=runs, parent=folder), MERGES)
+    write(measured, out)
+    if any(each.merged != (people if each.variant == "ties" else 0) for each in measured):
+        raise SystemExit("Others were merged than the file ties.")
 
 
 @app.command("lists")

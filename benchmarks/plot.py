@@ -33,6 +33,7 @@ PLOTTED: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "filter": ("seconds", {"to completed": "seconds"}),
     "listing": ("seconds", {"to the answer": "seconds"}),
     "small": ("seconds", {"from CLOSE to webhook": "seconds"}),
+    "merges": ("seconds", {"from CLOSE to webhook": "seconds"}),
     "latency": (
         "milliseconds, 99 of 100 answers",
         {"idle": "api_p99_idle_ms", "upload": "api_p99_upload_ms", "load": "api_p99_ms"},

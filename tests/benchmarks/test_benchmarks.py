@@ -158,6 +158,16 @@ def test_small_files_are_timed_one_after_the_other(measured):
         assert small["seconds"] > 0
 
 
+def test_files_that_tie_people_are_timed_one_after_the_other(measured):
+    figures = measured("merges", "--people", "50")
+    assert [(each["variant"], each["merged"]) for each in figures] == [
+        ("one", 0), ("other", 0), ("updates", 0), ("ties", 50), ("again", 0),
+    ]  # fmt: skip
+    for each in figures:
+        assert (each["people"], each["rows_accepted"]) == (50, 50)
+        assert each["seconds"] > 0
+
+
 def test_webhooks_are_told_though_two_endpoints_are_out_of_order(measured):
     sound, disturbed = measured("webhooks", "--deliveries", "40")
     assert (sound["variant"], disturbed["variant"]) == ("sound", "two out of order")
