@@ -305,7 +305,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP FUNCTION list_edit(jsonb, jsonb, jsonb)")
+    op.execute("DROP FUNCTION IF EXISTS list_edit(jsonb, jsonb, jsonb)")
     op.drop_table("ledger")
     op.drop_index(
         "ix_ingestions_open",
