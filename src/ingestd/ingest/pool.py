@@ -41,7 +41,7 @@ ALLOCATION: Final = {
     "MALLOC_ARENA_MAX": "1",  # else what one thread gives back no other is given
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "_RJEM_MALLOC_CONF": "narenas:1,dirty_decay_ms:2000,muzzy_decay_ms:0",  # Polars' allocator
-    "OPENBLAS_NUM_THREADS": "1",  # NumPy's, which nothing here wants
+    "OPENBLAS_NUM_THREADS": "1",  # NumPy starts no threads when it is imported: see FORKED_WITH
 }
 """The buffers of a chunk are kept for the next one, rather than asked of the system anew, page by page.
 

@@ -20,7 +20,7 @@ AT_ONCE: Final = 2000
 
 # An attribute that was deleted still stands in `origins`, so a later deletion wins too; on a tie the survivor's stays.
 # Redirects never chain: what led to somebody who is gone leads to the survivor. Who was in a data source under an id
-# that is gone is in it under the survivor's.
+# that is gone is in it under the survivor's. They are asked source by source (OFFSET 0), as the key of members has it.
 MERGE: Final = """
 WITH one AS MATERIALIZED (
     SELECT account_id, survivor_id, array_agg(p) AS people,

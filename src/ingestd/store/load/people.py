@@ -82,7 +82,7 @@ class KnownPeople:
         return now.filter(pl.col("id") != pl.col("hash"))
 
     def _found(self, asked: pl.DataFrame, in_range: LiteralString, each: LiteralString) -> pl.DataFrame:
-        """What two queries find of identifiers of one kind: of a range, or of few, or those in a crowd, one by one."""
+        """What is stored of identifiers of one kind: read `in_range`, or `each` by itself if they are few."""
         found = [_NONE]
         for some in (asked.sort("hash") if asked.height > AT_ONCE else asked).iter_slices(AT_ONCE):
             stored = self._in_range(some, in_range) if some.height > FEW else None

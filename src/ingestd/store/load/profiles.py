@@ -61,7 +61,7 @@ FROM (SELECT %(account)s::uuid AS account_id, {selected}) s
 WHERE t.ctid = s.place AND t.account_id IS NOT DISTINCT FROM s.account_id
 """
 """What stays as it is, is null in `s`. Rows stay where they were found as long as their slices are held, for whoever
-writes people holds them.
+writes people holds them. The account is compared in a way that no index serves: its people are not to be gone through.
 """
 
 Changes = Callable[[pl.Series, pl.DataFrame | None], pl.DataFrame]
