@@ -217,14 +217,16 @@ class _Person:
     """One person while identifiers are tied: all that two of them need when they become one."""
 
     identity: int | None = None
-    stored: list[tuple[bool, int, int]] = field(default_factory=list)
-    """(has no identity, origin, id): the least survives."""
+    stored: tuple[bool, int, int] | None = None
+    """(has no identity, origin, id) of the one who survives: the least."""
     best: tuple[int, int, int] | None = None
     """(kind, row, hash): the least names somebody who is not stored."""
 
     @property
     def id(self) -> int:
-        return min(self.stored)[-1] if self.stored or self.best is None else self.best[-1]
+        named = self.stored or self.best
+        assert named is not None  # somebody who was known before, or whom a row has named
+        return named[-1]
 
 
 class _Ties:
@@ -233,12 +235,14 @@ class _Ties:
     def __init__(self) -> None:
         self._parent: dict[int, int] = {}
         self._people: dict[int, _Person] = {}
+        self._known: list[int] = []
         self._primaries: set[int] = set()
         self._kinds: dict[int, int] = {}
 
     def know(self, person: int, origin: int, identity: int | None) -> None:
         """Begin with a stored person."""
-        self._people[self._find(person)] = _Person(identity, [(identity is None, origin, person)])
+        self._people[self._find(person)] = _Person(identity, (identity is None, origin, person))
+        self._known.append(person)
 
     def join(self, one: int, other: int) -> int:
         """Make two sets one."""
@@ -247,7 +251,7 @@ class _Ties:
             self._parent[gone] = root
             kept, lost = self._people[root], self._people.pop(gone)
             kept.identity = kept.identity or lost.identity
-            kept.stored += lost.stored
+            kept.stored = min(filter(None, (kept.stored, lost.stored)), default=None)
             kept.best = min(filter(None, (kept.best, lost.best)), default=None)
         return root
 
@@ -276,11 +280,10 @@ class _Ties:
 
     def result(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """What `Resolution` calls moved and merges."""
-        people = ((hash_, self._people[self._find(hash_)].id) for hash_ in self._primaries)
-        moved = [(hash_, person) for hash_, person in people if hash_ != person]
-        merges = [
-            (loser, person.id) for person in self._people.values() for *_, loser in person.stored if loser != person.id
-        ]
+        moved, merges = (
+            [(hash_, person) for hash_ in hashes if (person := self._people[self._find(hash_)].id) != hash_]
+            for hashes in (self._primaries, self._known)
+        )
         return (
             pl.DataFrame(moved, schema=PERSON_SCHEMA, orient="row"),
             pl.DataFrame(merges, schema=MERGE_SCHEMA, orient="row"),

@@ -189,3 +189,13 @@ def test_of_who_was_erased_after_the_file_came_no_identifier_is_left(account):
     assert account.push(rows, received_at=NOW - timedelta(seconds=1))["erased"] == 1
     aliases = account.rows("SELECT hash FROM profile_aliases WHERE account_id = %s")
     assert aliases == [(identifier_hash(KEY, 2, "y"),)]
+
+
+@pytest.mark.rule("D54")
+def test_thousands_who_share_an_identifier_are_one_in_time_that_grows_with_them(connection):
+    many, account = 10_000, Account(connection)  # a minute and more, if each of them were compared with each other
+    number = pl.int_range(many, eager=True).cast(pl.String)
+    apart = frame([{}] * many).with_columns(k2="browser-" + number)
+    assert account.push(apart)["created"] == many
+    assert account.push(apart.with_columns(k3=pl.lit("unknown")))["merged"] == many - 1
+    assert account.named(2, "browser-0") == account.named(2, f"browser-{many - 1}") == account.named(3, "unknown")
