@@ -144,6 +144,19 @@ def tests_of(condition: Condition) -> Iterator[Test]:
             yield condition
 
 
+def fits_nothing(condition: Condition) -> bool:
+    """Whether somebody fits who has none of the attributes: `not` of a comparison is true of them."""
+    match condition:
+        case All(all=parts):
+            return all(map(fits_nothing, parts))
+        case AnyOf(any=parts):
+            return any(map(fits_nothing, parts))
+        case Not(negated=part):
+            return not fits_nothing(part)
+        case Test():
+            return False
+
+
 def by_name(condition: Condition, attributes: Mapping[str, Meaning]) -> Condition:
     """A condition without problems, each attribute by its own name: that in segments may become another's."""
     match condition:

@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import Any, Final
 from uuid import UUID
 
+import polars as pl
 from sqlalchemy import Connection
 
 from ingestd.domain.notice import NoticeType
@@ -99,6 +100,18 @@ def rehearse(job: Job, checked: Checked, part: str) -> Rehearsed:
     some = {what: done.filter(what=what).head(SAMPLE).select("row_no", "id") for what in TOUCHES}
     samples = {what: [(row_no, UUID(int=id_).hex) for row_no, id_ in rows.iter_rows()] for what, rows in some.items()}
     return Rehearsed(counts=counts, samples=samples)
+
+
+def people_of(job: Job, checked: Checked) -> list[UUID]:
+    """Whom the rows of a small file have changed, as far as they were applied, and who became one."""
+    blobs, keys = means(job)
+    folder = Scratch(blobs, keys, checked.folder)
+    with engine(job.place.database_url).connect() as connection:
+        lost = checked.lost(ledger.applied(connection, job.ingestion_id))
+    found = [read(folder, name, ["id"])["id"] for name in checked.parts if name not in lost]
+    if checked.merges is not None:
+        found += read(folder, checked.merges).get_columns()
+    return [UUID(int=each) for each in pl.concat(found).unique()] if found else []
 
 
 def report_lost(job: Job, checked: Checked, lost: Sequence[str]) -> Checked:

@@ -5,7 +5,8 @@ A condition can hold personal values, so it is kept sealed, as a secret of its s
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -13,8 +14,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd import telemetry
-from ingestd.domain.condition import Condition, read, tests_of, written
+from ingestd.domain.condition import Condition, fits_nothing, read, tests_of, written
 from ingestd.domain.notice import NoticeType
+from ingestd.domain.segment import SegmentStatus
 from ingestd.ingest.tell import tell_segment
 from ingestd.keyring import AccountKeys, Keyring
 from ingestd.store import accounts, filters, segments
@@ -47,22 +49,42 @@ async def asked_of(session: AsyncSession, keys: AccountKeys, attribute: Attribut
     )
 
 
-def recompute(  # noqa: PLR0913 -- which of whose segments, for what, and how
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """What an ingestion has changed, as far as filter segments are concerned.
+
+    `names` are the attributes that may have another value now, None if any may; `people` those of whom they may, None
+    if they are too many to be told; `made` says that there may be new people among them.
+    """
+
+    ingestion_id: UUID
+    names: Collection[str] | None
+    people: Sequence[UUID] | None
+    made: bool
+
+    def concerns(self, condition: Condition, meanings: filters.Meanings) -> bool:
+        """Whether people may fit a condition now who did not before, or the other way round."""
+        used = {meanings[test.attribute].name for test in tests_of(condition) if test.attribute in meanings}
+        return self.names is None or not used.isdisjoint(self.names) or (self.made and fits_nothing(condition))
+
+
+def recompute(
     connection: Connection,
     keys: AccountKeys,
     account_id: UUID,
     *,
     segment_id: UUID | None = None,
-    touched: Collection[str] | None = None,
-    ingestion_id: UUID | None = None,
+    brought: Brought | None = None,
     leniently: bool = False,
 ) -> list[str]:
     """Recompute the account's filter segments in use, in the caller's transaction.
 
-    Only the one, if given, and only those that use an attribute that was `touched`, unless that is None. Where this is
-    done `leniently`, one that fails is left as it was; gives a warning for each of those.
+    Only the one, if given; only those that what was `brought` concerns, and among its people, unless that is None. One
+    that was behind already is recomputed among everybody. Where this is done `leniently`, one that fails is left as it
+    was; gives a warning for each of those.
     """
     warnings = []
+    ingestion_id = None if brought is None else brought.ingestion_id
     rows = filters.in_use(connection, account_id, segment_id)
     meanings = filters.meanings_of(connection, account_id) if rows else {}
     kinds = {meaning.name: meaning.kind for meaning in meanings.values() if meaning.kind is not None}
@@ -70,13 +92,20 @@ def recompute(  # noqa: PLR0913 -- which of whose segments, for what, and how
         try:
             with connection.begin_nested():
                 condition = open_condition(keys, row.id, row.condition)
-                used = {meanings[test.attribute].name for test in tests_of(condition) if test.attribute in meanings}
-                if touched is None or not used.isdisjoint(touched):
-                    fits = filters.matches(condition, meanings, keys)
-                    if filters.refilter(
-                        connection, row, fits, account_id=account_id, kinds=kinds, ingestion_id=ingestion_id
-                    ):
-                        tell_segment(connection, NoticeType.SEGMENT_REFRESHED, row.id, now=utc_now())
+                fits = filters.matches(condition, meanings, keys)
+                after = brought if row.status == SegmentStatus.ACTIVE and row.behind in {None, ingestion_id} else None
+                if after and not after.concerns(condition, meanings):
+                    filters.catch_up(connection, row.id)
+                elif filters.refilter(
+                    connection,
+                    row,
+                    fits,
+                    account_id=account_id,
+                    kinds=kinds,
+                    ingestion_id=ingestion_id,
+                    people=None if after is None else after.people,
+                ):
+                    tell_segment(connection, NoticeType.SEGMENT_REFRESHED, row.id, now=utc_now())
         except Exception as fault:
             if not leniently or is_transient(fault):
                 raise

@@ -9,7 +9,7 @@ A process that has lost the ingestion to another changes nothing: its fence no l
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Row
@@ -34,6 +34,10 @@ from ingestd.keyring import AccountKeys
 from ingestd.store import fencing, ingestions
 from ingestd.store.engine import utc_now
 from ingestd.store.fencing import FenceLost, Gone
+from ingestd.store.filters import fall_behind, in_use
+
+FEW: Final = 20_000
+"""Of so many rows' people each is looked at for filter segments by themselves; of more, everybody is gone through."""
 
 log = telemetry.logger(__name__)
 
@@ -109,6 +113,9 @@ def _take_to_its_end(runtime: Runtime, job: Job, row: Row[Any]) -> None:
     if exceeds(job.plan.hold_above, checked.leaving, checked.members):
         hold(runtime.sql, job.ingestion_id, job.fence, {"leaving": checked.leaving, "of": checked.members})
         return
+    if job.plan.target is not Target.SEGMENT:
+        with runtime.sql.begin() as connection:
+            fall_behind(connection, job.account_id, job.ingestion_id)
     with runtime.stage(job, Stage.APPLYING):
         applied = apply_all(runtime, job, checked, attempts=row.attempts)
     if applied is not None:
@@ -135,25 +142,31 @@ def _check(runtime: Runtime, job: Job) -> Checked:
 
 
 def _recompute_filters(runtime: Runtime, job: Job, applied: Checked, *, attempts: int) -> list[str]:
-    """Recompute the filter segments that use what the ingestion brought, before it is completed (S75, D41).
+    """Recompute the filter segments that what the ingestion brought concerns, before it is completed (S75, D41).
 
     What is taken away by a replace, or comes together by a merge, can be any attribute. Gives a warning for each
     that could not be, after too many crashes (P6).
     """
-    if job.plan.target is not Target.PROFILES:
+    if job.plan.target is Target.SEGMENT:
         return []
-    touched = None if job.replaces or applied.merges else applied.names
+    leniently = attempts >= runtime.settings.attempts
+    of_profiles = job.plan.target is Target.PROFILES
     with runtime.stage(job, Stage.SEGMENTING):
         with runtime.sql.begin() as connection:
             fencing.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
+            any_ = bool(in_use(connection, job.account_id))
+        if not any_:
+            return []
+        few = not leniently and not job.replaces and sum(applied.parts.values()) <= FEW
+        brought = filters.Brought(
+            ingestion_id=job.ingestion_id,
+            names=None if job.replaces or applied.merges else applied.names if of_profiles else (),
+            people=runtime.pool.run(applying.people_of, job, applied) if few else None,
+            made=not of_profiles or applied.counts.created > 0,
+        )
         with runtime.sql.begin() as connection:
             warnings = filters.recompute(
-                connection,
-                AccountKeys.from_worker(job.keys),
-                job.account_id,
-                touched=touched,
-                ingestion_id=job.ingestion_id,
-                leniently=attempts >= runtime.settings.attempts,
+                connection, AccountKeys.from_worker(job.keys), job.account_id, brought=brought, leniently=leniently
             )
             fencing.guard(connection, job.ingestion_id, job.fence)
     return warnings

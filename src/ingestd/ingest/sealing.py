@@ -18,10 +18,10 @@ from ingestd.ingest.engine import JobEngine
 from ingestd.ingest.pool import Pool
 from ingestd.ingest.work import Place
 from ingestd.keyring import AccountKeys, Keyring
-from ingestd.store import accounts, attributes
+from ingestd.store import accounts, attributes, filters
 from ingestd.store import engine as store
 from ingestd.store.accounts import Account, Rotation
-from ingestd.store.engine import utc_now
+from ingestd.store.engine import new_id, utc_now
 from ingestd.store.load.sealing import mask_members, seal_slice
 
 log = telemetry.logger(__name__)
@@ -66,7 +66,8 @@ def seal_account(sql: Engine, pool: Pool, place: Place, keyring: Keyring, accoun
             return
         if accounts.move_on(connection, account_id, Rotation.SEALING, None):
             accounts.keep_keys(connection, account_id, keyring.drop_old_keys(account_id, sealed))
-        attributes.set_sealed(connection, account_id, personal, now=utc_now())
+        if attributes.set_sealed(connection, account_id, personal, now=utc_now()):
+            filters.fall_behind(connection, account_id, new_id())  # less can be asked of what is personal
     log.info("personal_values_sealed", account=str(account_id), attributes=len(personal), people=changed)
 
 

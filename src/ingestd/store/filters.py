@@ -7,7 +7,7 @@ mask.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from sqlalchemy import (
     Row,
     Select,
     String,
+    Uuid,
     and_,
     any_,
     case,
@@ -33,6 +34,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -73,6 +75,7 @@ _WHO_LEAVES: Final = """
 WHERE m.segment = :segment_number AND m.valid_to IS NULL
     AND NOT EXISTS (SELECT FROM wanted w WHERE w.hash = m.hash)
 """
+_OF_THESE: Final = "AND m.hash = ANY (CAST(:people AS uuid[]))"
 _ENTER: Final = """
 INSERT INTO segment_members (segment, hash, valid_from, kind, partition, value)
 SELECT :segment_number, p.profile_id, :moment, named.kind, :number, named.value
@@ -89,9 +92,10 @@ WHERE NOT EXISTS (
 )
 """
 _FINISH: Final = """
-UPDATE segments SET members = :members, refreshed_at = :moment, refreshed_as = upload_type, data_as_of = :moment,
+UPDATE segments SET members = coalesce(:members, members + :entered - :left), behind = NULL,
+    refreshed_at = :moment, refreshed_as = upload_type, data_as_of = :moment,
     status = CASE status WHEN 'in_progress' THEN 'active' ELSE status END
-WHERE id = :segment
+WHERE id = :segment RETURNING members
 """
 _PARTITION: Final = """
 INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at)
@@ -213,12 +217,20 @@ async def conditions(session: AsyncSession, account_id: UUID) -> dict[UUID, byte
 
 
 def in_use(connection: Connection, account_id: UUID, segment_id: UUID | None = None) -> list[Row[Any]]:
-    """The account's filter segments that are in use, or the one: id, name, number, type, status, condition (sealed).
+    """The account's filter segments that are in use, or the one: what `recompute` needs of them, the condition sealed.
 
     In the order in which whoever holds the members of several takes them.
     """
     found = (
-        select(Segment.id, Segment.name, Segment.number, Segment.type, Segment.status, Segment.condition)
+        select(
+            Segment.id,
+            Segment.name,
+            Segment.number,
+            Segment.type,
+            Segment.status,
+            Segment.condition,
+            Segment.behind,
+        )
         .where(
             Segment.account_id == account_id,
             Segment.method == Method.FILTER,
@@ -236,7 +248,24 @@ def account_of(connection: Connection, segment_id: UUID) -> UUID | None:
     return found
 
 
-def refilter(
+def fall_behind(connection: Connection, account_id: UUID, because: UUID) -> None:
+    """Note that something begins after which the members of the account's filter segments may not be who fits.
+
+    The first stays noted until a segment's members are found anew, whatever becomes of it.
+    """
+    for segment in in_use(connection, account_id):
+        if segment.behind is None:
+            _hold(connection, segment.id)
+            connection.execute(update(Segment).where(Segment.id == segment.id).values(behind=because))
+
+
+def catch_up(connection: Connection, segment_id: UUID) -> None:
+    """Note that the members of a filter segment are who fits."""
+    _hold(connection, segment_id)
+    connection.execute(update(Segment).where(Segment.id == segment_id).values(behind=None))
+
+
+def refilter(  # noqa: PLR0913 -- whose members, who fits, what they are known by, and among whom
     connection: Connection,
     segment: Row[Any],
     expression: ColumnElement[bool],
@@ -244,28 +273,48 @@ def refilter(
     account_id: UUID,
     kinds: Mapping[str, int],
     ingestion_id: UUID | None,
+    people: Sequence[UUID] | None,
 ) -> bool:
     """Bring a filter segment's members to who fits its condition now, in the caller's transaction.
 
-    `kinds` are the account's own attributes that identify people. Only what changed is written; gives whether somebody
-    entered or left, or the segment has waited for this.
+    `people` are the only ones who are looked at, all if None. `kinds` are the account's own attributes that identify
+    people. Only what changed is written; gives whether somebody entered or left, or the segment has waited for this.
     """
     names: dict[str, Any] = {"account": account_id, "segment": segment.id, "segment_number": segment.number}
-    names["value"] = PARTITION
-    connection.execute(text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS text)")), names)
+    names |= {"value": PARTITION, "people": people}
+    _hold(connection, segment.id)
     names["moment"] = connection.scalar(select(func.clock_timestamp()))
     connection.execute(text(_PARTITION), names | {"id": new_id()})
-    fitting = select(Profile.profile_id.label("hash")).where(Profile.account_id == account_id, expression)
-    members = connection.execute(_Wanted(fitting)).rowcount
+    fitting = connection.execute(_Wanted(_who_fits(account_id, expression, people))).rowcount
     connection.execute(text("ANALYZE wanted"))
-    left = connection.execute(text(_LEAVE[SegmentType(segment.type)] + _WHO_LEAVES), names).rowcount
+    leave = _LEAVE[SegmentType(segment.type)] + _WHO_LEAVES + ("" if people is None else _OF_THESE)
+    left = connection.execute(text(leave), names).rowcount
     order = [*IdentifierKind, *sorted(kinds.values())]
     named = {"words": [kind_word(kind) for kind in order], "kinds": [int(kind) for kind in order], "mask": MASK}
     entered = connection.execute(text(_ENTER), names | named | {"number": 1}).rowcount
-    facts = names | {"members": members, "entered": entered, "left": left, "ingestion": ingestion_id}
-    connection.execute(text(_FINISH), facts)  # first the segment's row, then the partition's, as all writers do
+    facts = names | {"members": fitting if people is None else None}
+    facts |= {"entered": entered, "left": left, "ingestion": ingestion_id}
+    # First the segment's row, then the partition's, as all writers do.
+    facts["members"] = connection.scalar(text(_FINISH), facts)
     connection.execute(text(_COUNT), facts)
     if segment.type == SegmentType.SCD and entered + left:
         connection.execute(text(_SNAPSHOT), facts | {"id": new_id()})
     connection.execute(text("DROP TABLE wanted"))
     return segment.status == SegmentStatus.IN_PROGRESS or entered + left > 0
+
+
+def _hold(connection: Connection, segment_id: UUID) -> None:
+    """Hold the members of a segment, before its row."""
+    hold = text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS text)"))
+    connection.execute(hold, {"segment": segment_id})
+
+
+def _who_fits(account_id: UUID, expression: ColumnElement[bool], people: Sequence[UUID] | None) -> Select[Any]:
+    hash_ = Profile.profile_id.label("hash")
+    if people is None:
+        return select(hash_).where(Profile.account_id == account_id, expression)
+    # The account comes along, where the planner does not see it as a constant (`store.load.stage.probe_only`).
+    each = func.unnest(literal(list(people), ARRAY(Uuid))).label("profile_id")
+    asked = select(literal(account_id, Uuid).label("account_id"), each).offset(0).subquery("asked")
+    same = (Profile.account_id == asked.c.account_id) & (Profile.profile_id == asked.c.profile_id)
+    return select(hash_).join_from(asked, Profile, same).where(expression)

@@ -97,6 +97,7 @@ async def remove(session: AsyncSession, segment: Segment, partition: Partition, 
     await session.execute(delete(PackedMembers).where(*packed))
     left = partition.members
     segment.members -= left
+    segment.behind = segment.id  # a filter finds them all anew
     if is_scd:
         partition.members, partition.removed_at = 0, now
     else:

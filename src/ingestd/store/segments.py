@@ -58,7 +58,8 @@ class Segment(Base):
 
     `condition` is that of a filter segment, sealed (`ingest.filters`). `draft` holds the edits not published yet
     (`domain.segment.Draft`). `members` counts those who are in it, also in partitions that are disabled. `webhook_ids`
-    are told of its files (S136). `refreshed_at` is when the last refresh became visible, `refreshed_as` its
+    are told of its files (S136). `behind` is set while the members of a filter segment may not be who fits: to what was
+    the first to begin since they were found. `refreshed_at` is when the last refresh became visible, `refreshed_as` its
     upload type, `data_as_of` what the file's server said of that file's age (D53).
     """
 
@@ -81,6 +82,7 @@ class Segment(Base):
     condition: Mapped[bytes | None] = mapped_column(LargeBinary)
     members: Mapped[int]
     webhook_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default="{}")
+    behind: Mapped[UUID | None]
     refreshed_at: Mapped[datetime | None]
     refreshed_as: Mapped[str | None]
     data_as_of: Mapped[datetime | None]
