@@ -67,7 +67,7 @@ async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, ke
     profile = (await get_many(session, account_id, [profile_id])).get(profile_id)
     if profile is None:
         raise NotFound("There is no such profile.")
-    await _erase(session, profile, keys, now=now)
+    await _erase(session, account_id, [profile], (), keys=keys, now=now)
 
 
 async def erase_identifiers(
@@ -85,10 +85,7 @@ async def erase_identifiers(
     await _lock(session, account_id)
     people = await find_many(session, account_id, identifiers)
     profiles = {profile.profile_id: profile for profile in people.values()}
-    memberships = 0
-    for profile in profiles.values():
-        memberships += await _erase(session, profile, keys, now=now)
-    memberships += await _shut_out(session, account_id, set(identifiers) - people.keys(), now=now)
+    memberships = await _erase(session, account_id, profiles.values(), identifiers, keys=keys, now=now)
     return Erased(tuple(profiles), memberships)
 
 
@@ -96,11 +93,23 @@ async def _lock(session: AsyncSession, account_id: UUID) -> None:
     await session.execute(_LOCK, {"account": str(account_id), "last": SLICES - 1})
 
 
-async def _erase(session: AsyncSession, profile: Profile, keys: AccountKeys, *, now: datetime) -> int:
-    account_id = profile.account_id
-    ids = [profile.profile_id, *await merged_into(session, account_id, profile.profile_id)]
+async def _erase(
+    session: AsyncSession,
+    account_id: UUID,
+    profiles: Collection[Profile],
+    others: Collection[tuple[int, UUID]],
+    *,
+    keys: AccountKeys,
+    now: datetime,
+) -> int:
+    """Remove people with all their identifiers, and `others`; gives how many periods in segments that were.
+
+    Identifiers are kept out of what older files bring, and taken out of all segments.
+    """
+    survivors = [profile.profile_id for profile in profiles]
+    ids = [*survivors, *await merged_into(session, account_id, survivors)]
     theirs = any_(literal(ids, ARRAY(Uuid)))
-    identifiers = set(hashes_of(profile, keys))
+    identifiers = {identifier for profile in profiles for identifier in hashes_of(profile, keys)}
     sources = select(DataSource.id).where(DataSource.account_id == account_id)
     for statement in (
         delete(Event).where(Event.account_id == account_id, Event.profile_id == theirs),
@@ -110,22 +119,14 @@ async def _erase(session: AsyncSession, profile: Profile, keys: AccountKeys, *, 
             DataSourceMember.profile_id == theirs,
         ),
         delete(ProfileRedirect).where(ProfileRedirect.account_id == account_id, ProfileRedirect.profile_id == theirs),
-        delete(Profile).where(Profile.account_id == account_id, Profile.profile_id == profile.profile_id),
+        delete(Profile).where(Profile.account_id == account_id, Profile.profile_id == theirs),
     ):
         await session.execute(statement.execution_options(synchronize_session=False))
     await session.execute(_REMOVE_ALIASES, _named(account_id, identifiers))
     await source_changes.forget(session, account_id, ids)
-    return await _shut_out(session, account_id, identifiers, now=now)
-
-
-async def _shut_out(
-    session: AsyncSession, account_id: UUID, identifiers: set[tuple[int, UUID]], *, now: datetime
-) -> int:
-    """Keep identifiers out of what older files bring, and take them out of all segments; how many periods that were."""
-    if not identifiers:
-        return 0
-    await session.execute(_SET_STONES, _named(account_id, identifiers) | {"now": now})
-    return await forget(session, account_id, [hash_ for _, hash_ in identifiers])
+    shut_out = identifiers | set(others)
+    await session.execute(_SET_STONES, _named(account_id, shut_out) | {"now": now})
+    return await forget(session, account_id, [hash_ for _, hash_ in shut_out])
 
 
 def _named(account_id: UUID, identifiers: Collection[tuple[int, UUID]]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ OF_ACCOUNT: Final[Sorts] = {"received_at": (Event.received_at, Event.event_id)}
 
 async def of_person(session: AsyncSession, account_id: UUID, profile_id: UUID, cut: Cut) -> Sequence[Event]:
     """Events of a person."""
-    ids = [profile_id, *await merged_into(session, account_id, profile_id)]
+    ids = [profile_id, *await merged_into(session, account_id, [profile_id])]
     found = await session.scalars(
         cut.of(select(Event).where(Event.account_id == account_id, Event.profile_id.in_(ids)))
     )

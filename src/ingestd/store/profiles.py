@@ -165,11 +165,11 @@ async def find_many(
     return {identifier: profiles[profile_id] for identifier, profile_id in ids.items() if profile_id in profiles}
 
 
-async def merged_into(session: AsyncSession, account_id: UUID, profile_id: UUID) -> Sequence[UUID]:
-    """The ids of the profiles that were merged into this one."""
+async def merged_into(session: AsyncSession, account_id: UUID, profile_ids: Collection[UUID]) -> Sequence[UUID]:
+    """The ids of the profiles that were merged into these."""
     found = await session.scalars(
         select(ProfileRedirect.profile_id).where(
-            ProfileRedirect.account_id == account_id, ProfileRedirect.survivor_id == profile_id
+            ProfileRedirect.account_id == account_id, ProfileRedirect.survivor_id.in_(profile_ids)
         )
     )
     return found.all()

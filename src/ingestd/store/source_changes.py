@@ -71,16 +71,23 @@ DOWN: Final = """last <= coalesce((
 """Going down, the row in which a page ends is the first that reaches as far."""
 
 FORGET: Final = """
-UPDATE data_source_changes c SET people = array_remove(people, :person)
-FROM data_sources s JOIN ingestions i ON i.data_source_id = s.id,
-    unnest(CAST(:moves AS text[])) AS each (move),
-    LATERAL (
-        SELECT last FROM data_source_changes
-        WHERE account_id = :account AND ingestion_id = i.id AND move = each.move AND last >= :person
-        ORDER BY last LIMIT 1
-    ) AS place
-WHERE s.account_id = :account AND c.account_id = :account AND c.ingestion_id = i.id AND c.move = each.move
-    AND c.last = place.last AND :person = ANY (people)
+UPDATE data_source_changes c SET people = ARRAY (
+    SELECT one FROM unnest(c.people) WITH ORDINALITY AS each (one, place)
+    WHERE one <> ALL (CAST(:people AS uuid[])) ORDER BY place
+)
+FROM (
+    SELECT DISTINCT i.id AS ingestion_id, each.move, place.last
+    FROM data_sources s JOIN ingestions i ON i.data_source_id = s.id,
+        unnest(CAST(:moves AS text[])) AS each (move), unnest(CAST(:people AS uuid[])) AS gone (person),
+        LATERAL (
+            SELECT last FROM data_source_changes
+            WHERE account_id = :account AND ingestion_id = i.id AND move = each.move AND last >= gone.person
+            ORDER BY last LIMIT 1
+        ) AS place
+    WHERE s.account_id = :account
+) AS found
+WHERE c.account_id = :account AND c.ingestion_id = found.ingestion_id AND c.move = found.move
+    AND c.last = found.last AND c.people && CAST(:people AS uuid[])
 """
 
 
@@ -100,8 +107,8 @@ async def page(
 
 async def forget(session: AsyncSession, account_id: UUID, profile_ids: Collection[UUID]) -> None:
     """Remove some people from all that was told of them."""
-    for person in profile_ids:
-        await session.execute(text(FORGET), {"account": account_id, "person": person, "moves": list(Move)})
+    names = {"account": account_id, "people": list(profile_ids), "moves": list(Move)}
+    await session.execute(text(FORGET), names)
 
 
 _EXPIRE: Final = expiry.of_rows("data_source_changes", "ingestion_id")
