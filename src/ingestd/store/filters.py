@@ -67,29 +67,40 @@ PARTITION: Final = "members"
 
 _IN_USE: Final = (SegmentStatus.ACTIVE, SegmentStatus.IN_PROGRESS)
 
+# A new segment has no statistics, and the planner takes it for one of next to no members: it would go through all that
+# were found for each of them. It cannot do that in a full join, nor where segment and account come along with the
+# people, from where it does not see them as constants (`store.load.stage.probe_only`).
+_MEMBERS: Final = "SELECT hash FROM segment_members WHERE segment = :segment_number AND valid_to IS NULL"
+_MEMBERS_OF_THESE: Final = """
+SELECT m.hash
+FROM (SELECT CAST(:segment_number AS bigint) AS segment, unnest(CAST(:people AS uuid[])) AS hash OFFSET 0) AS these
+    JOIN segment_members m USING (segment, hash)
+WHERE m.valid_to IS NULL
+"""
+_COMPARE: Final = """
+CREATE TEMP TABLE changed ON COMMIT DROP AS
+SELECT coalesce(w.hash, m.hash) AS hash, w.hash IS NOT NULL AS enters
+FROM wanted w FULL JOIN ({members}) m ON m.hash = w.hash
+WHERE w.hash IS NULL OR m.hash IS NULL
+"""
 _LEAVE: Final = {
-    SegmentType.SCD: "UPDATE segment_members m SET valid_to = :moment",
-    SegmentType.NON_SCD: "DELETE FROM segment_members m",
+    SegmentType.SCD: "UPDATE segment_members m SET valid_to = :moment FROM",
+    SegmentType.NON_SCD: "DELETE FROM segment_members m USING",
 }
 _WHO_LEAVES: Final = """
-WHERE m.segment = :segment_number AND m.valid_to IS NULL
-    AND NOT EXISTS (SELECT FROM wanted w WHERE w.hash = m.hash)
+(SELECT CAST(:segment_number AS bigint) AS segment, hash FROM changed WHERE NOT enters OFFSET 0) AS gone
+WHERE m.segment = gone.segment AND m.hash = gone.hash AND m.valid_to IS NULL
 """
-_OF_THESE: Final = "AND m.hash = ANY (CAST(:people AS uuid[]))"
 _ENTER: Final = """
 INSERT INTO segment_members (segment, hash, valid_from, kind, partition, value)
 SELECT :segment_number, p.profile_id, :moment, named.kind, :number, named.value
-FROM (SELECT CAST(:account AS uuid) AS account_id, hash FROM wanted OFFSET 0) w
-    JOIN profiles p ON p.account_id = w.account_id AND p.profile_id = w.hash, LATERAL (
+FROM (SELECT CAST(:account AS uuid) AS account_id, hash FROM changed WHERE enters OFFSET 0) c
+    JOIN profiles p ON p.account_id = c.account_id AND p.profile_id = c.hash, LATERAL (
     SELECT k.kind, CASE json_typeof(p.identifiers -> k.word -> 0)
         WHEN 'string' THEN p.identifiers -> k.word ->> 0 ELSE :mask END AS value
     FROM unnest(CAST(:words AS text[]), CAST(:kinds AS smallint[])) WITH ORDINALITY AS k (word, kind, place)
     WHERE p.identifiers -> k.word IS NOT NULL ORDER BY k.place LIMIT 1
 ) named
-WHERE NOT EXISTS (
-    SELECT FROM segment_members m
-    WHERE m.segment = :segment_number AND m.hash = w.hash AND m.valid_to IS NULL
-)
 """
 _FINISH: Final = """
 UPDATE segments SET members = coalesce(:members, members + :entered - :left), behind = NULL,
@@ -287,8 +298,9 @@ def refilter(  # noqa: PLR0913 -- whose members, who fits, what they are known b
     connection.execute(text(_PARTITION), names | {"id": new_id()})
     fitting = connection.execute(_Wanted(_who_fits(account_id, expression, people))).rowcount
     connection.execute(text("ANALYZE wanted"))
-    leave = _LEAVE[SegmentType(segment.type)] + _WHO_LEAVES + ("" if people is None else _OF_THESE)
-    left = connection.execute(text(leave), names).rowcount
+    connection.execute(text(_COMPARE.format(members=_MEMBERS if people is None else _MEMBERS_OF_THESE)), names)
+    connection.execute(text("ANALYZE changed"))
+    left = connection.execute(text(_LEAVE[SegmentType(segment.type)] + _WHO_LEAVES), names).rowcount
     order = [*IdentifierKind, *sorted(kinds.values())]
     named = {"words": [kind_word(kind) for kind in order], "kinds": [int(kind) for kind in order], "mask": MASK}
     entered = connection.execute(text(_ENTER), names | named | {"number": 1}).rowcount
@@ -299,7 +311,7 @@ def refilter(  # noqa: PLR0913 -- whose members, who fits, what they are known b
     connection.execute(text(_COUNT), facts)
     if segment.type == SegmentType.SCD and entered + left:
         connection.execute(text(_SNAPSHOT), facts | {"id": new_id()})
-    connection.execute(text("DROP TABLE wanted"))
+    connection.execute(text("DROP TABLE wanted, changed"))
     return segment.status == SegmentStatus.IN_PROGRESS or entered + left > 0
 
 

@@ -106,11 +106,13 @@ async def changes(
     A partition is null where they were in none of those asked for.
     """
     between = SegmentMember.valid_from.between(since, until) | SegmentMember.valid_to.between(since, until)
-    touched = select(SegmentMember.hash).where(SegmentMember.segment == segment.number, between).distinct().subquery()
+    # The segment comes along with each, where the planner does not see it as a constant (`store.filters`).
+    mine = SegmentMember.segment == segment.number
+    touched = select(SegmentMember.segment, SegmentMember.hash).where(mine, between).distinct().subquery()
     statement = select(touched.c.hash)
     sides = [aliased(SegmentMember), aliased(SegmentMember)]
     for side, moment in zip(sides, (since, until), strict=True):
-        same = (side.segment == segment.number) & (side.hash == touched.c.hash)
+        same = (side.segment == touched.c.segment) & (side.hash == touched.c.hash)
         statement = statement.outerjoin(side, same & side.partition.in_(numbers) & _at(side, moment))
     before, after = sides
     compared = (
