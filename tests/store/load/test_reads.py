@@ -1,0 +1,129 @@
+"""What is asked of many people reads each of them a few times, whatever the server believes of a segment or an account.
+
+It guesses that one that it has not looked at yet has next to nobody. Then it would go through all of them for each.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+import pytest_asyncio
+from sqlalchemy import false, select, text, true
+from sqlalchemy.ext.asyncio import AsyncSession
+from tests.store.load.test_segments import Group
+from tests.store.load.world import KEY, NOW, Account, frame
+
+from ingestd.store import engine as store
+from ingestd.store import erasure, filters, members
+from ingestd.store.events import Event
+from ingestd.store.page import Cut
+from ingestd.store.profiles import Profile
+from ingestd.store.segments import Segment
+
+PEOPLE = 2000
+A_FEW_TIMES = 20 * PEOPLE
+ROWS_READ = text(
+    "SELECT CAST(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) AS bigint) FROM pg_stat_xact_all_tables"
+    " WHERE schemaname = 'public' OR schemaname LIKE 'pg_temp%'"
+)
+"""In this session, until it tells the server: within a transaction it grows."""
+
+
+def people(prefix, **columns):
+    """A row for each of many people."""
+    number = pl.int_range(PEOPLE, eager=True).cast(pl.String)
+    types = {f"a:{name}": pl.String for name in columns}
+    values = {f"a:{name}": pl.lit(f'"{value}"') for name, value in columns.items()}
+    return frame([{}] * PEOPLE, **types).with_columns(k1=prefix + number, **values)
+
+
+@pytest.fixture
+def account(connection):
+    """A new account with people, beside one that the server has looked at."""
+    Account(connection).push(people("z", City="Rome"))
+    other = Group(connection, connection, "SCD")
+    connection.execute(
+        "INSERT INTO segment_members (segment, valid_from, hash, kind, partition, value)"
+        " SELECT number, now(), md5(n::text)::uuid, 1, 1, n FROM segments, generate_series(1, %s) n WHERE id = %s",
+        (PEOPLE, other.id),
+    )
+    connection.execute("ANALYZE profiles, profile_aliases, segment_members, events")
+    made = Account(connection)
+    made.push(people("a", City="Ulm"))
+    return made
+
+
+@pytest.fixture
+def segment(account, connection):
+    """A new filter segment of the account."""
+    of_it = Group(connection, connection, "SCD", account=account.id)
+    connection.execute("UPDATE segments SET method = 'filter' WHERE id = %s", (of_it.id,))
+    return of_it
+
+
+@pytest.fixture
+def sql(database_url):
+    opened = store.engine(database_url)
+    yield opened
+    opened.dispose()
+
+
+def refilter(sql, segment, expression, people=None):
+    """Find a segment's members; gives how many there are, and whether somebody came or left."""
+    with sql.begin() as connection:
+        (row,) = filters.in_use(connection, segment.account, segment.id)
+        before = connection.scalar(ROWS_READ)
+        changed = filters.refilter(
+            connection, row, expression, account_id=segment.account, kinds={}, ingestion_id=None, people=people
+        )
+        assert connection.scalar(ROWS_READ) - before < A_FEW_TIMES
+        return connection.scalar(select(Segment.members).where(Segment.id == segment.id)), changed
+
+
+@pytest.mark.rule("D41")
+def test_members_of_a_filter_enter_and_leave(account, segment, sql):
+    everybody = account.rows("SELECT profile_id FROM profiles WHERE account_id = %s")
+    some = [profile_id for (profile_id,) in everybody[: PEOPLE // 2]]
+    assert refilter(sql, segment, true()) == (PEOPLE, True)
+    assert refilter(sql, segment, true()) == (PEOPLE, False)
+    assert refilter(sql, segment, false(), some) == (PEOPLE // 2, True)
+    assert refilter(sql, segment, true(), some) == (PEOPLE, True)
+    assert refilter(sql, segment, Profile.profile_id.in_(some)) == (PEOPLE // 2, True)
+    assert refilter(sql, segment, false()) == (0, True)
+
+
+@pytest_asyncio.fixture
+async def session(database_url):
+    """A transaction of a door; at its end it has read each of the people a few times at most."""
+    opened = store.async_engine(database_url)
+    async with AsyncSession(opened) as began, began.begin():
+        before = await began.scalar(ROWS_READ)
+        yield began
+        assert await began.scalar(ROWS_READ) - before < A_FEW_TIMES
+    await opened.dispose()
+
+
+@pytest.mark.rule("S6")
+async def test_who_came_and_left_between_two_moments(segment, sql, session):
+    refilter(sql, segment, true())
+    moment = segment.now()
+    refilter(sql, segment, false())
+    of_it = await session.get_one(Segment, segment.id)
+    cut = Cut(members.CHANGES["id"], descending=False, after=None, limit=PEOPLE)
+    found = await members.changes(session, of_it, [1], cut, since=moment, until=segment.now())
+    assert len(found) == PEOPLE
+
+
+@pytest.mark.threat("T114")
+async def test_people_are_erased(account, segment, sql, session):
+    refilter(sql, segment, true())
+    keys = SimpleNamespace(index_key=KEY)
+    wanted = {
+        (1, profile_id) for (profile_id,) in account.rows("SELECT profile_id FROM profiles WHERE account_id = %s")
+    }
+    erased = await erasure.erase_identifiers(session, account.id, wanted, keys=keys, now=NOW)
+    assert (len(erased.profiles), erased.memberships) == (PEOPLE, PEOPLE)
+    for table in (Profile, Event):
+        assert await session.scalar(select(table).where(table.account_id == account.id).limit(1)) is None
