@@ -15,6 +15,7 @@ from tests.scheduler.world import new_connection
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 from ingestd.domain.personal import MASK
+from ingestd.ingest import flow
 from ingestd.ingest.filters import recompute_one
 from ingestd.store import engine as store
 from ingestd.store import filters
@@ -195,7 +196,9 @@ async def test_what_changes_the_members_is_told_and_nothing_else(tenant, receive
 
 
 @pytest.mark.rule("D41", "S75", "S140", "S141")
-async def test_members_follow_each_ingestion_before_it_is_completed(tenant):
+@pytest.mark.parametrize("few", [0, flow.FEW])
+async def test_members_follow_each_ingestion_before_it_is_completed(tenant, monkeypatch, few):
+    monkeypatch.setattr(flow, "FEW", few)
     made = await crm(tenant)
     segment = await make(tenant, GOLD)
     assert (segment["members"], await members(tenant, segment)) == (2, ["c-1", "c-2"])
@@ -212,6 +215,54 @@ async def test_members_follow_each_ingestion_before_it_is_completed(tenant):
     lookup = {"identifiers": [{"kind": "identity", "value": value} for value in ("u-1", "u-2")]}
     answer = await tenant.http.post(f"/v1/segments/{segment['id']}/members/lookup", json=lookup)
     assert [each["member"] is not None for each in answer.json()["data"]] == [True, False]
+
+
+@pytest.mark.rule("D41")
+async def test_who_lacks_what_is_asked_for_is_a_member_whatever_brings_them(tenant):
+    await crm(tenant)
+    segment = await make(tenant, {"not": asks("tier", "exists")})
+    assert await members(tenant, segment) == []
+    await tenant.push(b"identity,Age\nann,1\n")
+    assert await members(tenant, segment) == ["ann"]
+    await tenant.push(b"identity,evtName,ts\nbob,seen,1790000000\n", type="event")
+    assert await members(tenant, segment) == ["ann", "bob"]
+    await tenant.push(b"identity,tier\nann,gold\n")
+    assert await members(tenant, segment) == ["bob"]
+
+
+@pytest.mark.rule("D41", "D54")
+async def test_who_becomes_one_with_another_leaves_with_them(tenant):
+    await crm(tenant)
+    segment = await make(tenant, GOLD)
+    await tenant.push(b"fbId,tier\nf-1,gold\n")
+    await tenant.push(b"objectId,tier\no-1,tin\n")
+    assert await members(tenant, segment) == ["c-1", "c-2", "f-1"]
+    await tenant.push(b"fbId,objectId,evtName,ts\nf-1,o-1,seen,1790000000\n", type="event")
+    assert await members(tenant, segment) == ["c-1", "c-2"]  # the tier that was said last
+
+
+@pytest.mark.rule("D41")
+async def test_a_small_file_looks_at_its_own_people_unless_its_segment_fell_behind(tenant, ground):
+    await crm(tenant)
+    segment = await make(tenant, GOLD)
+    for because, found in ((None, ["u-1"]), (account_of(tenant), ["c-1", "c-2", "u-1"])):
+        async with await psycopg.AsyncConnection.connect(ground.database_url) as connection:
+            await connection.execute("DELETE FROM segment_members")  # as nobody does
+            of_it = (because, ids.read(Prefix.SEGMENT, segment["id"]))
+            await connection.execute("UPDATE segments SET behind = %s WHERE id = %s", of_it)
+        await tenant.push(b"identity,tier\nu-1,gold\n")
+        assert await members(tenant, segment) == found
+    assert (await active(tenant, segment))["members"] == 3
+
+
+@pytest.mark.rule("D13", "D41")
+async def test_what_cannot_be_asked_of_an_attribute_any_more_is_found_anew_by_the_next_file(tenant):
+    await crm(tenant)
+    segment = await make(tenant, asks("tier", "contains", "gold"))
+    (tier,) = [each for each in (await tenant.http.get("/v1/attributes")).json()["data"] if each["name"] == "tier"]
+    (await tenant.http.patch(f"/v1/attributes/{tier['id']}", json={"pii": True})).raise_for_status()
+    await tenant.push(b"identity,Age\nann,1\n")  # after it was sealed, which has its turn among the ingestions
+    assert await members(tenant, segment) == []
 
 
 @pytest.mark.rule("D41")
