@@ -24,6 +24,14 @@ PEOPLE = 3000
 BY_ID = ("profile_id", "hash", "survivor_id", "ctid")
 
 
+def gone_through(plan, *, inner=False):
+    """Whether what a part of the statement found is gone through for each row of something else in a plan."""
+    if inner and plan["Node Type"] == "CTE Scan":
+        return True
+    nested = plan["Node Type"] == "Nested Loop"
+    return any(gone_through(part, inner=nested and number == 1) for number, part in enumerate(plan.get("Plans", ())))
+
+
 def scans(plan, tables):
     """The scans of some tables and of their slices in a plan."""
     if plan["Node Type"].endswith("Scan") and plan.get("Relation Name", "").startswith(tables):
@@ -41,6 +49,8 @@ class Explaining(psycopg.Cursor):
         text = query if isinstance(query, str) else query.as_string(self)
         if "JOIN" in text or "USING" in text or "UPDATE" in text:
             ((plans,),) = super().execute(sql.SQL("EXPLAIN (FORMAT JSON) " + text), parameters).fetchall()
+            if gone_through(plans[0]["Plan"]):
+                self.found.append((text, "gone through"))
             for scan in scans(plans[0]["Plan"], ("profiles", "profile_aliases")):
                 reached = [scan.get(condition, "") for condition in ("Index Cond", "Recheck Cond", "TID Cond")]
                 if not any(each in "".join(reached) for each in BY_ID):

@@ -20,7 +20,8 @@ AT_ONCE: Final = 2000
 
 # An attribute that was deleted still stands in `origins`, so a later deletion wins too; on a tie the survivor's stays.
 # Redirects never chain: what led to somebody who is gone leads to the survivor. Who was in a data source under an id
-# that is gone is in it under the survivor's. They are asked source by source (OFFSET 0), as the key of members has it.
+# that is gone is in it under the survivor's. Each who is gone is asked for by the key, source by source (OFFSET 0): the
+# planner takes them for a few, and would go through all of them for each redirect and each member.
 MERGE: Final = """
 WITH one AS MATERIALIZED (
     SELECT account_id, survivor_id, array_agg(p) AS people,
@@ -70,12 +71,24 @@ WITH one AS MATERIALIZED (
     WHERE p.profile_id <> one.survivor_id AND l.account_id = p.account_id AND l.profile_id = p.profile_id
     RETURNING l.account_id, l.profile_id, one.survivor_id
 ), shortened AS (
-    UPDATE profile_redirects r SET survivor_id = gone.survivor_id
-    FROM gone WHERE r.account_id = gone.account_id AND r.survivor_id = gone.profile_id
+    UPDATE profile_redirects r SET survivor_id = led.survivor_id
+    FROM (
+        SELECT place, gone.survivor_id FROM gone, LATERAL (
+            SELECT ctid AS place FROM profile_redirects
+            WHERE account_id = gone.account_id AND survivor_id = gone.profile_id OFFSET 0
+        ) found OFFSET 0
+    ) led
+    WHERE r.ctid = led.place
 ), was_in AS (
     DELETE FROM data_source_members m
-    USING (SELECT gone.*, s.id AS data_source_id FROM gone JOIN data_sources s USING (account_id) OFFSET 0) g
-    WHERE m.account_id = g.account_id AND m.data_source_id = g.data_source_id AND m.profile_id = g.profile_id
+    USING (
+        SELECT place, gone.survivor_id FROM gone, data_sources s, LATERAL (
+            SELECT ctid AS place FROM data_source_members
+            WHERE account_id = gone.account_id AND data_source_id = s.id AND profile_id = gone.profile_id OFFSET 0
+        ) found
+        WHERE s.account_id = %(account)s OFFSET 0
+    ) g
+    WHERE m.ctid = g.place
     RETURNING m.account_id, m.data_source_id, g.survivor_id
 ), is_in AS (
     INSERT INTO data_source_members (account_id, data_source_id, profile_id) SELECT * FROM was_in ON CONFLICT DO NOTHING
