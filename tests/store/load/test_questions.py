@@ -38,7 +38,7 @@ async def test_a_profile_is_found_by_its_founder_by_an_alias_and_through_a_redir
     (profile,) = {each.profile_id: each for each in found.values()}.values()
     assert profile.identifiers == {"identity": ["A"], "fbId": ["m"], "objectId": ["u"]}
     merged = asked[2][1]
-    assert await profiles.merged_into(session, account.id, profile.profile_id) == [merged]
+    assert await profiles.merged_into(session, account.id, [profile.profile_id]) == [merged]
     assert await profiles.get_many(session, account.id, [merged]) == {merged: profile}
 
 
