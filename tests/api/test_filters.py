@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import psycopg
 import pytest
 from sqlalchemy import text
 from tests.api.sources import source, tsv
-from tests.api.world import account_of, ingest, nothing_is_checked
+from tests.api.world import account_of, ingest, nothing_is_applied, nothing_is_checked
 from tests.scheduler.world import body as body_of_schedule
 from tests.scheduler.world import new_connection
 
@@ -40,6 +41,8 @@ ROWS = (
 GOLD = {"attribute": "TIER", "op": "equals", "value": "gold"}
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE "
 FINDING, COUNTING = WAITING + "'%TEMP TABLE wanted%'", WAITING + "'%UPDATE segments SET members%'"
+REMOVING, HOLDING = WAITING + "'%FROM segments%FOR UPDATE%'", WAITING + "'%pg_advisory_xact_lock(%, 40))'"
+BEHIND = "SELECT behind FROM segments WHERE id = %s"
 
 
 async def crm(tenant):
@@ -366,3 +369,29 @@ async def test_an_attribute_that_a_condition_is_over_is_not_deleted(tenant):
     (await tenant.http.post(f"/v1/segments/{segment['id']}/deactivate")).raise_for_status()
     (await tenant.http.delete(f"/v1/segments/{segment['id']}")).raise_for_status()
     assert (await tenant.http.delete(made.headers["location"])).status_code == 204
+
+
+@pytest.mark.rule("D41", "S45")
+@pytest.mark.parametrize("is_behind", [False, True])
+async def test_a_partition_that_is_removed_while_a_small_file_waits_is_filled_by_everybody(tenant, ground, is_behind):
+    await crm(tenant)
+    segment = await make(tenant, GOLD)
+    path = f"/v1/segments/{segment['id']}"
+    of_it = (ids.read(Prefix.SEGMENT, segment["id"]),)
+    [partition] = (await tenant.http.get(f"{path}/partitions")).json()["data"]
+    async with await psycopg.AsyncConnection.connect(ground.database_url, autocommit=True) as watch:
+        async with await psycopg.AsyncConnection.connect(ground.database_url) as lock:
+            async with nothing_is_applied(ground, tenant) if is_behind else contextlib.nullcontext():
+                ingestion = is_behind and await ingest(tenant, "next.csv", b"identity,tier\nu-1,gold\n")
+                while is_behind and (await (await watch.execute(BEHIND, of_it)).fetchone()) == (None,):
+                    pass
+                await lock.execute("SELECT FROM segments WHERE id = %s FOR NO KEY UPDATE", of_it)
+                removed = asyncio.create_task(tenant.http.delete(f"{path}/partitions/{partition['id']}"))
+                while (await (await watch.execute(REMOVING)).fetchone()) == (0,):
+                    pass
+            ingestion = ingestion or await ingest(tenant, "next.csv", b"identity,tier\nu-1,gold\n")
+            while (await (await watch.execute(HOLDING)).fetchone()) == (0,):
+                pass
+        (await removed).raise_for_status()
+    await tenant.ended(ingestion)
+    assert await members(tenant, segment) == ["c-1", "c-2", "u-1"]

@@ -93,7 +93,8 @@ def recompute(
             with connection.begin_nested():
                 condition = open_condition(keys, row.id, row.condition)
                 fits = filters.matches(condition, meanings, keys)
-                after = brought if row.status == SegmentStatus.ACTIVE and row.behind in {None, ingestion_id} else None
+                behind = filters.hold(connection, row.id)
+                after = brought if row.status == SegmentStatus.ACTIVE and behind in {None, ingestion_id} else None
                 if after and not after.concerns(condition, meanings):
                     filters.catch_up(connection, row.id)
                 elif filters.refilter(

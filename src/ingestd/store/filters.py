@@ -259,20 +259,26 @@ def account_of(connection: Connection, segment_id: UUID) -> UUID | None:
     return found
 
 
+def hold(connection: Connection, segment_id: UUID) -> UUID | None:
+    """Hold the members of a segment, before its row; gives its `behind`, as whoever held them before has left it."""
+    lock = text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS text)"))
+    connection.execute(lock, {"segment": segment_id})
+    behind: UUID | None = connection.scalar(select(Segment.behind).where(Segment.id == segment_id))
+    return behind
+
+
 def fall_behind(connection: Connection, account_id: UUID, because: UUID) -> None:
     """Note that something begins after which the members of the account's filter segments may not be who fits.
 
     The first stays noted until a segment's members are found anew, whatever becomes of it.
     """
     for segment in in_use(connection, account_id):
-        if segment.behind is None:
-            _hold(connection, segment.id)
+        if segment.behind is None and hold(connection, segment.id) is None:
             connection.execute(update(Segment).where(Segment.id == segment.id).values(behind=because))
 
 
 def catch_up(connection: Connection, segment_id: UUID) -> None:
-    """Note that the members of a filter segment are who fits."""
-    _hold(connection, segment_id)
+    """Note that the members of a filter segment, which the caller holds, are who fits."""
     connection.execute(update(Segment).where(Segment.id == segment_id).values(behind=None))
 
 
@@ -286,14 +292,13 @@ def refilter(  # noqa: PLR0913 -- whose members, who fits, what they are known b
     ingestion_id: UUID | None,
     people: Sequence[UUID] | None,
 ) -> bool:
-    """Bring a filter segment's members to who fits its condition now, in the caller's transaction.
+    """Bring a filter segment's members, which the caller holds, to who fits its condition now, in its transaction.
 
     `people` are the only ones who are looked at, all if None. `kinds` are the account's own attributes that identify
     people. Only what changed is written; gives whether somebody entered or left, or the segment has waited for this.
     """
     names: dict[str, Any] = {"account": account_id, "segment": segment.id, "segment_number": segment.number}
     names |= {"value": PARTITION, "people": people}
-    _hold(connection, segment.id)
     names["moment"] = connection.scalar(select(func.clock_timestamp()))
     connection.execute(text(_PARTITION), names | {"id": new_id()})
     fitting = connection.execute(_Wanted(_who_fits(account_id, expression, people))).rowcount
@@ -313,12 +318,6 @@ def refilter(  # noqa: PLR0913 -- whose members, who fits, what they are known b
         connection.execute(text(_SNAPSHOT), facts | {"id": new_id()})
     connection.execute(text("DROP TABLE wanted, changed"))
     return segment.status == SegmentStatus.IN_PROGRESS or entered + left > 0
-
-
-def _hold(connection: Connection, segment_id: UUID) -> None:
-    """Hold the members of a segment, before its row."""
-    hold = text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS text)"))
-    connection.execute(hold, {"segment": segment_id})
 
 
 def _who_fits(account_id: UUID, expression: ColumnElement[bool], people: Sequence[UUID] | None) -> Select[Any]:
