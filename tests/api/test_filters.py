@@ -42,6 +42,7 @@ GOLD = {"attribute": "TIER", "op": "equals", "value": "gold"}
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE "
 FINDING, COUNTING = WAITING + "'%TEMP TABLE wanted%'", WAITING + "'%UPDATE segments SET members%'"
 REMOVING, HOLDING = WAITING + "'%FROM segments%FOR UPDATE%'", WAITING + "'%pg_advisory_xact_lock(%, 40))'"
+FALLING_BEHIND = WAITING + "'%UPDATE segments SET behind%'"
 BEHIND = "SELECT behind FROM segments WHERE id = %s"
 
 
@@ -395,3 +396,20 @@ async def test_a_partition_that_is_removed_while_a_small_file_waits_is_filled_by
         (await removed).raise_for_status()
     await tenant.ended(ingestion)
     assert await members(tenant, segment) == ["c-1", "c-2", "u-1"]
+
+
+@pytest.mark.rule("D13", "D41")
+async def test_who_holds_a_segment_while_values_are_sealed_gets_its_account_too(tenant, ground):
+    await crm(tenant)
+    segment = await make(tenant, GOLD)
+    (tier,) = [each for each in (await tenant.http.get("/v1/attributes")).json()["data"] if each["name"] == "tier"]
+    async with (
+        await psycopg.AsyncConnection.connect(ground.database_url, autocommit=True) as watch,
+        await psycopg.AsyncConnection.connect(ground.database_url) as lock,
+    ):
+        of_it = (ids.read(Prefix.SEGMENT, segment["id"]),)
+        await lock.execute("SELECT FROM segments WHERE id = %s FOR NO KEY UPDATE", of_it)
+        (await tenant.http.patch(f"/v1/attributes/{tier['id']}", json={"pii": True})).raise_for_status()
+        while (await (await watch.execute(FALLING_BEHIND)).fetchone()) == (0,):
+            pass
+        await lock.execute("SELECT FROM accounts WHERE id = %s FOR KEY SHARE NOWAIT", (account_of(tenant),))

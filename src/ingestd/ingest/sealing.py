@@ -51,13 +51,16 @@ def seal_account(sql: Engine, pool: Pool, place: Place, keyring: Keyring, accoun
     New keys are made here, not when they are asked for: what an ingestion compares is then sealed by one key.
     """
     with sql.begin() as connection:
+        personal = attributes.personal(connection, account_id)
+        if attributes.personal(connection, account_id, unsealed=True):
+            filters.fall_behind(connection, account_id, new_id())  # less can be asked of what is personal
+    with sql.begin() as connection:  # not before: who holds a segment may come to need the account
         sealed = accounts.keys_for_sealing(connection, account_id)
         if sealed is None:
             return  # the account was deleted
         if accounts.move_on(connection, account_id, Rotation.ASKED, Rotation.SEALING):
             sealed = keyring.add_keys(account_id, sealed)
             accounts.keep_keys(connection, account_id, sealed)
-        personal = attributes.personal(connection, account_id)
     keys = keyring.open(account_id, sealed).to_worker()
     changed = pool.run(_seal_people, place, keys, account_id, personal) if personal else 0
     with sql.begin() as connection:
@@ -66,8 +69,7 @@ def seal_account(sql: Engine, pool: Pool, place: Place, keyring: Keyring, accoun
             return
         if accounts.move_on(connection, account_id, Rotation.SEALING, None):
             accounts.keep_keys(connection, account_id, keyring.drop_old_keys(account_id, sealed))
-        if attributes.set_sealed(connection, account_id, personal, now=utc_now()):
-            filters.fall_behind(connection, account_id, new_id())  # less can be asked of what is personal
+        attributes.set_sealed(connection, account_id, personal, now=utc_now())
     log.info("personal_values_sealed", account=str(account_id), attributes=len(personal), people=changed)
 
 

@@ -114,10 +114,10 @@ async def any_unsealed(session: AsyncSession, account_id: UUID) -> bool:
     return bool(await session.scalar(select(waiting.exists())))
 
 
-def set_sealed(connection: Connection, account_id: UUID, names: Collection[str], *, now: datetime) -> bool:
-    """Say that all values of these attributes are sealed; gives whether that is new of any."""
+def set_sealed(connection: Connection, account_id: UUID, names: Collection[str], *, now: datetime) -> None:
+    """Say that all values of these attributes are sealed."""
     waiting = (*_personal(account_id), Attribute.name.in_(names), Attribute.sealed_at.is_(None))
-    return connection.execute(update(Attribute).where(*waiting).values(sealed_at=now)).rowcount > 0
+    connection.execute(update(Attribute).where(*waiting).values(sealed_at=now))
 
 
 def _personal(account_id: UUID) -> tuple[ColumnElement[bool], ...]:
