@@ -413,3 +413,23 @@ async def test_who_holds_a_segment_while_values_are_sealed_gets_its_account_too(
         while (await (await watch.execute(FALLING_BEHIND)).fetchone()) == (0,):
             pass
         await lock.execute("SELECT FROM accounts WHERE id = %s FOR KEY SHARE NOWAIT", (account_of(tenant),))
+
+
+@pytest.mark.rule("D41")
+async def test_a_condition_that_is_changed_while_a_small_file_is_applied_is_asked_of_everybody(tenant, ground):
+    await crm(tenant)
+    segment = await make(tenant, GOLD)
+    path = f"/v1/segments/{segment['id']}"
+    of_it = (ids.read(Prefix.SEGMENT, segment["id"]),)
+    async with (
+        await psycopg.AsyncConnection.connect(ground.database_url, autocommit=True) as watch,
+        nothing_is_applied(ground, tenant),
+    ):
+        ingestion = await ingest(tenant, "next.csv", b"identity,tier\nu-1,tin\n")
+        while (await (await watch.execute(BEHIND, of_it)).fetchone()) == (None,):
+            pass
+        (await tenant.http.put(f"{path}/condition", json={"condition": {"not": GOLD}})).raise_for_status()
+    await tenant.ended(ingestion)
+    await tenant.push(b"identity,Age\nann,1\n")  # its turn comes after that of the condition
+    snapshots = (await tenant.http.get(f"{path}/snapshots")).json()["data"]
+    assert [(each["entered"], each["left"]) for each in snapshots] == [(1, 0), (2, 2), (2, 0)]

@@ -151,6 +151,7 @@ async def put_condition(
     condition = by_name(body.condition, await _checked(tx, caller, body.condition))
     segment.condition = seal_condition(await service.intake.keys(account.id, tx), segment.id, condition)
     if SegmentStatus(segment.status).takes_files:
+        segment.behind = segment.id  # an ingestion that ends before asks it of everybody, too
         seq = await accounts.take_seq(tx, account.id)
         await service.intake.jobs.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
     after = await _condition(tx, service, caller, segment)
