@@ -42,7 +42,7 @@ $(BIN)/pip:
 
 $(STAMP): pyproject.toml requirements/dev.txt | $(BIN)/pip
 	@echo "Installing into $(VENV): about a minute the first time"
-	@$(BIN)/pip install --quiet --no-compile --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --no-compile --no-deps --require-hashes -r requirements/dev.txt
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

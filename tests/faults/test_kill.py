@@ -1,10 +1,10 @@
 """`kill -9` of the service anywhere: counts and effects are exact, the order is kept, one completion is told."""
 
 import asyncio
-import functools
 import importlib
 import os
 import signal
+from functools import partial, reduce
 from pathlib import Path
 
 import psutil
@@ -32,7 +32,7 @@ ROTATION = "SELECT rotation FROM accounts WHERE id = %s"
 @pytest.mark.parametrize("point", sorted(ARMED))
 def test_every_call_that_can_be_broken_is_there(point):
     module, _, name = point.partition(":")
-    assert callable(functools.reduce(getattr, name.split("."), importlib.import_module(module)))
+    assert callable(reduce(getattr, name.split("."), importlib.import_module(module)))
 
 
 @pytest.mark.parametrize("point", [each if each in TELLING else pytest.param(each, marks=LOOP) for each in POINTS])
@@ -43,9 +43,10 @@ async def test_a_killed_service_finishes_what_it_began_exactly_once(program, cli
         await client.push("first", adding("Rock"))
         await program.held()
         await client.push("second", adding("Jazz"))
-        await program.kill()
+        await cut_short(client, program.kill)
         TALLY["named boundary of the service", "die"] += 1
         await program.start()
+        assert [each.name for each in (program.folder / "data" / "blobs").glob(".part-*")] == []
         first, second = await exact(client, ["Rock", "Jazz"])
         for each in (first, second):
             await asyncio.wait_for(receiver.until("ingestion.completed", each["id"]), PATIENCE)
@@ -137,15 +138,13 @@ async def test_idle_workers_that_die_are_replaced(program, client):
 
 
 async def test_a_stopped_service_leaves_its_work_for_the_next_start_and_counts_no_crash(program, client):
+    """Nor where it was taken for dead before it ended."""
     for stop in range(ATTEMPTS):
         program.arm("in a part, all written", call=stop + 1)
         if not stop:
             await client.push("first", adding("Rock"))
         await program.held()
-        async with client.sftp() as sftp:
-            upload = await sftp.open("/half.csv", "wb")
-            await upload.write(b"identity\nann\n")
-            assert await program.stop() == 0
+        assert await cut_short(client, partial(stopped, program, taken_for_dead=bool(stop))) == 0
         program.release()
         await program.start()
     await exact(client, ["Rock"])
@@ -154,20 +153,37 @@ async def test_a_stopped_service_leaves_its_work_for_the_next_start_and_counts_n
         assert "half.csv" not in await sftp.listdir("/")
 
 
-@pytest.mark.parametrize(("end", "counted"), [("stop", 0), ("kill", 1)])
-async def test_work_of_a_replica_that_was_taken_for_dead_before_it_ended_is_taken_up_again(
-    program, client, end, counted
-):
+async def test_work_of_a_replica_that_was_taken_for_dead_before_it_was_killed_is_taken_up_again(program, client):
     program.arm("in a part, all written")
     await client.push("first", adding("Rock"))
     await program.held()
-    with program.sql() as sql:
-        assert sql.execute("DELETE FROM replicas").rowcount == 1
-        await getattr(program, end)()
+    take_for_dead(program)
+    await program.kill()
     program.release()
     await program.start()
     await exact(client, ["Rock"])
-    assert crashes(program, newest=1) == [counted]
+    assert crashes(program, newest=1) == [1]
+
+
+def take_for_dead(program):
+    """As another replica does where one is silent for long."""
+    with program.sql() as sql:
+        assert sql.execute("DELETE FROM replicas").rowcount == 1
+
+
+async def stopped(program, *, taken_for_dead):
+    """Stop the service; gives its exit code."""
+    if taken_for_dead:
+        take_for_dead(program)
+    return await program.stop()
+
+
+async def cut_short(client, end):
+    """End the service amid an upload; gives what that gives."""
+    async with client.sftp() as sftp:
+        upload = await sftp.open("/half.csv", "wb")
+        await upload.write(b"identity\nann\n")
+        return await end()
 
 
 async def test_a_second_service_on_the_same_folder_is_refused_with_a_clear_line(program):
@@ -178,12 +194,3 @@ async def test_a_second_service_on_the_same_folder_is_refused_with_a_clear_line(
     said = program.log.read_bytes()[before:].decode()
     assert f"in use by process {program.process.pid}" in " ".join(said.split())
     assert "Traceback" not in said
-
-
-async def test_an_upload_that_a_kill_cut_short_leaves_nothing(program, client):
-    async with client.sftp() as sftp:
-        upload = await sftp.open("/half.csv", "wb")
-        await upload.write(b"identity\nann\n")
-        await program.kill()
-    await program.start()
-    assert [each.name for each in (program.folder / "data" / "blobs").glob(".part-*")] == []
