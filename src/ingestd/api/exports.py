@@ -30,7 +30,6 @@ _COLUMNS: Final = (
     "error_code", "error_message", "retry_of",
     "created_at", "started_at", "finished_at",
 )  # fmt: skip
-_ROWS_AT_ONCE: Final = 200
 
 SILENCE_SECONDS: Final = 60.0
 LONGEST_SECONDS: Final = 3600.0
@@ -84,13 +83,8 @@ def exported(service: Parts, account_id: UUID, which: Wanted, *, head: bool) -> 
 async def _pieces(service: Parts, account_id: UUID, which: Wanted) -> AsyncGenerator[str]:
     yield written([_COLUMNS])
     async with service.intake.sessions() as session:
-        ready: list[Sequence[Any]] = []
-        async for row in activity.export(session, account_id, which):
-            ready.append(_cells(ingestion_views.view(row)))
-            if len(ready) == _ROWS_AT_ONCE:
-                yield written(ready)
-                ready.clear()
-        yield written(ready)
+        async for rows in activity.export(session, account_id, which):
+            yield written([_cells(ingestion_views.view(row)) for row in rows])
 
 
 def _cells(shown: IngestionView) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Annotated, TypeVar
 from uuid import UUID
 
@@ -92,8 +93,13 @@ async def showing(tx: AsyncSession, caller: Principal) -> Show:
     personal = await attributes.personal_names(tx, caller.account_id)
     may_read = caller.may(Scope.PROFILES_READ_PII)
 
-    def show(kind: int, value: str) -> dict[str, str]:
+    @cache  # once for each kind: members are shown by the million
+    def named(kind: int) -> tuple[str, bool]:
         hidden = own.get(kind) in personal or (kind in REACHABLE and not may_read)
-        return {"kind": own.get(kind) or kind_word(kind), "value": MASK if hidden else value}
+        return own.get(kind) or kind_word(kind), hidden
+
+    def show(kind: int, value: str) -> dict[str, str]:
+        name, hidden = named(kind)
+        return {"kind": name, "value": MASK if hidden else value}
 
     return show

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -47,7 +47,7 @@ async def page(session: AsyncSession, account_id: UUID, cut: Cut, wanted: Wanted
     return list(found.all())
 
 
-async def export(session: AsyncSession, account_id: UUID, wanted: Wanted) -> AsyncIterator[Row[Any]]:
+async def export(session: AsyncSession, account_id: UUID, wanted: Wanted) -> AsyncIterator[Sequence[Row[Any]]]:
     """All the wanted ingestions of the account as they are at one moment, newest first, a few at a time.
 
     Nothing else may have been asked in this transaction yet.
@@ -56,8 +56,8 @@ async def export(session: AsyncSession, account_id: UUID, wanted: Wanted) -> Asy
         await session.execute(text(setting))
     statement = _of(account_id, wanted).order_by(Ingestion.created_at.desc(), Ingestion.id.desc())
     found = await session.stream(statement, execution_options={"yield_per": AT_A_TIME})
-    async for row in found:
-        yield row
+    async for rows in found.partitions():
+        yield rows
 
 
 def _of(account_id: UUID, wanted: Wanted) -> Select[Any]:

@@ -72,14 +72,14 @@ async def find(
 
 async def export(
     session: AsyncSession, segment: Segment, numbers: Collection[int], *, moment: datetime | None
-) -> AsyncIterator[Row[int, str, int, datetime]]:
-    """All of them, in a transaction of one moment: kind, value, partition, valid_from."""
+) -> AsyncIterator[Sequence[Row[int, str, int, datetime]]]:
+    """All of them, in a transaction of one moment, a few at a time: kind, value, partition, valid_from."""
     statement = _of(segment, numbers, moment).with_only_columns(
         SegmentMember.kind, SegmentMember.value, SegmentMember.partition, SegmentMember.valid_from
     )
     found = await session.stream(statement.order_by(SegmentMember.hash), execution_options={"yield_per": AT_A_TIME})
-    async for row in found:
-        yield row
+    async for rows in found.partitions():
+        yield rows
 
 
 async def counts(session: AsyncSession, segment: Segment, moment: datetime) -> dict[int, int]:
