@@ -16,6 +16,7 @@ from ingestd.domain.errors import NotFound
 from ingestd.domain.identity import SLICES
 from ingestd.keyring import AccountKeys
 from ingestd.store import source_changes
+from ingestd.store.base import whatever
 from ingestd.store.data_sources import DataSource, DataSourceMember
 from ingestd.store.events import Event
 from ingestd.store.members import forget
@@ -110,16 +111,17 @@ async def _erase(
     ids = [*survivors, *await merged_into(session, account_id, survivors)]
     theirs = any_(literal(ids, ARRAY(Uuid)))
     identifiers = {identifier for profile in profiles for identifier in hashes_of(profile, keys)}
+    account = whatever(account_id)
     sources = select(DataSource.id).where(DataSource.account_id == account_id)
     for statement in (
-        delete(Event).where(Event.account_id == account_id, Event.profile_id == theirs),
+        delete(Event).where(Event.account_id == account, Event.profile_id == theirs),
         delete(DataSourceMember).where(
-            DataSourceMember.account_id == account_id,
+            DataSourceMember.account_id == account,
             DataSourceMember.data_source_id.in_(sources),
             DataSourceMember.profile_id == theirs,
         ),
-        delete(ProfileRedirect).where(ProfileRedirect.account_id == account_id, ProfileRedirect.profile_id == theirs),
-        delete(Profile).where(Profile.account_id == account_id, Profile.profile_id == theirs),
+        delete(ProfileRedirect).where(ProfileRedirect.account_id == account, ProfileRedirect.profile_id == theirs),
+        delete(Profile).where(Profile.account_id == account, Profile.profile_id == theirs),
     ):
         await session.execute(statement.execution_options(synchronize_session=False))
     await session.execute(_REMOVE_ALIASES, _named(account_id, identifiers))

@@ -16,7 +16,7 @@ from tests.store.load.test_segments import Group
 from tests.store.load.world import KEY, NOW, Account, frame
 
 from ingestd.store import engine as store
-from ingestd.store import erasure, filters, members
+from ingestd.store import erasure, events, filters, members, profiles
 from ingestd.store.events import Event
 from ingestd.store.page import Cut
 from ingestd.store.profiles import Profile
@@ -43,17 +43,34 @@ def people(prefix, **columns):
 @pytest.fixture
 def account(connection):
     """A new account with people, beside one that the server has looked at."""
-    Account(connection).push(people("z", City="Rome"))
+    before = Account(connection)
+    before.push(people("z", City="Rome"))
+    happened(before)
     other = Group(connection, connection, "SCD")
     connection.execute(
         "INSERT INTO segment_members (segment, valid_from, hash, kind, partition, value)"
         " SELECT number, now(), md5(n::text)::uuid, 1, 1, n FROM segments, generate_series(1, %s) n WHERE id = %s",
         (PEOPLE, other.id),
     )
-    connection.execute("ANALYZE profiles, profile_aliases, segment_members, events")
+    connection.execute("ANALYZE profiles, profile_aliases, profile_redirects, segment_members, events")
     made = Account(connection)
     made.push(people("a", City="Ulm"))
     return made
+
+
+def happened(account):
+    """Give each of the account's people an event, and somebody who has become one with them."""
+    account.connection.execute(
+        "INSERT INTO events (account_id, received_at, event_id, profile_id, name, ts, properties, origin)"
+        " SELECT account_id, now(), gen_random_uuid(), profile_id, 'seen', 1, '{}', 1 FROM profiles"
+        " WHERE account_id = %s",
+        (account.id,),
+    )
+    account.connection.execute(
+        "INSERT INTO profile_redirects (account_id, profile_id, survivor_id, origin)"
+        " SELECT account_id, gen_random_uuid(), profile_id, 1 FROM profiles WHERE account_id = %s",
+        (account.id,),
+    )
 
 
 @pytest.fixture
@@ -117,13 +134,27 @@ async def test_who_came_and_left_between_two_moments(segment, sql, session):
     assert len(found) == PEOPLE
 
 
+@pytest.mark.rule("D54")
+async def test_a_person_and_what_they_did_are_found_by_their_id(account, session):
+    happened(account)
+    redirects = account.rows("SELECT survivor_id, profile_id FROM profile_redirects WHERE account_id = %s")
+    person, gone = redirects[0]
+    newest = Cut(events.OF_ACCOUNT["received_at"], descending=True, after=None, limit=20)
+    of_person = Cut(events.OF_PERSON["ts"], descending=True, after=None, limit=20)
+    before = await session.scalar(ROWS_READ)
+    assert (await profiles.get_many(session, account.id, [gone]))[gone].profile_id == person
+    assert len(await events.of_person(session, account.id, person, of_person)) == 1
+    assert len(await events.page(session, account.id, newest, events.Received())) == 21
+    assert await session.scalar(ROWS_READ) - before < 50
+
+
 @pytest.mark.threat("T114")
 async def test_people_are_erased(account, segment, sql, session):
     refilter(sql, segment, true())
     keys = SimpleNamespace(index_key=KEY)
-    wanted = {
-        (1, profile_id) for (profile_id,) in account.rows("SELECT profile_id FROM profiles WHERE account_id = %s")
-    }
+    happened(account)
+    found = account.rows("SELECT profile_id FROM profiles WHERE account_id = %s")
+    wanted = {(1, profile_id) for (profile_id,) in found}
     erased = await erasure.erase_identifiers(session, account.id, wanted, keys=keys, now=NOW)
     assert (len(erased.profiles), erased.memberships) == (PEOPLE, PEOPLE)
     for table in (Profile, Event):
