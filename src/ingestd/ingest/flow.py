@@ -149,14 +149,14 @@ def _recompute_filters(runtime: Runtime, job: Job, applied: Checked, *, attempts
     """
     if job.plan.target is Target.SEGMENT:
         return []
+    with runtime.sql.connect() as connection:
+        if not in_use(connection, job.account_id):
+            return []
     leniently = attempts >= runtime.settings.attempts
     of_profiles = job.plan.target is Target.PROFILES
     with runtime.stage(job, Stage.SEGMENTING):
         with runtime.sql.begin() as connection:
             fencing.change(connection, job.ingestion_id, job.fence, stage=Stage.SEGMENTING)
-            any_ = bool(in_use(connection, job.account_id))
-        if not any_:
-            return []
         few = not leniently and not job.replaces and sum(applied.parts.values()) <= FEW
         brought = filters.Brought(
             ingestion_id=job.ingestion_id,
