@@ -60,7 +60,7 @@ test: $(STAMP) ## run the tests
 
 .PHONY: nightly
 nightly: $(STAMP) ## run the generated tests at length: 10,000 files for the scanner, sequences of requests; over an hour
-	@INGESTD_TEST_FACTOR=20 $(BIN)/python -m pytest -n $(WORKERS) --timeout=7200 tests/domain tests/pipeline tests/store/load \
+	@TEST_FACTOR=20 $(BIN)/python -m pytest -n $(WORKERS) --timeout=7200 tests/domain tests/pipeline tests/store/load \
 	  tests/api/test_schemathesis.py $(ARGS)
 
 .PHONY: test-faults

@@ -1,4 +1,7 @@
-"""A filter segment of many people: found when it is activated, and found anew by an ingestion of its attribute."""
+"""A filter segment of many people: found when it is activated, and found anew by ingestions of its attribute.
+
+Of a small file its own people are looked at alone, after a large one everybody is.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
 
 LOOK_SECONDS: Final = 0.02
-NEW: Final = 100
-"""People whom the ingestion brings; all of them fit."""
+NEW: Final = {"by a small file": 100, "by a large file": 25_000}
+"""People whom each ingestion brings; all of them fit, the first ones are the same."""
 
 USED: Final = {"use_in_segments": True}
 ATTRIBUTES: Final[tuple[dict[str, Any], ...]] = (
@@ -41,7 +44,7 @@ CONDITION: Final[dict[str, Any]] = {
 class Filter(Measured):
     """Members found once. `seconds` pass until the segment is `active`, or until the webhook `ingestion.completed`.
 
-    The second is all of a small ingestion; `stages` says how long it was `segmenting`.
+    The second is all of an ingestion; `stages` says how long it was `segmenting`.
     """
 
     profiles: int
@@ -55,16 +58,17 @@ class Filter(Measured):
 def measure(*, profiles: int, runs: int, parent: Path | None) -> Iterator[Filter]:
     """Fill a new service, activate a filter segment, then ingest people who fit; in each run."""
     with workshop(parent) as folder:
-        file = folder / "new.tsv"
-        file.write_text("crmid\tcity\tname\n" + "".join(f"C-{n}\tCity 0\tName {n}\n" for n in range(NEW)))
+        files = {variant: folder / f"{count}.tsv" for variant, count in NEW.items()}
+        for file, count in zip(files.values(), NEW.values(), strict=True):
+            file.write_text("crmid\tcity\tname\n" + "".join(f"C-{n}\tCity 0\tName {n}\n" for n in range(count)))
         truth = sum(n % 900 < CITIES or n % 5000 == 777 for n in range(1, profiles + 1))
         for run in range(1, runs + 1):
             with serving(folder) as service:
                 began = time.perf_counter()
                 fill_profiles(service.url, ids.read(Prefix.ACCOUNT, service.account), profiles)
                 filled, on_what = time.perf_counter() - began, circumstances(service.url)
-                found = asyncio.run(_find(service, file))
-                for (variant, (seconds, members, stages)), fit in zip(found.items(), (truth, truth + NEW), strict=True):
+                found = asyncio.run(_find(service, files))
+                for variant, (seconds, members, stages) in found.items():
                     yield Filter(
                         work="filter",
                         variant=variant,
@@ -74,13 +78,13 @@ def measure(*, profiles: int, runs: int, parent: Path | None) -> Iterator[Filter
                         fill_seconds=round(filled, 1),
                         seconds=round(seconds, 3),
                         members=members,
-                        members_as_truth=members == fit,
+                        members_as_truth=members == truth + NEW.get(variant, 0),
                         stages=stages,
                         **on_what,
                     )
 
 
-async def _find(service: Service, file: Path) -> dict[str, tuple[float, int, dict[str, float]]]:
+async def _find(service: Service, files: dict[str, Path]) -> dict[str, tuple[float, int, dict[str, float]]]:
     async with client(service) as connected:
         source = await make_source(connected, ATTRIBUTES)
         body = {"name": "filter", "description": "Measured", "type": "SCD", "condition": CONDITION}
@@ -89,10 +93,11 @@ async def _find(service: Service, file: Path) -> dict[str, tuple[float, int, dic
         began = time.perf_counter()
         (await connected.http.post(f"{path}/activate")).raise_for_status()
         first = await _active(connected, path)
-        seconds = time.perf_counter() - began
-        walk = await ingest(connected, source, file, "append")
-        then = await _active(connected, path)
-    return {"activated": (seconds, first, {}), "ingested": (walk.seconds, then, walk.stages)}
+        found: dict[str, tuple[float, int, dict[str, float]]] = {"activated": (time.perf_counter() - began, first, {})}
+        for variant, file in files.items():
+            walk = await ingest(connected, source, file, "append")
+            found[variant] = (walk.seconds, await _active(connected, path), walk.stages)
+    return found
 
 
 async def _active(connected: Client, path: str) -> int:

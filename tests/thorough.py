@@ -2,7 +2,7 @@
 
 import os
 
-FACTOR = float(os.environ.get("INGESTD_TEST_FACTOR", "1"))
+FACTOR = float(os.environ.get("TEST_FACTOR", "1"))
 
 
 def examples(usual: int) -> int:

@@ -40,6 +40,7 @@ async def test_a_part_that_kills_every_worker_comes_back_as_rejected_rows(progra
     await all_but_a_part(client)
 
 
+@pytest.mark.loop
 async def test_a_part_that_kills_the_service_comes_back_as_rejected_rows(program, client):
     program.arm("in a part, nothing written", only=PART)
     await client.push("first", adding("Rock"))

@@ -10,7 +10,6 @@ from functools import cache, partial
 from typing import Any, Final
 from uuid import UUID
 
-import polars as pl
 from sqlalchemy import Connection
 
 from ingestd.domain.notice import NoticeType
@@ -34,7 +33,7 @@ from ingestd.pipeline.digest import digests
 from ingestd.pipeline.fold import events, fold_some, in_order
 from ingestd.pipeline.identifiers import identifiers, naming
 from ingestd.pipeline.links import read_links
-from ingestd.pipeline.parts import inside, members, read, read_all
+from ingestd.pipeline.parts import everybody, inside, members, read, read_all
 from ingestd.pipeline.phones import mobile_shape
 from ingestd.pipeline.report import rejected_for
 from ingestd.pipeline.resolve import TWO_PEOPLE
@@ -105,13 +104,10 @@ def rehearse(job: Job, checked: Checked, part: str) -> Rehearsed:
 def people_of(job: Job, checked: Checked) -> list[UUID]:
     """Whom the rows of a small file have changed, as far as they were applied, and who became one."""
     blobs, keys = means(job)
-    folder = Scratch(blobs, keys, checked.folder)
     with engine(job.place.database_url).connect() as connection:
         lost = checked.lost(ledger.applied(connection, job.ingestion_id))
-    found = [read(folder, name, ["id"])["id"] for name in checked.parts if name not in lost]
-    if checked.merges is not None:
-        found += read(folder, checked.merges).get_columns()
-    return [UUID(int=each) for each in pl.concat(found).unique()] if found else []
+    parts = [name for name in checked.parts if name not in lost]
+    return [UUID(int=each) for each in everybody(Scratch(blobs, keys, checked.folder), parts, checked.merges)]
 
 
 def report_lost(job: Job, checked: Checked, lost: Sequence[str]) -> Checked:

@@ -197,6 +197,12 @@ def read(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pl.
         return joined(pl.read_ipc_stream(file, columns=None if columns is None else names_of_halves(columns)))
 
 
+def everybody(folder: Folder, names: Iterable[str], merges: str | None) -> set[int]:
+    """The ids in some parts, and in the stream that says which stored people become one."""
+    found = {each for name in names for each in read(folder, name, ["id"])["id"]}
+    return found.union(*(read(folder, merges).get_columns() if merges else ()))
+
+
 def read_all(folder: Folder, names: Iterable[str], buckets: int) -> Iterator[pl.DataFrame]:
     """Read all parts of a file in the order of their ranges; of a range that has none, a frame without columns."""
     by_number = {int(name.rpartition("-")[2]): name for name in names}
