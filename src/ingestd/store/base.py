@@ -35,7 +35,7 @@ class Base(DeclarativeBase):
     }
 
 
-def whatever(account_id: UUID) -> ScalarSelect[UUID]:
+def hidden_from_planner(account_id: UUID) -> ScalarSelect[UUID]:
     """An account's id, which PostgreSQL does not see when it plans.
 
     It takes an account that came since it looked at a table for one of next to nobody, and reads all of its rows by

@@ -16,7 +16,7 @@ from ingestd.domain.errors import NotFound
 from ingestd.domain.identity import SLICES
 from ingestd.keyring import AccountKeys
 from ingestd.store import source_changes
-from ingestd.store.base import whatever
+from ingestd.store.base import hidden_from_planner
 from ingestd.store.data_sources import DataSource, DataSourceMember
 from ingestd.store.events import Event
 from ingestd.store.members import forget
@@ -111,7 +111,7 @@ async def _erase(
     ids = [*survivors, *await merged_into(session, account_id, survivors)]
     theirs = any_(literal(ids, ARRAY(Uuid)))
     identifiers = {identifier for profile in profiles for identifier in hashes_of(profile, keys)}
-    account = whatever(account_id)
+    account = hidden_from_planner(account_id)
     sources = select(DataSource.id).where(DataSource.account_id == account_id)
     for statement in (
         delete(Event).where(Event.account_id == account, Event.profile_id == theirs),

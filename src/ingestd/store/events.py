@@ -12,7 +12,7 @@ from sqlalchemy import JSON, Connection, Index, Uuid, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ingestd.store.base import Base, whatever
+from ingestd.store.base import Base, hidden_from_planner
 from ingestd.store.page import Cut, Sorts
 from ingestd.store.profiles import merged_into
 
@@ -77,7 +77,7 @@ async def of_person(session: AsyncSession, account_id: UUID, profile_id: UUID, c
     """Events of a person."""
     ids = [profile_id, *await merged_into(session, account_id, [profile_id])]
     found = await session.scalars(
-        cut.of(select(Event).where(Event.account_id == whatever(account_id), Event.profile_id.in_(ids)))
+        cut.of(select(Event).where(Event.account_id == hidden_from_planner(account_id), Event.profile_id.in_(ids)))
     )
     return found.all()
 
@@ -94,7 +94,7 @@ class Received:
 
 async def page(session: AsyncSession, account_id: UUID, cut: Cut, received: Received) -> Sequence[Event]:
     """Events of the account. Only what the key has in it can be asked for: an account may have any number of them."""
-    statement = select(Event).where(Event.account_id == whatever(account_id))
+    statement = select(Event).where(Event.account_id == hidden_from_planner(account_id))
     if received.since is not None:
         statement = statement.where(Event.received_at >= received.since)
     if received.before is not None:

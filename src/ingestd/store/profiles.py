@@ -24,7 +24,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from ingestd.domain.identity import SLICES, kind_of
 from ingestd.domain.personal import SEALED, identifier_place, is_sealed
 from ingestd.keyring import AccountKeys
-from ingestd.store.base import Base, whatever
+from ingestd.store.base import Base, hidden_from_planner
 
 FILL: Final = 45
 """Percent of a page that is filled at first: an updated row stays on its page, so no index is touched."""
@@ -169,7 +169,7 @@ async def merged_into(session: AsyncSession, account_id: UUID, profile_ids: Coll
     """The ids of the profiles that were merged into these."""
     found = await session.scalars(
         select(ProfileRedirect.profile_id).where(
-            ProfileRedirect.account_id == whatever(account_id), ProfileRedirect.survivor_id.in_(profile_ids)
+            ProfileRedirect.account_id == hidden_from_planner(account_id), ProfileRedirect.survivor_id.in_(profile_ids)
         )
     )
     return found.all()
@@ -178,7 +178,7 @@ async def merged_into(session: AsyncSession, account_id: UUID, profile_ids: Coll
 async def _survivors(session: AsyncSession, account_id: UUID, profile_ids: Iterable[UUID]) -> Mapping[UUID, UUID]:
     found = await session.execute(
         select(ProfileRedirect.profile_id, ProfileRedirect.survivor_id).where(
-            ProfileRedirect.account_id == whatever(account_id), ProfileRedirect.profile_id.in_(profile_ids)
+            ProfileRedirect.account_id == hidden_from_planner(account_id), ProfileRedirect.profile_id.in_(profile_ids)
         )
     )
     return {loser: survivor for loser, survivor in found}  # noqa: C416 -- rows are no pairs for dict()
