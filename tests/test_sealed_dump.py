@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from sqlalchemy import text
 from tests.api.sources import source, tsv
@@ -34,7 +32,7 @@ async def test_a_dump_after_ingestions_holds_no_personal_value(ground, tenant):
     await tenant.push(b"identity,other\nu-1,x\n")  # what was stored is sealed before its turn comes
     for value in (CITY, PHONE, LATER):
         assert await found_in_tables(tenant, value) == set(), value
-    blobs = files_below(Path(ground.blob_place))
+    blobs = files_below(ground.blob_place)
     assert blobs
     assert not any(value.encode() in blob for value in (CITY, PHONE, LATER) for blob in blobs)
 

@@ -45,7 +45,7 @@ async def test_readiness_names_each_check(ground, app):
             assert (await http.get("/livez")).json() == {"status": "ok"}
             ready = await http.get("/readyz")
             assert (ready.status_code, ready.json()) == (200, {"status": "ok", "checks": expected})
-    with away(Path(ground.blob_place)):
+    with away(ground.blob_place):
         async with new_client(app.http_url) as http:
             while (ready := await http.get("/readyz")).status_code == 200:
                 pass  # the last answer holds for a second

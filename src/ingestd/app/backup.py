@@ -27,7 +27,6 @@ from ingestd.app.ground import (
     database_folder,
     make_data_folder,
     master_key_file,
-    open_blobs,
 )
 from ingestd.blobs.store import BlobStore, open_store
 from ingestd.domain.errors import Conflict, NotFound, Unavailable
@@ -80,7 +79,7 @@ def restore(settings: Settings, folder: Path) -> Backup:
     done = Backup(**json.loads((folder / NOTE).read_text()))
     data = settings.data_dir.absolute()
     make_data_folder(settings)
-    blobs = open_blobs(blob_place(settings))
+    blobs = open_store(blob_place(settings))
     with ExitStack() as stack:
         url = _empty_database(settings, data, blobs, stack)
         open_store(folder / "blobs").copy_to(blobs)

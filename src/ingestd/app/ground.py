@@ -29,7 +29,7 @@ class Base:
     alone: bool
     """Whether no other process can be using the database."""
     blobs: BlobStore
-    blob_place: str
+    blob_place: str | Path
     master: str = field(repr=False)
     keyring: Keyring
 
@@ -52,7 +52,7 @@ def base(settings: Settings, *, serving: bool = False, migrating: bool = False) 
             settings=settings,
             database_url=url,
             alone=alone,
-            blobs=open_blobs(place),
+            blobs=open_store(place),
             blob_place=place,
             master=master,
             keyring=keyring,
@@ -126,14 +126,9 @@ def database_folder(settings: Settings) -> Path:
     return settings.data_dir.absolute() / "postgres"
 
 
-def blob_place(settings: Settings) -> str:
+def blob_place(settings: Settings) -> str | Path:
     """Where the blobs are: the URL that is set, or a folder in the data folder."""
-    return settings.blob_url or str(settings.data_dir.absolute() / "blobs")
-
-
-def open_blobs(place: str) -> BlobStore:
-    """Open the blob store of a place."""
-    return open_store(place if "://" in place else Path(place))
+    return settings.blob_url or settings.data_dir.absolute() / "blobs"
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ingestd.blobs.backend import Stored
 from ingestd.domain.errors import Conflict, Invalid, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from _typeshed import WriteableBuffer
@@ -38,14 +38,14 @@ class ObjectStorage:
 
     streams = 48  # each keeps a piece
 
-    def __init__(self, url: str, options: Mapping[str, str]) -> None:
-        client: Any = {"allow_http": options.get("endpoint", "").startswith("http://")}
+    def __init__(self, url: str) -> None:
+        """Where and with which credentials, obstore reads from the environment, as the tools of each service do."""
         retries: Any = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}
-        config: Any = dict(options)
         try:
-            self._store: ObjectStore = from_url(url, config=config, client_options=client, retry_config=retries)
+            self._store: ObjectStore = from_url(url, retry_config=retries)
         except (BaseError, ValueError) as error:
-            raise Invalid("INGESTD_BLOB_URL or its options are not understood.", code="storage_url_invalid") from error
+            detail = "INGESTD_BLOB_URL, or a variable of its service such as AWS_REGION, is not understood."
+            raise Invalid(detail, code="storage_url_invalid") from error
 
     def begin(self, name: str) -> MultipartUpload:
         """Start an upload."""

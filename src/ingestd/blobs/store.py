@@ -16,7 +16,7 @@ from ingestd.blobs.remote import ObjectStorage
 from ingestd.domain.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from _typeshed import ReadableBuffer
@@ -183,16 +183,16 @@ class BlobWriter(io.RawIOBase):
             self._upload.write(piece)
 
 
-def open_store(url: str | Path, options: Mapping[str, str] | None = None) -> BlobStore:
-    """Return the store at a path or URL: `file:///…`; `s3://bucket/prefix`, `gs://…`, `az://…` with obstore's options.
+def open_store(url: str | Path) -> BlobStore:
+    """Return the store at a path or URL: `file:///…`, `s3://bucket/prefix`, `gs://…`, `az://…`.
 
-    Credentials come from the options or, as obstore does it, from the environment. Invalid "storage_url_invalid".
+    Endpoints and credentials come from the environment: `AWS_…`, `GOOGLE_…`, `AZURE_…`. Invalid "storage_url_invalid".
     """
     if isinstance(url, Path):
         return BlobStore(LocalFolder(url))
     parts = urlsplit(url)
     if parts.scheme in _REMOTE:
-        return BlobStore(ObjectStorage(url, options or {}))
+        return BlobStore(ObjectStorage(url))
     if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
         raise Invalid("INGESTD_BLOB_URL is file:///folder, s3://…, gs://… or az://….", code="storage_url_invalid")
     return BlobStore(LocalFolder(Path(unquote(parts.path))))

@@ -23,9 +23,9 @@ from ingestd.app.ground import (
     demand_fitting,
     find_master_key,
     master_key_file,
-    open_blobs,
 )
 from ingestd.app.serving import not_free
+from ingestd.blobs import open_store
 from ingestd.domain.errors import IngestdError, Unavailable
 from ingestd.keyring import Keyring
 from ingestd.notify.smtp import MailCode, mail_server
@@ -130,13 +130,13 @@ def _database(settings: Settings) -> str:
 
 def _blobs(settings: Settings) -> str:
     place = blob_place(settings)
-    if "://" not in place and not Path(place).exists():
+    if isinstance(place, Path) and not place.exists():
         return f"{place} is made at the first start"
     try:
-        open_blobs(place).check()
+        open_store(place).check()
     except Unavailable as error:
         raise Unavailable(f"{error.detail} See INGESTD_BLOB_URL, its credentials, and the room at {place}.") from None
-    return place
+    return str(place)
 
 
 def _master_key(settings: Settings) -> str:

@@ -59,7 +59,7 @@ class Place:
     """Where a data-plane process finds the database and the blobs, and the bytes of a file that make a part."""
 
     database_url: str = field(repr=False)
-    blobs: str
+    blobs: str | Path
     part_bytes: int
 
 
@@ -236,8 +236,8 @@ def means(job: Job) -> tuple[BlobStore, AccountKeys]:
 
 
 @cache
-def _blobs(place: str) -> BlobStore:
-    return open_store(place if "://" in place else Path(place))
+def _blobs(place: str | Path) -> BlobStore:
+    return open_store(place)
 
 
 @cache
