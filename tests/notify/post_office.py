@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -27,6 +27,7 @@ class PostOffice:
     refusing: Callable[[str], str | None] = lambda _address: None
     at_data: Callable[[Session], str | None] = lambda _session: None
     """What to do when a mail has come: gives an answer in place of 250, or breaks the connection off."""
+    at_quit: Callable[[SMTP], Awaitable[None]] | None = None
 
     async def handle_RCPT(  # noqa: N802 -- aiosmtpd's name
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
@@ -44,6 +45,11 @@ class PostOffice:
         self.encrypted.append(session.ssl is not None or bool(server.transport.get_extra_info("sslcontext")))
         self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
         return "250 2.0.0 Taken as number 7"
+
+    async def handle_QUIT(self, server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802
+        if self.at_quit is not None:
+            await self.at_quit(server)
+        return "221 Bye"
 
 
 def authenticate(_server: SMTP, _session: Session, _envelope: Envelope, mechanism: str, given: Any) -> AuthResult:

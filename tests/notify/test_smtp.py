@@ -98,6 +98,27 @@ async def test_a_server_that_dies_in_the_middle_is_a_failed_connection():
 
 
 @pytest.mark.threat("T12")
+async def broken_off(server: Any) -> None:
+    server.transport.abort()
+
+
+async def refused(server: Any) -> None:
+    await server.push("421 4.4.2 Closing anyway")
+    server.transport.close()
+
+
+async def silent(_server: Any) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("at_quit", [broken_off, refused, silent])
+async def test_a_mail_that_the_server_has_taken_is_delivered_however_it_says_goodbye(monkeypatch: Any, at_quit: Any):
+    monkeypatch.setattr("ingestd.notify.smtp.GOODBYE_SECONDS", 0.1)
+    async with post_office(at_quit=at_quit) as office:
+        result = await server(office.port).send(mail(), "ann@example.org")
+    assert (result.code, result.status, len(office.mails)) == (MailCode.DELIVERED, 250, 1)
+
+
 async def test_a_server_that_says_nothing_is_left():
     silent = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
     async with silent:

@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import parseaddr
@@ -30,6 +30,7 @@ from ingestd.settings import MailSettings
 ATTEMPT_SECONDS: Final = 45.0
 """What an attempt may take, from the look-up of the server to the end of its answer; less than a lease."""
 
+GOODBYE_SECONDS: Final = 2.0
 ANSWER_LENGTH: Final = 200
 _FINAL: Final = range(500, 600)
 
@@ -133,7 +134,8 @@ class MailServer:
         try:
             await session.connect()
             yield session
-            await session.quit()
+            with suppress(SMTPException, OSError):  # what the server has taken it has, however it says goodbye
+                await session.quit(timeout=GOODBYE_SECONDS)
         finally:
             session.close()
 
