@@ -9,9 +9,13 @@ names their kinds (S115).
 
 from __future__ import annotations
 
+import asyncio
+import json
+
+import psycopg
 import pytest
 from tests.api.sources import source
-from tests.api.world import ingest
+from tests.api.world import account_of, ingest
 from tests.fetch.servers import SftpServer, put
 from tests.scheduler.world import body, ended, new_connection
 
@@ -44,6 +48,30 @@ async def test_a_manifest_pushed_and_posted(tenant, other):
     await check(tenant, await tenant.push(AS_CSV, columns=COLUMNS), "sftp", OF_MANIFESTS)
     posted = await other.ended(await ingest(other, "file-1.csv", AS_CSV, columns=COLUMNS))
     await check(other, posted, "upload", OF_MANIFESTS)
+
+
+async def waiting(sql, count):
+    """Wait until so many wait for a lock; the test's time limit ends a wait in vain."""
+    while sql.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0] < count:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def test_two_doors_of_an_account_do_not_wait_for_each_other(ground, tenant):
+    crm = await source(tenant, **MAPPING)
+    manifest = json.dumps({"fileName": "a.csv", "type": "profile", "clientEmail": "data@example.org"})
+    await tenant.put("a.csv", b"identity\nann\n")
+    await tenant.put("a.part", manifest.encode())
+    async with tenant.sftp() as client:
+        with psycopg.connect(ground.database_url) as sql:
+            sql.execute("SELECT FROM accounts WHERE id = %s FOR NO KEY UPDATE", [account_of(tenant)])
+            renaming = asyncio.create_task(client.rename("/a.part", "/a.manifest"))
+            await waiting(sql, 1)
+            uploading = asyncio.create_task(
+                tenant.http.post(f"{crm.path}/uploads", files={"file": ("people.tsv", AS_TSV)})
+            )
+            await waiting(sql, 2)
+        await renaming
+    await tenant.ended((await uploading).raise_for_status().json()["id"])
 
 
 @pytest.mark.rule("S49", "D16", "D51")

@@ -198,6 +198,7 @@ async def _invite(tx: Tx, recipient: Recipient) -> None:
 )
 async def delete(recipient_id: RecipientId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Let no more e-mail go to an address, unless its domain is one the account allows."""
+    await accounts.lock(tx, caller.account_id)
     recipient = await recipients.get(tx, caller.account_id, recipient_id, lock=True)
     before = _shown(recipient)
     match.check(before)

@@ -70,6 +70,7 @@ async def retry(  # noqa: PLR0913 -- what is tried again, by whom and when
     The rejected rows are read from its error file; they count as received when the file was, so that nobody who was
     erased since comes back (T114).
     """
+    await accounts.lock(session, account_id)
     earlier = await ingestions.get(session, account_id, ingestion_id)
     if not Status(earlier.status).terminal:
         raise Conflict("The ingestion has not ended yet; wait, or cancel it first.", code="not_ended")

@@ -36,7 +36,7 @@ from ingestd.ingest.tell import tell_run
 from ingestd.ingest.uploads import Upload, header_in, submit_upload
 from ingestd.metrics import Metrics
 from ingestd.settings import WorkerSettings
-from ingestd.store import data_sources, recipients, runs, segments
+from ingestd.store import accounts, data_sources, recipients, runs, segments
 from ingestd.store.engine import transaction, utc_now
 from ingestd.store.ingestions import Ingestion
 from ingestd.store.runs import NewestFile, Run
@@ -162,6 +162,7 @@ class Fetching:
                     await segments.note_unchanged(session, run.account_id, run.owner_id, data_as_of=found.modified_at)
                 await _finish(session, run, Result.UNCHANGED, now=now, **about)
                 return
+            await accounts.lock(session, run.account_id)
             file = await add_file(session, found.incoming, found.blob, name=found.name, actor=CLOCK, now=now)
             ingestion = await self._submit(session, run, file.id, header, now=now)
             await _change(session, run, state=RunState.INGESTING, ingestion_id=ingestion.id, error=None, **about)

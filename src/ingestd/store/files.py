@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -176,15 +175,17 @@ async def rename(session: AsyncSession, file: File, name: str, *, now: datetime)
 
 async def remove(session: AsyncSession, account_id: UUID, name: str) -> list[str]:
     """Remove every available upload of a name and give their room back; gives the blobs that nothing names then."""
-    removed = await session.execute(
-        update(File)
+    found = await session.scalars(
+        select(File)
         .where(File.account_id == account_id, File.name == name, File.state == FileState.AVAILABLE)
-        .values(state=FileState.REMOVED)
-        .returning(File.size_bytes, File.blob)
+        .order_by(File.received_at.desc(), File.id.desc())
+        .with_for_update()
     )
-    rows = removed.all()
-    await usage.give_back(session, account_id, sum(row.size_bytes for row in rows))
-    return [row.blob for row in rows]
+    removed = found.all()
+    for file in removed:
+        file.state = FileState.REMOVED
+    await usage.give_back(session, account_id, sum(file.size_bytes for file in removed))
+    return [file.blob for file in removed]
 
 
 async def remove_one(session: AsyncSession, file: File) -> None:
@@ -208,9 +209,5 @@ _EXPIRE = text("""
 def expire(connection: Connection, before: datetime, *, at_most: int) -> list[str]:
     """Expire files received before a time that no open ingestion needs, and give their room back; gives their blobs."""
     expired = connection.execute(_EXPIRE, {"before": before, "at_most": at_most}).all()
-    freed: Counter[UUID] = Counter()
-    for row in expired:
-        freed[row.account_id] += row.size_bytes
-    for account_id in sorted(freed):
-        usage.free(connection, account_id, freed[account_id])
+    usage.free(connection, ((row.account_id, row.size_bytes) for row in expired))
     return [row.blob for row in expired]

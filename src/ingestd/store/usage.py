@@ -1,11 +1,13 @@
 """Usage: the bytes that each account keeps, those of uploads still on their way included (T42, I9).
 
-`stored_bytes` is the size of the files that are still there, and of what open uploads have reserved. Every transaction
-touches a reservation before the usage, and the usage last.
+`stored_bytes` is the size of the files that are still there, and of what open uploads have reserved. A transaction
+holds the account, then files, the newest first, then a reservation, and then the usage: of these what it needs.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -92,14 +94,17 @@ def end_stale(connection: Connection, before: datetime) -> int:
         .where(Reservation.renewed_at < before)
         .returning(Reservation.account_id, Reservation.reserved_bytes)
     ).all()
-    for account_id, freed in gone:
-        free(connection, account_id, freed)
+    free(connection, gone)
     return len(gone)
 
 
-def free(connection: Connection, account_id: UUID, freed: int) -> None:
-    """`give_back` for the synchronous side."""
-    connection.execute(_less(account_id, freed))
+def free(connection: Connection, freed: Iterable[tuple[UUID, int]]) -> None:
+    """Count bytes of some accounts less."""
+    total = Counter[UUID]()
+    for account_id, size in freed:
+        total[account_id] += size
+    for account_id in sorted(total):
+        connection.execute(_less(account_id, total[account_id]))
 
 
 def _less(account_id: UUID, freed: int) -> Update:
