@@ -24,7 +24,7 @@ from ingestd.domain.ingestion import IngestionView
 from ingestd.ingest.incoming import Incoming
 from ingestd.ingest.intake import Intake, add_file
 from ingestd.ingest.uploads import header_in
-from ingestd.store import data_sources
+from ingestd.store import accounts, data_sources
 from ingestd.store.engine import utc_now
 
 router = Router(prefix="/v1/data-sources/{data_source_id}", tags=["Data sources"])
@@ -104,13 +104,14 @@ async def upload(  # noqa: PLR0913 -- FastAPI's way to say what it uses
             if idempotency_key is not None:
                 sent = b"\0".join((name.encode(), blob.sha256.encode(), wishes))
                 await _enter(request, tx, intake, caller, sent)
+            await accounts.lock(tx, account_id)
             file = await add_file(tx, incoming, blob, name=name, actor=caller.actor, now=utc_now())
             audit.note(tx, caller, "file.uploaded", shown(file).id, after=shown(file))
             wanted = body.upload(file.id, data_source_id)
             with _in_wishes():
                 made = await submitted_upload(body, tx, service, caller, wanted, header)
             return await accepted(tx, caller, response, made.id, "ingestion.created")
-        except (IngestdError, Replayed):
+        except (IngestdError, Refused, Replayed):
             intake.room.later(asyncio.to_thread(intake.blobs.delete, [blob.name]))
             raise
     finally:
