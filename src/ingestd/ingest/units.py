@@ -175,6 +175,12 @@ def _settle(runtime: Runtime, ingestion_id: UUID, part: str) -> dict[str, int]:
 
 
 def _vacuum(runtime: Runtime, table: str, numbers: Iterable[int]) -> None:
-    """Mark what a large file has written as valid for everybody, while it is still in memory."""
-    with runtime.sql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        vacuum(raw(connection), table, numbers)
+    """Mark what a large file has written as valid for everybody, while it is still in memory.
+
+    It spares those who read it later some time: where it fails, nothing of the ingestion does.
+    """
+    try:
+        with runtime.sql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            vacuum(raw(connection), table, numbers)
+    except Exception as fault:
+        log.warning("not_vacuumed", table=table, exc_info=fault)
