@@ -227,6 +227,18 @@ async def test_a_chore_that_fails_does_not_keep_the_others(ground, upkeep, tenan
     assert files(upkeep, tenant) == [("expired", False)]
 
 
+async def test_a_stop_does_not_wait_for_the_end_of_a_long_chore(upkeep, monkeypatch):
+    stop = asyncio.Event()
+
+    def expire(*_, **__):
+        """One batch of an endless backlog."""
+        stop.set()
+        return ["files/of-long-ago"]
+
+    monkeypatch.setattr("ingestd.ingest.upkeep.files.expire", expire)
+    await upkeep.run(stop)
+
+
 async def test_no_blob_is_removed_while_a_backup_is_made(ground, upkeep, tenant, pushed):
     def expire():
         with dump.keeping_blobs(ground.database_url):

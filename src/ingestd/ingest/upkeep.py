@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Engine
 
 from ingestd import telemetry
-from ingestd.blobs.store import BlobStore
+from ingestd.blobs import BlobStore, Stored
 from ingestd.domain.notice import NoticeType
 from ingestd.ingest.engine import JobEngine
 from ingestd.ingest.tell import tell_ingestion
@@ -64,11 +64,14 @@ class Upkeep:
     blobs: BlobStore
     jobs: JobEngine
     retention: RetentionSettings
+    stopped: Callable[[], bool] = lambda: False
+    """Asked between two batches: a stop waits for one, not for all."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Do the chores now and then every hour, until `stop` is set."""
+        chores = replace(self, stopped=stop.is_set)
         while not stop.is_set():
-            await asyncio.to_thread(self.once, utc_now())
+            await asyncio.to_thread(chores.once, utc_now())
             pause = EVERY_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311 -- no secret: replicas take turns
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -84,6 +87,8 @@ class Upkeep:
             *(self.cancel_held, self.end_reservations, self.remove_accounts, self.sweep),
             self.remove_members,
         ):
+            if self.stopped():
+                return
             try:
                 done = chore(now)
             except Exception as fault:
@@ -144,7 +149,7 @@ class Upkeep:
     def expire_jobs(self, now: datetime) -> int:
         """Forget the workflows that have ended."""
         done = 0
-        while ended := self.jobs.forget_ended(now - JOBS_KEPT, at_most=BATCH):
+        while not self.stopped() and (ended := self.jobs.forget_ended(now - JOBS_KEPT, at_most=BATCH)):
             done += ended
         return done
 
@@ -154,7 +159,7 @@ class Upkeep:
 
     def remove_accounts(self, _: datetime) -> int:
         """Remove what deleted accounts have left; the sweep removes their blobs, which nobody can read any more."""
-        return endings.remove_all(self.sql)
+        return endings.remove_all(self.sql, self.stopped)
 
     def cancel_held(self, now: datetime) -> int:
         """Cancel refreshes and replaces that wait to be confirmed, and that nobody did."""
@@ -173,8 +178,8 @@ class Upkeep:
         """Remove blobs that no row names; one younger than the safe age may be about to get its row."""
         removed = 0
         for folder in (orphans.UPLOADED, orphans.MAILED, *orphans.WORKED):
-            old = (blob.name for blob in self.blobs.list(folder) if blob.modified < now - self._safe_age)
-            while names := list(islice(old, BATCH)):
+            old = (blob.name for blob in self._listed(folder) if blob.modified < now - self._safe_age)
+            while not self.stopped() and (names := list(islice(old, BATCH))):
                 with self.sql.begin() as connection:
                     if not dump.may_remove_blobs(connection):
                         return removed
@@ -182,6 +187,9 @@ class Upkeep:
                     self.blobs.delete(left)
                 removed += len(left)
         return removed
+
+    def _listed(self, folder: str) -> Iterator[Stored]:
+        return takewhile(lambda _: not self.stopped(), self.blobs.list(folder))
 
     @property
     def _safe_age(self) -> timedelta:
@@ -194,22 +202,24 @@ class Upkeep:
     def _repeat(self, some: Callable[..., int], *which: object) -> int:
         """Do something batch by batch, each a transaction, until there is nothing left."""
         done = 0
-        while True:
+        while not self.stopped():
             with self.sql.begin() as connection:
                 more = some(connection, *which, at_most=BATCH)
             if not more:
-                return done
+                break
             done += more
+        return done
 
     def _forget(self, expire: Expire, before: datetime) -> int:
         """Expire batch by batch: first the rows, then their blobs."""
         forgotten = 0
-        while True:
+        while not self.stopped():
             with self.sql.begin() as connection:
                 blobs = expire(connection, before, at_most=BATCH)
             if not blobs:
-                return forgotten
+                break
             with self.sql.begin() as connection:
                 if dump.may_remove_blobs(connection):  # otherwise the sweep removes them, as it does should we die here
                     self.blobs.delete(blobs)
             forgotten += len(blobs)
+        return forgotten

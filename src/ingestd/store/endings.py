@@ -5,7 +5,7 @@ What lies sealed in the blob store nobody can read from then on; the upkeep find
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -51,15 +51,18 @@ def shut(session: Session, account_id: UUID, *, now: datetime) -> Account:
     return account
 
 
-def remove_all(engine: Engine) -> int:
-    """Remove the rows of every account that was shut, some of a table in a transaction; the number of accounts."""
+def remove_all(engine: Engine, stopped: Callable[[], bool] = lambda: False) -> int:
+    """Remove the rows of every account that was shut, some of a table in a transaction; the number of accounts.
+
+    Ends early when it is `stopped`; the next call goes on.
+    """
     with engine.begin() as connection:
         shut_ones = connection.scalars(select(Account.id).where(Account.deleted_at.is_not(None))).all()
     for account_id in shut_ones:
         for table, rows in _of(account_id):
-            while _remove_some(engine, table, rows):
+            while not stopped() and _remove_some(engine, table, rows):
                 pass
-    return len(shut_ones)
+    return 0 if stopped() else len(shut_ones)
 
 
 def _remove_some(engine: Engine, table: Table, rows: ColumnElement[bool]) -> bool:
