@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingestd.domain.plan import Limits
 from ingestd.pipeline import report
 from ingestd.pipeline.report import ErrorFile, RejectLog, reject
-from ingestd.pipeline.scan import BROKEN_SCHEMA
+from ingestd.pipeline.scan import BROKEN_SCHEMA, open_scan
 
 ACTIVE = ("'", "=", "+", "-", "@", "\t", "\r", "\n", "\0", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
@@ -103,7 +104,7 @@ def test_broken_records_stand_whole_in_the_first_cell_between_the_rejected_rows(
 
 @pytest.mark.rule("D47")
 def test_what_is_too_long_is_cut_between_two_characters_and_says_so():
-    long_one = broken_records({"row_no": 3, "line_no": 4, "code": "line_too_long", "text": "é" * 50, "expected": 200})
+    long_one = broken_records({"row_no": 3, "line_no": 4, "code": "line_too_long", "text": "é" * 52, "expected": 200})
     rows = rejected(("x" * 100, "1", "short enough"), ("y" + "é" * 50, "2", "too long"))
     records, _ = written(["x", "y"], [rows, long_one], cell_bytes=100)
     assert records[1:] == [
@@ -111,6 +112,17 @@ def test_what_is_too_long_is_cut_between_two_characters_and_says_so():
         ["y" + "é" * 49, "2", "too long; only the first 100 bytes stand here"],
         ["é" * 50, "", "The line is longer than 200 bytes (line 4); only the first 100 bytes stand here"],
     ]
+
+
+@pytest.mark.rule("D47")
+@pytest.mark.parametrize("size", [95, 96, 99, 100, 101, 104, 105, 200])
+def test_a_broken_record_is_said_to_be_cut_only_where_it_is(size):
+    text = '"' + "é" * ((size - 1) // 2) + "x" * ((size - 1) % 2)  # a quote that never ends
+    scan = open_scan(io.BytesIO(f"x,y\n{text}\n".encode()), delimiter=",", limits=Limits(cell_bytes=100))
+    none_else = rejected(("", "", ""))[:0]
+    records, _ = written(["x", "y"], *((none_else, batch.broken) for batch in scan.batches()), cell_bytes=100)
+    [(shown, _, why)] = records[1:]
+    assert (shown == text, "only the first" in why) == (size <= 100, size > 100)
 
 
 @pytest.mark.rule("D54")

@@ -64,7 +64,7 @@ class ErrorFile:
             self.rows += records.height
 
     def _of_broken(self, broken: pl.DataFrame) -> pl.DataFrame:
-        cut = broken["text"].str.len_bytes() > self._cell_bytes - 4  # the scanner cut it there, between two characters
+        cut = broken["text"].str.len_bytes() > self._cell_bytes
         note = pl.when(cut).then(pl.lit(_CUT.format(self._cell_bytes))).otherwise(pl.lit(""))
         blank = (pl.lit(None, pl.String).alias(cell) for cell in self._cells[1:])
         return broken.select(

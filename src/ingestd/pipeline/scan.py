@@ -66,7 +66,7 @@ BROKEN_SCHEMA: Final[SchemaDict] = {
 """One record that could not be cut into cells.
 
 `code` is a key of `rejection.ROW_REASONS`, `found` and `expected` are numbers for its sentence. `text` is the record as
-read without its line end, invalid bytes replaced, at most `limits.cell_bytes` of it.
+read without its line end, invalid bytes replaced; of one of more than `limits.cell_bytes` a little more than these.
 """
 
 
@@ -134,7 +134,7 @@ class Scan:
             CELL_TOO_LONG: limits.cell_bytes,
             LINE_TOO_LONG: limits.line_bytes,
         }
-        self._most_shown = min(limits.cell_bytes, limits.line_bytes)
+        self._most_shown = min(limits.cell_bytes + 4, limits.line_bytes)  # so that it is seen to be longer
         self._chunk_bytes = chunk_bytes
         self._bytes_read = len(head)
         self._row_no = 0  # the last record's
