@@ -30,6 +30,7 @@ from ingestd.app.ground import (
 )
 from ingestd.blobs.store import BlobStore, open_store
 from ingestd.domain.errors import Conflict, NotFound, Unavailable
+from ingestd.keyring import private_file
 from ingestd.settings import Settings
 from ingestd.sftpd.host_key import HOST_KEY_FILE, host_key_file
 from ingestd.store import dump, embedded
@@ -60,10 +61,10 @@ def backup(ground: Base, folder: Path) -> Backup:
     with dump.keeping_blobs(ground.database_url):
         dump.write(ground.database_url, folder / DUMP)
         copied = ground.blobs.copy_to(open_store(folder / "blobs"))
-    _write_secret(folder / MASTER_KEY, ground.master.encode())
+    private_file.create(folder / MASTER_KEY, ground.master.encode())
     host_key = host_key_file(ground.settings.sftp, ground.settings.data_dir)
     if host_key.exists():
-        _write_secret(folder / HOST_KEY_FILE, host_key.read_bytes())
+        private_file.create(folder / HOST_KEY_FILE, host_key.read_bytes())
     done = Backup(__version__, made_at, copied)
     (folder / NOTE).write_text(json.dumps(asdict(done)))
     return done
@@ -86,7 +87,7 @@ def restore(settings: Settings, folder: Path) -> Backup:
         dump.load(url, folder / DUMP)
         for name, elsewhere in ((HOST_KEY_FILE, settings.sftp.host_key), (MASTER_KEY, settings.master_key)):
             if elsewhere is None and (folder / name).exists():
-                _write_secret(data / name, (folder / name).read_bytes())
+                private_file.create(data / name, (folder / name).read_bytes())
     return done
 
 
@@ -111,8 +112,3 @@ def _empty_database(settings: Settings, data: Path, blobs: BlobStore, stack: Exi
 def _demand_empty(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise Conflict(f"{folder} is not empty: every backup has a folder of its own.", code="not_empty")
-
-
-def _write_secret(file: Path, content: bytes) -> None:
-    file.touch(mode=0o600, exist_ok=False)
-    file.write_bytes(content)

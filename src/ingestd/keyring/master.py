@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import os
 import secrets
-import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import tink
-from tink import aead, prf
+from tink import aead
 
-from ingestd.domain.errors import Forbidden, Invalid
+from ingestd.domain.errors import Invalid
+from ingestd.keyring import private_file
 from ingestd.keyring.account import (
     INDEX_BYTES,
     AccountKeys,
@@ -28,14 +26,10 @@ from ingestd.keyring.account import (
 from ingestd.keyring.stream import SealBroken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from uuid import UUID
 
-prf.register()
-
 _MASTER = aead.aead_key_templates.AES256_GCM
-_SERVICE = prf.prf_key_templates.HKDF_SHA256
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +43,16 @@ class SealedKeys:
 class Keyring:
     """The master key in use: makes and opens the keys of accounts."""
 
-    def __init__(self, master: aead.Aead, newest: int, service: prf.Prf) -> None:
+    def __init__(self, master: aead.Aead, newest: int) -> None:
         self._master = master
         self._newest = newest
-        self._service = service
 
     @classmethod
     def load(cls, master: str) -> Keyring:
         """Return the keyring of a master key's text; Invalid "master_key_invalid" if it is none."""
         try:
-            keyset, service = (parse_keyset(part) for part in _split_master(master))
-            return cls(
-                keyset.primitive(aead.Aead),
-                keyset.keyset_info().primary_key_id,
-                service.primitive(prf.PrfSet).primary(),
-            )
+            keyset = parse_keyset(_keyset(master))
+            return cls(keyset.primitive(aead.Aead), keyset.keyset_info().primary_key_id)
         except tink.TinkError:
             raise Invalid("The master key holds other keys than it should.", code="master_key_invalid") from None
 
@@ -104,14 +93,6 @@ class Keyring:
         data, index = self._unseal(account_id, sealed)
         return self._seal(account_id, drop_old_value_keys(data), index)
 
-    def derive(self, purpose: str) -> bytes:
-        """Return the service's 32-byte key for a purpose; for what is one account's there is `AccountKeys.mac`.
-
-        The same for every process and after every rotation: it comes from the master key's secret part, which
-        rotation keeps.
-        """
-        return cast("bytes", self._service.compute(purpose.encode(), 32))
-
     def _seal(self, account_id: UUID, data: bytes, index: bytes) -> SealedKeys:
         return SealedKeys(
             data=self._master.encrypt(data, _place(account_id, "data")),
@@ -129,22 +110,20 @@ class Keyring:
 
 
 def new_master() -> str:
-    """Return a fresh master key: one line of text, `keyset.secret`, both base64. The secret is for `Keyring.derive`."""
-    return _join_master(new_keyset(_MASTER), new_keyset(_SERVICE))
+    """Return a fresh master key: one line of text, a keyset in base64."""
+    return _text(new_keyset(_MASTER))
 
 
 def add_master_key(master: str) -> str:
     """Return the master key with one more key, which seals from now on; the older ones still open."""
     Keyring.load(master)  # refuses what is none
-    keyset, service = _split_master(master)
-    return _join_master(add_key(keyset, _MASTER), service)
+    return _text(add_key(_keyset(master), _MASTER))
 
 
 def drop_old_master_keys(master: str) -> str:
     """Return the master key with its newest key only, for when every account's keys have been sealed again."""
     Keyring.load(master)  # refuses what is none
-    keyset, service = _split_master(master)
-    return _join_master(drop_old_keys(keyset), service)
+    return _text(drop_old_keys(_keyset(master)))
 
 
 def master_from_file(path: Path) -> str:
@@ -152,55 +131,29 @@ def master_from_file(path: Path) -> str:
 
     Processes that start at once agree on one key. Forbidden "key_file_open": another user can read the file.
     """
-    with contextlib.suppress(FileNotFoundError):
-        return _read_private(path)
-    with contextlib.suppress(FileExistsError):  # another process was first: its key counts
-        _write_private(path, new_master(), os.link)
-    return _read_private(path)
+    try:
+        return private_file.read(path).decode()
+    except FileNotFoundError:
+        private_file.create(path, new_master().encode())
+        return private_file.read(path).decode()
 
 
 def replace_master_file(path: Path, master: str) -> None:
     """Put another master key in the place of the file's: a process that dies leaves the one or the other, whole."""
-    _write_private(path, master, os.replace)
+    private_file.replace(path, master.encode())
 
 
-def _join_master(keyset: bytes, service: bytes) -> str:
-    return ".".join(base64.urlsafe_b64encode(part).decode() for part in (keyset, service))
+def _text(keyset: bytes) -> str:
+    return base64.urlsafe_b64encode(keyset).decode()
 
 
-def _split_master(master: str) -> tuple[bytes, bytes]:
+def _keyset(master: str) -> bytes:
     try:
-        keyset, service = (base64.b64decode(part, altchars=b"-_", validate=True) for part in master.strip().split("."))
+        keyset, *_ = master.strip().split(".")  # master keys of before have a second text behind a dot, of no use
+        return base64.b64decode(keyset, altchars=b"-_", validate=True)
     except ValueError:
-        raise Invalid("The master key is not two base64 texts joined by a dot.", code="master_key_invalid") from None
-    return keyset, service
+        raise Invalid("The master key is no base64 text.", code="master_key_invalid") from None
 
 
 def _place(account_id: UUID, use: str) -> bytes:
     return f"ingestd account {account_id} {use}".encode()
-
-
-def _read_private(path: Path) -> str:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in {0, os.geteuid()}:
-            raise Forbidden("The key file must be for our user only (mode 0600).", code="key_file_open")
-        return file.read()
-
-
-def _write_private(path: Path, text: str, put: Callable[[Path, Path], None]) -> None:
-    """Write a file for our user only, whole and durable, which `put` brings to its place."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        put(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import stat
 from pathlib import Path
 from typing import Final
 
 import asyncssh
 
-from ingestd.domain.errors import Forbidden, Unavailable
+from ingestd.domain.errors import Unavailable
+from ingestd.keyring import private_file
 from ingestd.settings import SftpSettings
 
 HOST_KEY_FILE: Final = "sftp_host_key"
@@ -30,8 +27,8 @@ def host_key(path: Path, *, make: bool = False) -> asyncssh.SSHKey:
     """
     try:
         if make and not path.exists():
-            _create(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
-        return _read(path)
+            private_file.create(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key())
+        return asyncssh.import_private_key(private_file.read(path))
     except FileNotFoundError:
         raise Unavailable(
             f"There is no SFTP host key {path}, which INGESTD_SFTP__HOST_KEY names, and no other is made for it: "
@@ -56,25 +53,3 @@ def fingerprint_of(path: Path) -> str | None:
         return asyncssh.import_public_key(text).get_fingerprint()
     except asyncssh.KeyImportError:
         return host_key(path).get_fingerprint()
-
-
-def _read(path: Path) -> asyncssh.SSHKey:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in {0, os.geteuid()}:
-            raise Forbidden(f"The SFTP host key must be for our user only: chmod 600 '{path}'", code="key_file_open")
-        return asyncssh.import_private_key(file.read())
-
-
-def _create(path: Path, text: bytes) -> None:
-    """Put the text into a new file, whole and durable; a file that is there already stays."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # another process was first: its key counts
-            os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
