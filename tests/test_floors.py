@@ -18,7 +18,7 @@ HOMES = {
     "asyncssh": {"sftpd", "fetch", "cli"},
     "cryptography": {"domain", "keyring"},
     "dbos": {"ingest.engine"},
-    "email_validator": {"domain", "ingest"},
+    "email_validator": {"domain"},
     "fastapi": {"api"},
     "h11": {"notify"},
     "python_multipart": {"api"},
@@ -32,7 +32,7 @@ HOMES = {
     "pebble": {"ingest.pool"},
     "phonenumbers": {"pipeline"},
     "polars": {"hashes", "pipeline", "store.load"},
-    "polars_hash": {"pipeline", "store.load"},
+    "polars_hash": {"pipeline"},
     "prometheus_client": {"metrics"},
     "psutil": {"store.embedded"},
     "psycopg": {"store"},
@@ -42,7 +42,6 @@ HOMES = {
     "pydantic_settings": {"settings"},
     "rich": {"cli"},
     "sqlalchemy": {"store"},
-    "stamina": {"notify", "fetch", "ingest"},
     "starlette": {"api"},
     "structlog": {"telemetry"},
     "tink": {"keyring"},
@@ -95,6 +94,16 @@ def test_every_foreign_library_is_imported_in_its_home_only(graph):
         and not (library == "sqlalchemy" and imports_only_types(graph, library, module))
     }
     assert abroad == set()
+
+
+def test_every_home_is_lived_in(graph):
+    lived_in = {
+        (library, home)
+        for library, module in strangers(graph)
+        for home in HOMES.get(library, ())
+        if is_in(module, home)
+    }
+    assert {(library, home) for library, homes in HOMES.items() for home in homes} - lived_in == set()
 
 
 @pytest.mark.threat("T98", "T151")
