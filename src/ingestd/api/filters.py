@@ -23,9 +23,9 @@ from ingestd.domain.personal import MASK
 from ingestd.domain.segment import Method, SegmentStatus, SegmentType, UploadType
 from ingestd.ingest.filters import open_condition, seal_condition
 from ingestd.ingest.segments import make
-from ingestd.store import accounts, filters, segments
+from ingestd.store import accounts, conditions, segments
+from ingestd.store.conditions import Meanings
 from ingestd.store.engine import new_id, utc_now
-from ingestd.store.filters import Meanings
 from ingestd.store.segments import Segment
 
 router = Router(prefix="/v1", tags=["Segments"])
@@ -78,7 +78,7 @@ async def preview(body: ConditionIn, tx: Reading, service: Service, caller: Call
     meanings = await _checked(tx, caller, body.condition)
     keys = await service.intake.keys(caller.account_id, tx)
     return FilterPreviewOut(
-        count=await filters.count(tx, caller.account_id, filters.matches(body.condition, meanings, keys))
+        count=await conditions.count(tx, caller.account_id, conditions.matches(body.condition, meanings, keys))
     )
 
 
@@ -179,7 +179,7 @@ async def _checked(tx: AsyncSession, caller: Principal, condition: Condition) ->
 
 async def _meanings(tx: AsyncSession, caller: Principal) -> Meanings:
     connection = await tx.connection()
-    return await connection.run_sync(filters.meanings_of, caller.account_id)
+    return await connection.run_sync(conditions.meanings_of, caller.account_id)
 
 
 def _masked(condition: Condition, meanings: Meanings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cache, partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -46,9 +46,12 @@ from ingestd.store.load.events import apply_events
 from ingestd.store.load.merge import apply_merges
 from ingestd.store.load.present import beside
 from ingestd.store.load.profiles import Applied, apply_profiles
-from ingestd.store.load.segments import Refresh, TooManyLeave, apply_segment
+from ingestd.store.load.segments import Refresh, Refreshed, TooManyLeave, apply_segment
 from ingestd.store.load.sources import SAMPLE, enter, leave, touched
 from ingestd.store.load.stage import Load, clear
+
+if TYPE_CHECKING:
+    import polars as pl
 
 TOUCHES: Final = ("create", "update", "leave")
 """What an ingestion does to the people of its file (`store.load.sources.touched`)."""
@@ -136,6 +139,10 @@ def discard(job: Job) -> None:
 
 
 def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dict[str, int]:
+    if part == REFRESH:
+        return _refresh(job, checked, connection)
+    if part == SEGMENT:
+        return _put_into_segment(job, checked, connection)
     blobs, keys = means(job)
     raw = store.raw(connection)
     load = _load(job)
@@ -144,17 +151,6 @@ def _apply(job: Job, checked: Checked, part: str, connection: Connection) -> dic
         assert job.source is not None
         ids = (read(folder, name, ["id"])["id"] for name in checked.parts)
         return {"removed": leave(raw, ids, source=job.source, load=load)}
-    if part == REFRESH:
-        return _refresh(job, checked, raw, load)
-    if part == SEGMENT:
-        personal = attributes.personal(connection, job.account_id)
-        masked = {kind for kind in personal.values() if kind}
-        lost = checked.lost(ledger.applied(connection, job.ingestion_id))
-        parts = [each for each in checked.parts if each not in lost]
-        assert job.segment_id is not None
-        figures = _put_into_segment(job, checked, raw, load, parts=parts, masked=masked)
-        tell_segment(connection, NoticeType.SEGMENT_REFRESHED, job.segment_id, now=store.utc_now())
-        return figures
     if part in checked.aliases:
         apply_aliases(raw, read_links(folder, part), load=load, shared=True)
         return {}
@@ -193,18 +189,17 @@ def _apply_rows(job: Job, checked: Checked, part: str, connection: Connection) -
     for rows in people(pieces):
         if figures:
             clear(raw)
-        applied_some = _apply_people(job, checked, rows, raw, load=load, personal=marked, unsealed=unsealed)
-        figures.update(_figures(applied_some))
+        applied = _apply_people(job, checked, rows, connection, personal=marked, unsealed=unsealed)
+        figures.update(_figures(applied))
     return {**figures, "merged": merged}
 
 
-def _apply_people(  # noqa: PLR0913 -- whose rows, where to, and what of them is personal
+def _apply_people(
     job: Job,
     checked: Checked,
-    rows: Any,
-    raw: Any,
+    rows: pl.DataFrame,
+    connection: Connection,
     *,
-    load: Load,
     personal: Mapping[str, int | None],
     unsealed: Mapping[str, int | None],
 ) -> Applied:
@@ -214,11 +209,13 @@ def _apply_people(  # noqa: PLR0913 -- whose rows, where to, and what of them is
     ingestion.
     """
     _, keys = means(job)
+    raw = store.raw(connection)
+    load = _load(job)
     rows = in_order(rows)
     named = cache(partial(identifiers, rows, keys.index_key, moved=checked.moved))
     sealed, kinds = seal(rows, personal, keys)
 
-    def changes(ids: Any, stored: Any) -> Any:
+    def changes(ids: pl.Series, stored: pl.DataFrame | None) -> pl.DataFrame:
         if stored is not None and unsealed:
             stored = seal_stored(stored, unsealed, keys)
         return fold_some(sealed, ids, stored, int(job.started_at.timestamp()), sealed=kinds)
@@ -244,7 +241,7 @@ def _load(job: Job) -> Load:
     )
 
 
-def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]:
+def _refresh(job: Job, checked: Checked, connection: Connection) -> dict[str, int]:
     """Apply all parts of a segment's file; a file that brings rows back, or is added, lets nobody leave."""
     assert job.segment_id is not None  # the target is a segment
     additive = checked.returned or job.plan.mode is Mode.APPEND
@@ -254,30 +251,32 @@ def _refresh(job: Job, checked: Checked, raw: Any, load: Load) -> dict[str, int]
     with store.autocommitting(job.place.database_url) as reading:
         whose = {"account_id": job.account_id, "segment_id": job.segment_id}
         buckets = beside(reading, rows, checked.buckets, **whose)
-        return _figures(apply_segment(raw, buckets, refresh, load=load, ahead=ahead))
+        return _figures(apply_segment(store.raw(connection), buckets, refresh, load=_load(job), ahead=ahead))
 
 
-def _put_into_segment(
-    job: Job, checked: Checked, raw: Any, load: Load, *, parts: Iterable[str], masked: set[int]
-) -> dict[str, int]:
-    """Put the people of parts of a data source's file into the segment's partition of the source's name; nobody leaves.
+def _put_into_segment(job: Job, checked: Checked, connection: Connection) -> dict[str, int]:
+    """Put the people of a data source's file into the segment's partition of the source's name; nobody leaves.
 
-    Of identifiers of the kinds `masked`, which are personal, only the hash is kept with the members (D13).
+    Not those of parts that were lost. Of identifiers that are personal only the hash is kept with the members (D13).
     """
     assert job.segment_id is not None
     assert job.source is not None
     blobs, keys = means(job)
+    masked = {kind for kind in attributes.personal(connection, job.account_id).values() if kind}
+    lost = checked.lost(ledger.applied(connection, job.ingestion_id))
+    parts = [name for name in checked.parts if name not in lost]
     refresh = Refresh(segment_id=job.segment_id, additive=True, hold_above=None)
     scratch = Scratch(blobs, keys, checked.folder)
     everybody = members(scratch, parts, keys.index_key, job.source.name, masked=masked)
     whose = {"account_id": job.account_id, "segment_id": job.segment_id}
     with store.autocommitting(job.place.database_url) as reading:
         buckets = (bucket for rows in everybody for bucket in beside(reading, [rows], 1, **whose))
-        done = apply_segment(raw, buckets, refresh, load=load, ahead=ahead)
+        done = apply_segment(store.raw(connection), buckets, refresh, load=_load(job), ahead=ahead)
+    tell_segment(connection, NoticeType.SEGMENT_REFRESHED, job.segment_id, now=store.utc_now())
     return {"entered": done.created}
 
 
-def _figures(applied: Any) -> dict[str, int]:
+def _figures(applied: Applied | Refreshed) -> dict[str, int]:
     return {name: count for name, count in asdict(applied).items() if count}
 
 

@@ -21,8 +21,8 @@ from ingestd.pipeline.run import Sinks, check_file, warnings
 from ingestd.pipeline.scan import CHUNK_BYTES, Scan, open_scan
 from ingestd.store import engine as store
 from ingestd.store import fencing
+from ingestd.store.load.partitions import partitions_of
 from ingestd.store.load.people import KnownPeople
-from ingestd.store.load.segments import partitions_of
 from ingestd.store.load.sources import leavers
 
 PROGRESS_SECONDS: Final = 0.3

@@ -19,7 +19,7 @@ from ingestd.domain.notice import NoticeType
 from ingestd.domain.segment import SegmentStatus
 from ingestd.ingest.tell import tell_segment
 from ingestd.keyring import AccountKeys, Keyring
-from ingestd.store import accounts, filters, segments
+from ingestd.store import accounts, conditions, filters, segments
 from ingestd.store.attributes import Attribute
 from ingestd.store.engine import is_transient, utc_now
 
@@ -41,10 +41,10 @@ def open_condition(keys: AccountKeys, segment_id: UUID, sealed: bytes) -> Condit
 async def asked_of(session: AsyncSession, keys: AccountKeys, attribute: Attribute) -> bool:
     """Whether the condition of any segment of the account is over an attribute."""
     names = {attribute.name, attribute.segment_name}
-    conditions = await filters.conditions(session, attribute.account_id)
+    kept = await filters.conditions(session, attribute.account_id)
     return any(
         test.attribute in names
-        for segment_id, sealed in conditions.items()
+        for segment_id, sealed in kept.items()
         for test in tests_of(open_condition(keys, segment_id, sealed))
     )
 
@@ -62,7 +62,7 @@ class Brought:
     people: Sequence[UUID] | None
     made: bool
 
-    def concerns(self, condition: Condition, meanings: filters.Meanings) -> bool:
+    def concerns(self, condition: Condition, meanings: conditions.Meanings) -> bool:
         """Whether people may fit a condition now who did not before, or the other way round."""
         used = {meanings[test.attribute].name for test in tests_of(condition) if test.attribute in meanings}
         return self.names is None or not used.isdisjoint(self.names) or (self.made and fits_nothing(condition))
@@ -86,13 +86,13 @@ def recompute(
     warnings = []
     ingestion_id = None if brought is None else brought.ingestion_id
     rows = filters.in_use(connection, account_id, segment_id)
-    meanings = filters.meanings_of(connection, account_id) if rows else {}
+    meanings = conditions.meanings_of(connection, account_id) if rows else {}
     kinds = {meaning.name: meaning.kind for meaning in meanings.values() if meaning.kind is not None}
     for row in rows:
         try:
             with connection.begin_nested():
                 condition = open_condition(keys, row.id, row.condition)
-                fits = filters.matches(condition, meanings, keys)
+                fits = conditions.matches(condition, meanings, keys)
                 behind = filters.hold(connection, row.id)
                 after = brought if row.status == SegmentStatus.ACTIVE and behind in {None, ingestion_id} else None
                 if after and not after.concerns(condition, meanings):

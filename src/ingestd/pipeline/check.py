@@ -14,9 +14,10 @@ from ingestd.domain.layout import Column, Layout, Role
 from ingestd.domain.plan import Plan, Target
 from ingestd.domain.rejection import ROW_REASONS
 from ingestd.pipeline import rules
+from ingestd.pipeline.cells import Look, rewrite
 from ingestd.pipeline.partitions import Partitions
 from ingestd.pipeline.phones import Phones, odd_phone
-from ingestd.pipeline.rules import Look, Reading
+from ingestd.pipeline.rules import Reading
 
 ROW_COLUMNS: Final = ("row_no", "line_no")
 _ORDER: Final = {code: order for order, code in enumerate(ROW_REASONS)}
@@ -144,7 +145,7 @@ class _Batch:
             if column.type is DataType.PHONE:
                 self._prepare(column, phones.normal(cells, strange))
             elif strange.any():
-                self._prepare(column, rules.rewrite(cells, strange, rules.plain_words))
+                self._prepare(column, rewrite(cells, strange, rules.plain_words))
 
     def _prepare(self, column: Column, cells: pl.Series, what: str = "") -> pl.Expr:
         name = f"~{column.position}{what}"
@@ -196,7 +197,7 @@ class _Batch:
             seen = Look(cells)
             if not seen.solid:
                 strange = seen.strange()
-                normal = rules.rewrite(cells, strange, rules.normal_identifiers)
+                normal = rewrite(cells, strange, rules.normal_identifiers)
                 self._prepare(column, normal)
                 invisible = self._prepare(column, rules.invisible(normal, strange), "invisible")
                 self._fault({"identifier_characters": invisible}, column=column.header)
@@ -263,7 +264,7 @@ class _Batch:
         if column.type is DataType.STRING:
             cells = self._series(column)
             seen = Look(cells)
-            self._prepare(column, rules.rewrite(cells, seen.escaped(), rules.escaped))
+            self._prepare(column, rewrite(cells, seen.escaped(), rules.escaped))
             dated = self._prepare(column, rules.dates(cells), "date") if seen.dollars else None
             return rules.text(_cell(column), self._meant(column), dated)
         if column.type is DataType.PHONE:

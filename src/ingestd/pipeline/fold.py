@@ -15,7 +15,8 @@ import polars as pl
 
 from ingestd.domain.column import OPERATION_CODES, Operation
 from ingestd.domain.identity import kind_word
-from ingestd.pipeline.written import are_numbers, as_stored, differ, elements, number
+from ingestd.pipeline.lists import edited, with_all
+from ingestd.pipeline.written import are_numbers, as_stored, differ
 
 _ADD, _REMOVE, _DELETE = (OPERATION_CODES[each] for each in (Operation.ADD, Operation.REMOVE, Operation.DELETE))
 
@@ -68,7 +69,7 @@ def fold(
     for kind in _names(rows, "k"):
         was = before.get(f"k{kind}")
         named = _list_of_all(people, rows[f"k{kind}"], last[f"k{kind}"], is_json=int(kind) in sealed)
-        identifiers.add(kind_word(int(kind)), _with_all(was, named), was)
+        identifiers.add(kind_word(int(kind)), with_all(was, named), was)
     for name in _names(rows, "p:"):
         was = before.get(f"p:{name}")
         preferences.add(name, _or(last[f"p:{name}"].cast(pl.String), was), was)
@@ -216,71 +217,8 @@ def _edited_attribute(
     some = rows.filter(edits & given & after).select("number", "value", remove=pl.col("code") == _REMOVE)
     if some.is_empty():
         return assigned, False
-    edited, moves = _edited(assigned, some)
-    return edited, moves & reset.is_null()
-
-
-def _edited(values: pl.Series, edits: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
-    """Values, taken as lists, after `edits` ("number" of the person, "value", "remove"), in the order of the file.
-
-    A value stands where it was added first since it was last removed; what ends as it began is left as it was. Also
-    gives whose list had values removed and others added.
-    """
-    values, edits = _with_single_edits(values, edits)
-    moves = pl.repeat(False, values.len(), eager=True)
-    if edits.is_empty():
-        return values, moves
-    numbers = edits["number"].unique(maintain_order=True)
-    old = elements(numbers, values.gather(numbers)).with_columns(remove=pl.lit(False), edit=pl.lit(False))
-    kept = pl.concat([old, edits.with_columns(edit=pl.lit(True))]).sort("number", maintain_order=True)
-    key = number("value") if are_numbers(edits["value"]) else pl.col("value")
-    if edits["remove"].any():
-        kept = (
-            kept.with_row_index("place")
-            .with_columns(key=key, removed=pl.when("remove").then("place"))
-            .with_columns(pl.col("removed").max().over("number", "key"))
-            .filter(~pl.col("remove") & (pl.col("place") > pl.col("removed")).fill_null(value=True))
-        )
-    kept = kept.with_columns(key=key).unique(["number", "key"], keep="first", maintain_order=True)
-    was, now = (
-        each.group_by("number", maintain_order=True).agg(
-            pl.col("value").str.join(", "), pl.col("edit").any(), key=key.str.join(", ")
-        )
-        for each in (old, kept)
-    )
-    lists = numbers.to_frame().join(now, on="number", how="left").join(was, on="number", how="left", suffix="_was")
-    other = lists.filter(pl.col("key").ne_missing(pl.col("key_was")))
-    text = other.select(pl.concat_str(pl.lit("["), pl.col("value").fill_null(""), pl.lit("]"))).to_series()
-    moved = lists.filter("edit")["number"]
-    moved = moved.filter(moved.is_in(edits.filter("remove")["number"].unique().implode()))
-    return values.clone().scatter(other["number"], text), moves.scatter(moved, True)
-
-
-def _with_single_edits(values: pl.Series, edits: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
-    """Values after those edits, sorted by "number", that are a person's only one, of a value not there; and the others.
-
-    Nearly all are. A text that does not stand in that of a list is none of its values, but if these are numbers.
-    """
-    person, before = pl.col("number"), pl.col("before")
-    alone = (person != person.shift()).fill_null(value=True) & (person != person.shift(-1)).fill_null(value=True)
-    absent = before.is_null()
-    if not are_numbers(edits["value"]):
-        absent |= (before != "[]") & ~before.str.contains(pl.col("value"), literal=True)
-    edits = edits.with_columns(before=values.gather(edits["number"])).with_columns(single=alone & absent)
-    opened = pl.when(before.str.starts_with("[")).then(before.str.strip_suffix("]")).otherwise("[" + before)
-    list_ = pl.concat_str(pl.coalesce(opened + ", ", pl.lit("[")), "value", pl.lit("]"))
-    added = edits.filter(pl.col("single") & ~pl.col("remove")).select("number", text=list_)
-    values = values.clone().scatter(added["number"], added["text"])
-    return values, edits.filter(~pl.col("single")).drop("before", "single")
-
-
-def _with_all(before: pl.Series | None, named: pl.Series) -> pl.Series:
-    """The stored identifiers of each person, as a JSON list or null, and behind them those named that are not there."""
-    if before is None:
-        return named
-    some = (before != named).fill_null(value=False).arg_true()
-    more = elements(some, named.gather(some)).with_columns(remove=pl.lit(False)).sort("number", maintain_order=True)
-    return _edited(_or(before, named), more)[0] if more.height else _or(before, named)
+    changed, moves = edited(assigned, some)
+    return changed, moves & reset.is_null()
 
 
 def _or(values: pl.Series, others: pl.Series | None) -> pl.Series:

@@ -10,7 +10,7 @@ import phonenumbers
 import polars as pl
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
-from ingestd.pipeline.rules import rewrite
+from ingestd.pipeline.cells import rewrite
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{3,14}")
 _REMEMBERED: Final = 65_536

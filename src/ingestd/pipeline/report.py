@@ -19,7 +19,8 @@ from polars._typing import SchemaDict
 from ingestd.domain.column import ACTIVE, FAILURE_COLUMN
 from ingestd.domain.plan import Limits
 from ingestd.domain.rejection import ROW_REASONS
-from ingestd.pipeline.rules import rewrite, sentence
+from ingestd.pipeline.cells import rewrite
+from ingestd.pipeline.rules import sentence
 from ingestd.pipeline.scan import BROKEN_SCHEMA
 
 LOG_SCHEMA: Final[SchemaDict] = {

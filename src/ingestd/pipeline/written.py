@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
-from typing import Final
 
 import polars as pl
-
-_DECODER: Final = json.JSONDecoder()
 
 
 def as_stored(values: pl.Series) -> pl.Series:
@@ -44,31 +40,3 @@ def differ(now: pl.Series, before: pl.Series, *, numbers: bool) -> pl.Series:
         pair = pl.DataFrame({"now": now, "before": before})
         differ &= pair.select(number("now").ne_missing(number("before"))).to_series()
     return differ
-
-
-def elements(numbers: pl.Series, values: pl.Series) -> pl.DataFrame:
-    """The elements ("number", "value") of values taken as lists: PostgreSQL's text of each, in their order."""
-    found = pl.DataFrame({"number": numbers, "value": values}).drop_nulls()
-    is_list = pl.col("value").str.starts_with("[")
-    lists = found.filter(is_list & (pl.col("value") != "[]"))
-    inside = pl.col("value").str.strip_prefix("[").str.strip_suffix("]")
-    pieces = lists.with_columns(inside.str.split(", ")).explode("value")
-    opens, closes = pl.col("value").str.starts_with('"'), pl.col("value").str.ends_with('"')
-    torn = (opens != closes) | (pl.col("value") == '"') | pl.col("value").str.contains("\\", literal=True)
-    odd = pieces.filter(torn)["number"].unique()
-    if odd.len():
-        is_odd = pl.col("number").is_in(odd.implode())
-        whole = lists.filter(is_odd)
-        read = whole.with_columns(pl.Series("value", map(_cut, whole["value"]), dtype=pl.List(pl.String)))
-        pieces = pl.concat([pieces.filter(~is_odd), read.explode("value")])
-    return pl.concat([found.filter(~is_list), pieces])
-
-
-def _cut(text: str) -> list[str]:
-    """The elements of a list, which is not empty, as they stand in its text."""
-    found, at = [], 1
-    while at < len(text):
-        _, end = _DECODER.raw_decode(text, at)
-        found.append(text[at:end])
-        at = end + len(", ")
-    return found

@@ -250,7 +250,7 @@ def test_a_name_is_free_whatever_the_number_of_partitions(group):
 @pytest.mark.rule("S5", "S41")
 def test_partitions_that_come_and_go_use_no_numbers_up(group, monkeypatch):
     """Two thirds of them change each time, so those that are left empty go; an SCD segment gives the same ones back."""
-    monkeypatch.setattr("ingestd.store.load.segments.MAX_PARTITIONS", 40)
+    monkeypatch.setattr("ingestd.store.load.partitions.MAX_PARTITIONS", 40)
     files = [[(f"u{each}", f"p{each % 60}") for each in range(first, first + 30)] for first in range(0, 180, 20)]
     for rows in files:
         group.push(rows)

@@ -7,7 +7,6 @@ added. So repeating a file writes nothing, and nobody sees a part of a refresh.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,10 +17,11 @@ import polars as pl
 from psycopg import Connection, sql
 
 from ingestd.domain.errors import IngestdError
-from ingestd.domain.segment import MAX_NUMBER, MAX_PARTITIONS, SegmentType
+from ingestd.domain.segment import SegmentType
 from ingestd.hashes import split
 from ingestd.store.engine import new_id
 from ingestd.store.load.binary import Constant, Field
+from ingestd.store.load.partitions import Partitions, partitions_of
 from ingestd.store.load.present import KEY, Bucket, find, hashes, in_order, note, pack, repeats, unpack
 from ingestd.store.load.stage import Cursors, Load, Packed, cursor, pieces, probe_only, send, tombstones, uuids
 from ingestd.store.segments import LOCK_MEMBERS
@@ -42,28 +42,6 @@ END: Final = {
 OF_ENDED: Final = """
 WHERE segment = %(number)s AND hash = ANY (%(ended)s::uuid[]) AND valid_to IS NULL
 """
-
-PARTITIONS: Final = """
-SELECT number, value, members, removed_at IS NULL, disabled FROM partitions WHERE segment_id = %(segment)s
-"""
-NEW_PARTITION: Final = """
-INSERT INTO partitions (id, account_id, segment_id, number, value, name, disabled, members, created_at)
-SELECT %(id)s, %(account)s, %(segment)s, %(number)s, %(value)s::text, free.name, false, 0, %(moment)s
-FROM generate_series(1, %(names)s) AS place,
-    LATERAL (SELECT %(value)s::text || CASE WHEN place > 1 THEN ' (' || place || ')' ELSE '' END AS name) free
-WHERE NOT EXISTS (
-    SELECT FROM partitions p WHERE p.segment_id = %(segment)s AND p.removed_at IS NULL AND p.name = free.name
-)
-ORDER BY place LIMIT 1
-ON CONFLICT (segment_id, number) DO UPDATE SET removed_at = NULL, name = excluded.name
-"""
-
-REMOVE_EMPTY: Final = {
-    SegmentType.SCD: """
-UPDATE partitions SET removed_at = %(moment)s WHERE segment_id = %(segment)s AND removed_at IS NULL AND members = 0
-""",
-    SegmentType.NON_SCD: "DELETE FROM partitions WHERE segment_id = %(segment)s AND members = 0",
-}
 
 # What only adds is no scheduled upload that a segment waits for, unless a run has brought it (S44).
 FINISH: Final = """
@@ -119,46 +97,6 @@ class Refreshed:
     unchanged: int = 0
     erased: int = 0
     doubled: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Numbered:
-    """The partitions of a segment by their values: their numbers where they are `there`, and of those that were before.
-
-    What `was` comes back under its number, which those who were in it have, too; not what was hidden, since who was in
-    that stays hidden. `taken` are all numbers, also of such.
-    """
-
-    there: dict[str, int]
-    was: dict[str, int]
-    members: dict[int, int]
-    taken: set[int]
-
-    @property
-    def known(self) -> set[str]:
-        """The values that need no new number."""
-        return {*self.there, *self.was}
-
-    @property
-    def room(self) -> int:
-        """How many partitions more there can be that never were."""
-        return MAX_NUMBER - len(self.taken)
-
-
-def partitions_of(connection: Connection[Any], segment_id: UUID) -> Numbered:
-    """The partitions that a segment has or had."""
-    with cursor(connection) as cur:
-        return _numbered(cur, {"segment": segment_id})
-
-
-def _numbered(cur: Cursors, names: dict[str, Any]) -> Numbered:
-    found = cur.execute(PARTITIONS, names).fetchall()
-    return Numbered(
-        there={value: number for number, value, _, there, _ in found if there},
-        was={value: number for number, value, _, there, disabled in found if not (there or disabled)},
-        members={number: members for number, _, members, there, _ in found if there},
-        taken={number for number, *_ in found},
-    )
 
 
 def apply_segment(
@@ -270,10 +208,7 @@ class _Work:
             "segment": names["number"],
             "valid_from": names["moment"],
         }
-        found = _numbered(cur, names)
-        self._numbers, self._was, self._members = found.there, found.was, found.members
-        self._free = (number for number in itertools.count(1) if number not in found.taken)
-        self._new: list[str] = []
+        self._partitions = Partitions(partitions_of(cur.connection, refresh.segment_id))
 
     def compared(self, buckets: Iterable[Bucket], erased: pl.DataFrame) -> Iterator[Step]:
         """Say of each bucket what is to be done in it."""
@@ -282,7 +217,7 @@ class _Work:
             if rows.is_empty():
                 wanted, skipped, doubled = pl.DataFrame(schema=NOBODY), 0, 0
             else:
-                rows = rows.with_columns(self._number(rows["partition"]).alias("is"))
+                rows = rows.with_columns(self._partitions.number(rows["partition"]).alias("is"))
                 kept = rows if erased.is_empty() else rows.join(erased, on=KEY, how="anti", maintain_order="left")
                 wanted, doubled = last_of_each(kept)
                 skipped = rows.height - kept.height
@@ -303,14 +238,6 @@ class _Work:
         rows = members.select(hashes(members), kind, partition="is", value=value)
         return list(pieces(rows, FIELDS, self._constants))
 
-    def _number(self, partitions: pl.Series) -> pl.Series:
-        """The numbers of partitions; one that is new gets that which it had before, or the next that is free."""
-        for value in partitions.unique():
-            if value not in self._numbers:
-                self._numbers[value] = self._was.get(value) or next(self._free)
-                self._new.append(value)
-        return partitions.replace_strict(self._numbers, return_dtype=pl.Int16)
-
     def take(self, step: Step) -> None:
         """Bring one bucket to what the file says."""
         both, left, there, bucket = step.both, step.left, step.there, step.bucket
@@ -322,9 +249,9 @@ class _Work:
         self.done.doubled += step.doubled
         if self.done.removed > self._may_leave:
             return  # nothing will stay of this refresh: who else would leave is only counted
-        self._count(left["was"], -1)
-        self._count(both.moved["was"], -1)
-        self._count(there["is"], 1)
+        self._partitions.count(left["was"], -1)
+        self._partitions.count(both.moved["was"], -1)
+        self._partitions.count(there["is"], 1)
         if left.height + both.moved.height:
             self._cur.execute(END[self._kind] + OF_ENDED, {**self._names, "ended": step.ended})
         send(self._cur, sql.Identifier("segment_members"), [*self._constants, *FIELDS], step.begun)
@@ -336,11 +263,6 @@ class _Work:
             if not self._refresh.additive:
                 pack(self._cur, self._names, bucket, step.wanted)
 
-    def _count(self, numbers: pl.Series, sign: int) -> None:
-        """Count members into their partitions, or out of them."""
-        for number, count in zip(*np.unique(numbers.to_numpy(), return_counts=True), strict=True):
-            self._members[int(number)] = self._members.get(int(number), 0) + sign * int(count)
-
     def finish(self, load: Load) -> None:
         """Make the refresh the present one, and of an SCD segment that changed a snapshot."""
         done = self.done
@@ -351,20 +273,14 @@ class _Work:
             "ingestion": load.ingestion_id,
             "received": load.received_at,
             "additive": self._refresh.additive,
-            "members": sum(self._members.values()),
+            "members": self._partitions.members,
             "entered": done.created,
             "left": done.removed,
             "moved": done.updated,
         }
         self._cur.execute(FINISH, facts)  # first the segment's row, then the partitions', as all writers do
-        for value in self._new:
-            new = {"id": new_id(), "value": value, "number": self._numbers[value], "names": len(self._numbers)}
-            self._cur.execute(NEW_PARTITION, self._names | new)
-        self._cur.executemany(
-            "UPDATE partitions SET members = %s WHERE segment_id = %s AND number = %s",
-            [(count, self._names["segment"], number) for number, count in self._members.items()],
-        )
-        if not self._refresh.additive and len(self._numbers) > MAX_PARTITIONS:
-            self._cur.execute(REMOVE_EMPTY[self._kind], self._names)
+        self._partitions.write(self._cur, self._names)
+        if not self._refresh.additive:
+            self._partitions.remove_empty(self._cur, self._names, self._kind)
         if self._kind is SegmentType.SCD and done.created + done.removed + done.updated:
             self._cur.execute(SNAPSHOT, facts)
