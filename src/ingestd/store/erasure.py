@@ -21,6 +21,7 @@ from ingestd.store.data_sources import DataSource, DataSourceMember
 from ingestd.store.events import Event
 from ingestd.store.members import forget
 from ingestd.store.profiles import (
+    SLICE_KEY,
     Profile,
     ProfileRedirect,
     find_many,
@@ -29,10 +30,10 @@ from ingestd.store.profiles import (
     merged_into,
 )
 
-# As `store.load.stage.lock_slices`. All of them, in order: who is erased may be merged into another slice just now.
+# All slices, in order: who is erased may be merged into another one just now.
 _LOCK: Final = text(
-    "SELECT pg_advisory_xact_lock(hashtextextended(CAST(:account AS text), slice)) "
-    "FROM generate_series(0, :last) AS slice"
+    f"SELECT pg_advisory_xact_lock({SLICE_KEY.format(':account')})"  # noqa: S608 -- a constant of ours
+    " FROM generate_series(0, :last) AS slice"
 )
 
 # People can have any number of identifiers, of which a statement could not bind each by itself.

@@ -34,7 +34,7 @@ from ingestd.domain.personal import MASK
 from ingestd.domain.segment import Method, SegmentStatus, SegmentType
 from ingestd.store.engine import new_id
 from ingestd.store.profiles import Profile
-from ingestd.store.segments import LOCK_MEMBERS, Segment
+from ingestd.store.segments import HOLD_MEMBERS, Segment
 
 PARTITION: Final = "members"
 """The one partition of a filter segment."""
@@ -152,8 +152,7 @@ def account_of(connection: Connection, segment_id: UUID) -> UUID | None:
 
 def hold(connection: Connection, segment_id: UUID) -> UUID | None:
     """Hold the members of a segment, before its row; gives its `behind`, as whoever held them before has left it."""
-    lock = text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS text)"))
-    connection.execute(lock, {"segment": segment_id})
+    connection.execute(HOLD_MEMBERS, {"segment": segment_id})
     behind: UUID | None = connection.scalar(select(Segment.behind).where(Segment.id == segment_id))
     return behind
 

@@ -18,7 +18,7 @@ from ingestd.domain.segment import SegmentStatus
 from ingestd.store.activity import ALL_AT_ONE_MOMENT, AT_A_TIME
 from ingestd.store.page import Cut, Sorts
 from ingestd.store.partitions import Partition
-from ingestd.store.segments import Segment, SegmentMember, Snapshot
+from ingestd.store.segments import MEMBERS_KEY, Segment, SegmentMember, Snapshot
 
 SORTS: Final[Sorts] = {"id": (SegmentMember.hash,)}
 CHANGES: Final[Sorts] = {"id": (column("hash", Uuid),)}
@@ -159,10 +159,10 @@ async def of_person(
 
 
 # Every segment's members are held, in order: a refresh may be adding who is erased just now.
-_LOCK_ALL = text("""
-    SELECT pg_advisory_xact_lock(hashtextextended(CAST(id AS text), 40))
-    FROM (SELECT id FROM segments WHERE account_id = :account AND deleted_at IS NULL ORDER BY id) AS all_of_them
-""")
+_LOCK_ALL = text(
+    f"SELECT pg_advisory_xact_lock({MEMBERS_KEY.format('id')})"  # noqa: S608 -- a constant of ours
+    " FROM (SELECT id FROM segments WHERE account_id = :account AND deleted_at IS NULL ORDER BY id) AS all_of_them"
+)
 
 _FORGET = text("""
     WITH gone AS (

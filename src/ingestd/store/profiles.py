@@ -26,6 +26,9 @@ from ingestd.domain.personal import SEALED, identifier_place, is_sealed
 from ingestd.keyring import AccountKeys
 from ingestd.store.base import Base, hidden_from_planner
 
+SLICE_KEY: Final = "hashtextextended(CAST({} AS text), slice)"
+"""The key of the lock of a slice of an account's people, made of the account's id; whoever writes them holds it."""
+
 FILL: Final = 45
 """Percent of a page that is filled at first: an updated row stays on its page, so no index is touched."""
 

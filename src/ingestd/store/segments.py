@@ -48,9 +48,11 @@ from ingestd.store.base import Base, Key
 from ingestd.store.owned import get_owned
 from ingestd.store.page import Cut, Sorts
 
-LOCK_MEMBERS: Final = "SELECT pg_advisory_xact_lock(hashtextextended(%(segment)s::text, 40))"
+MEMBERS_KEY: Final = "hashtextextended(CAST({} AS text), 40)"
+"""The key of the lock of a segment's members, made of its id; whoever writes them holds it."""
+LOCK_MEMBERS: Final = f"SELECT pg_advisory_xact_lock({MEMBERS_KEY.format('%(segment)s')})"
 """As the loads say it; the driver's own way to name a parameter."""
-_LOCK: Final = text(LOCK_MEMBERS.replace("%(segment)s::text", "CAST(:segment AS text)"))
+HOLD_MEMBERS: Final = text(f"SELECT pg_advisory_xact_lock({MEMBERS_KEY.format(':segment')})")
 
 
 class Segment(Base):
@@ -264,7 +266,7 @@ async def lock_members(session: AsyncSession, segment_id: UUID) -> datetime:
 
     So a moment is never before one that another writer has written.
     """
-    await session.execute(_LOCK, {"segment": str(segment_id)})
+    await session.execute(HOLD_MEMBERS, {"segment": str(segment_id)})
     return (await session.scalars(select(func.clock_timestamp(type_=DateTime(timezone=True))))).one()
 
 

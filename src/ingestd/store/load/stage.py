@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from ingestd.hashes import from_bytes
 from ingestd.store.load.binary import BEGIN, END, Constant, Field, array, encode
+from ingestd.store.profiles import SLICE_KEY
 
 Cursors = Cursor[TupleRow]
 
@@ -78,8 +79,8 @@ def lock_slices(cur: Cursors, account_id: UUID, slices: Iterable[int], *, shared
     `shared` with others who only name profiles, and do not write them.
     """
     lock = sql.Identifier("pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock")
-    query = sql.SQL("SELECT {}(hashtextextended(%s::text, slice)) FROM unnest(%s::int[]) AS slice")
-    cur.execute(query.format(lock), (account_id, sorted(slices)))
+    query = sql.SQL("SELECT {lock}({key}) FROM unnest(%s::int[]) AS slice")
+    cur.execute(query.format(lock=lock, key=sql.SQL(SLICE_KEY.format("%s"))), (account_id, sorted(slices)))
 
 
 def slices(ids: pl.Series) -> list[int]:
