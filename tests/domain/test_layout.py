@@ -140,6 +140,14 @@ def test_an_operation_column_needs_its_attribute():
     assert "no column 'X'" in refusal(["identity", "x", "X.operation"]).detail
 
 
+@pytest.mark.rule("D23", "D49")
+def test_what_is_told_of_a_preference_has_its_name_alone():
+    taken = refusal(["identity", "msg-sms", "msg-sms.operation"]).detail
+    assert taken == "'MSG-sms' takes no operation. Remove column 3."
+    twice = refusal(["identity", "MSG-sms", "msg-SMS"]).detail
+    assert twice == "Columns 2 and 3 both give 'MSG-sms'. Keep one of them."
+
+
 @pytest.mark.rule("S97", "D23")
 def test_the_word_operation_counts_in_any_case():
     layout = bind(plan(), ("identity", "Playlist", "Playlist.Operation"))

@@ -194,7 +194,7 @@ def _bind_one(position: int, header: str, rule: ColumnRule, target: Target, *, o
     if kind in MANIFEST_KINDS:
         return Column(position, header, Role.IDENTIFIER, kind.word, kind=kind, operation=operation)
     if word in PREFERENCES and target is not Target.EVENTS:  # there it is a property like any other
-        return Column(position, header, Role.PREFERENCE, PREFERENCES[word], DataType.BOOLEAN, operation=operation)
+        return Column(position, header, Role.PREFERENCE, PREFERENCES[word].value, DataType.BOOLEAN, operation=operation)
     data_type = rule.type
     if data_type is DataType.STRING:
         data_type = {"Phone": DataType.PHONE, "Email": DataType.EMAIL}.get(name, data_type)
