@@ -138,6 +138,12 @@ async def test_a_manifest_that_failed_keeps_its_name(world, client):
     codes = [[problem["code"] for problem in row.error["problems"]] for row in await world.rows(Ingestion)]
     assert codes == [["json"], ["name_used"]]
     assert "'x.manifest'" in (await world.rows(Ingestion))[-1].error["detail"]
+    names = [(notice.data["manifest"] is None, notice.data["manifest_name"]) for notice in await told(world)]
+    assert names == [(False, "x.manifest"), (True, "x.manifest")]
+
+
+async def told(world):
+    return [notice for notice in await world.rows(Notice) if notice.type == "ingestion.failed"]
 
 
 @pytest.mark.rule("S107", "D18")
