@@ -90,7 +90,9 @@ async def test_that_a_file_has_come_is_told_whatever_door_it_took_and_under_its_
     assert told["two.csv"]["id"] == told["two.csv.filepart"]["id"]
 
 
-@pytest.mark.parametrize("name", [".csv", "a%00.csv", "-x.csv", "x.manifest", "a" * 201, "=1+1.csv", "a%0d%0ab.csv"])
+@pytest.mark.parametrize(
+    "name", [".csv", "a%00.csv", "-x.csv", "x.manifest", "x.Manifest", "a" * 201, "=1+1.csv", "a%0d%0ab.csv"]
+)
 @pytest.mark.threat("T20")
 async def test_a_name_that_sftp_would_not_take_is_refused_before_a_byte_is_read(tenant, name):
     answer = await tenant.http.put(f"/v1/files/{name}", content=b"1")

@@ -213,6 +213,18 @@ async def test_a_data_file_must_end_in_csv_in_capitals_or_not(world, client):
     assert await world.ingestions() == [UNREADABLE, ("scheduled", None, 1)]
 
 
+@pytest.mark.rule("S106")
+async def test_a_manifest_may_end_in_capitals_as_a_data_file_may(world, client):
+    async with client.sftp() as sftp:
+        for name in ("X.CSV", "Y.CSV"):
+            await put(sftp, name, b"identity\n1\n")
+        await put(sftp, "X.MANIFEST", manifest("X.CSV"))
+        await put(sftp, "y.part", manifest("Y.CSV"))
+        await sftp.rename("y.part", "Y.Manifest")
+    assert await world.ingestions() == [("scheduled", None, 1), ("scheduled", None, 2)]
+    assert [paper.name for paper in await world.rows(Manifest)] == ["X.MANIFEST", "Y.Manifest"]
+
+
 @pytest.mark.rule("S110")
 @pytest.mark.threat("T80", "T93")
 @pytest.mark.parametrize("name", ["../other/x.csv", "*.csv", "[xy].csv", "http://example.org/x.csv", "X.csv", "x.csv "])

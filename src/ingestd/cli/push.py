@@ -18,7 +18,7 @@ from rich.table import Table
 from ingestd.cli.exits import Exit
 from ingestd.domain.errors import Forbidden, NotFound, Unavailable
 from ingestd.domain.file_name import safe_name
-from ingestd.domain.manifest import SUFFIX
+from ingestd.domain.manifest import SUFFIX, is_manifest
 
 LOOK_SECONDS: Final = 0.3
 ENDED: Final = {"completed", "failed", "cancelled"}
@@ -65,7 +65,7 @@ def _check_names(file: Path, manifest: Path) -> None:
             raise typer.BadParameter(
                 f"The server does not take the name {path.name!r}: up to 200 letters, digits, spaces and _ . ( ) -."
             )
-    if not manifest.name.endswith(SUFFIX):
+    if not is_manifest(manifest.name):
         raise typer.BadParameter(f"A manifest's name ends in {SUFFIX}.", param_hint="MANIFEST")
 
 
