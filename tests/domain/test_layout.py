@@ -62,6 +62,14 @@ def test_reserved_targets_are_known_in_any_case_and_ignore_the_declared_type():
     assert layout.of(Role.ATTRIBUTE) == ()
 
 
+@pytest.mark.rule("D5", "S117")
+@pytest.mark.parametrize("data_type", manifest.MANIFEST_TYPES)
+def test_a_phone_and_an_address_are_such_in_any_case_and_whatever_type_is_declared(data_type):
+    made = plan(a=("Phone", data_type), EMAIL=(None, data_type))
+    found = bind(made, ("identity", "a", "EMAIL")).of(Role.ATTRIBUTE)
+    assert [(each.name, each.type) for each in found] == [("Phone", DataType.PHONE), ("EMAIL", DataType.EMAIL)]
+
+
 @pytest.mark.rule("D54")
 def test_identifiers_of_other_doors_are_attributes_in_a_manifest_file():
     layout = bind(plan(), ("identity", "email", "mobile", "external_id"))

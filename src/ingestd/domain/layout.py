@@ -18,6 +18,9 @@ from ingestd.domain.segment import MEMBER_KINDS, member_kind
 
 _OTHER_DELIMITERS: Final = {";": "';'", "\t": "a tab", "|": "'|'", ",": "a comma"}
 
+_CHECKED: Final = {"phone": DataType.PHONE, "email": DataType.EMAIL}
+"""What is a phone or an address in the file of a manifest, whatever type is declared: both are texts (D5)."""
+
 
 class Role(StrEnum):
     """What a column is for."""
@@ -195,9 +198,7 @@ def _bind_one(position: int, header: str, rule: ColumnRule, target: Target, *, o
         return Column(position, header, Role.IDENTIFIER, kind.word, kind=kind, operation=operation)
     if word in PREFERENCES and target is not Target.EVENTS:  # there it is a property like any other
         return Column(position, header, Role.PREFERENCE, PREFERENCES[word].value, DataType.BOOLEAN, operation=operation)
-    data_type = rule.type
-    if data_type is DataType.STRING:
-        data_type = {"Phone": DataType.PHONE, "Email": DataType.EMAIL}.get(name, data_type)
+    data_type = _CHECKED.get(word, rule.type)
     return Column(position, header, Role.ATTRIBUTE, name, data_type, operation=operation)
 
 
