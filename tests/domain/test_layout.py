@@ -3,7 +3,7 @@ from importlib import resources
 import pytest
 
 from ingestd.domain import manifest
-from ingestd.domain.column import DataType
+from ingestd.domain.column import DataType, Preference
 from ingestd.domain.errors import FileRefused
 from ingestd.domain.identity import IdentifierKind
 from ingestd.domain.layout import Role, bind
@@ -107,6 +107,29 @@ def test_two_headers_equal_after_normalisation_refuse_the_file_and_case_only_war
     assert "stands twice" in refusal(["identity", "e\u0301", "\u00e9"]).detail
     layout = bind(plan(), ("identity", "Name", "name"))
     assert layout.warnings == ("Columns 'Name' and 'name' differ only in case; they are two properties.",)
+
+
+@pytest.mark.rule("S104", "D46", "D54")
+@pytest.mark.parametrize("header", [" MSG-dndSMS", "msg-email ", "ts ", " evtName", "\u00a0Identity", "guid "])
+def test_a_space_at_the_edge_of_a_name_that_means_something_refuses_the_file(header):
+    error = refusal(["identity", header])
+    assert error.code == "file_unreadable"
+    assert f"The name of column 2 would be {header.strip()!r} without the space at its edge. Remove it" in error.detail
+    layout = bind(plan(**{header: (header.strip(), DataType.STRING)}), ("fbId", header))
+    assert layout.warnings in {(), ("Column 2 names events, but the file's type is profile: it was ignored.",)}
+
+
+@pytest.mark.rule("S104", "D46")
+def test_spaces_at_an_edge_of_other_names_and_unknown_preferences_are_kept_and_warned_of():
+    layout = bind(plan(), ("identity", " Age", "a b", "x.operation ", "msg-dndPush"))
+    assert [column.name for column in layout.of(Role.ATTRIBUTE)] == [" Age", "a b", "x.operation ", "msg-dndPush"]
+    assert layout.warnings == (
+        "The space at the edge of ' Age' (column 2) is part of the property's name.",
+        "The space at the edge of 'x.operation ' (column 4) is part of the property's name.",
+        "'msg-dndPush' (column 5) is no preference but a property. The preferences are " + ", ".join(Preference) + ".",
+    )
+    events = bind(plan(Target.EVENTS), ("identity", "evtName", "MSG-dndPush"))
+    assert events.warnings == ()
 
 
 @pytest.mark.threat("T103")

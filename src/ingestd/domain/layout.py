@@ -88,9 +88,11 @@ def bind(plan: Plan, headers: tuple[str, ...]) -> Layout:
             f"The manifest names columns that the file does not have: {_listed(absent)}", code="manifest_incorrect"
         )
     columns = _bind_all(names, rules, plan.target)
+    _refuse_padded(columns, plan.target)
     _refuse_clashes(columns)
     _require(columns, plan, names)
-    return Layout(tuple(columns), (*_twins(names), *_idle(columns, plan.target), *_misnamed(columns, rules)))
+    odd = (*_padded(columns), *_no_preferences(columns, plan.target))
+    return Layout(tuple(columns), (*_twins(names), *odd, *_idle(columns, plan.target), *_misnamed(columns, rules)))
 
 
 def _bind_members(names: tuple[str, ...], plan: Plan) -> Layout:
@@ -202,6 +204,19 @@ def _bind_one(position: int, header: str, rule: ColumnRule, target: Target, *, o
     return Column(position, header, Role.ATTRIBUTE, name, data_type, operation=operation)
 
 
+def _refuse_padded(columns: list[Column], target: Target) -> None:
+    """Refuse a name that a space at its edge makes a property: a do-not-disturb must not be lost by it."""
+    for column in columns:
+        name = column.name.strip()
+        if column.role is not Role.ATTRIBUTE or name == column.name:
+            continue
+        if _bind_one(column.position, name, ColumnRule(), target, operation=None).role is not Role.ATTRIBUTE:
+            raise FileRefused(
+                f"The name of column {column.position + 1} would be {name!r} without the space at its edge. "
+                "Remove it (first line, or the manifest)."
+            )
+
+
 def _refuse_clashes(columns: list[Column]) -> None:
     targets: dict[tuple[Role, str], Column] = {}
     for column in columns:
@@ -240,6 +255,30 @@ def _delimiter_hint(plan: Plan, names: tuple[str, ...]) -> str:
         if delimiter != plan.format.delimiter and delimiter in names[0]:
             return f" The file looks like its cells are separated by {words}; {plan.format.upper()} is expected."
     return " The header has one column, and it is none."
+
+
+def _padded(columns: list[Column]) -> tuple[str, ...]:
+    padded = [each for each in columns if each.role is Role.ATTRIBUTE and each.name != each.name.strip()]
+    return few(
+        [
+            f"The space at the edge of {each.name!r} (column {each.position + 1}) is part of the property's name."
+            for each in padded
+        ]
+    )
+
+
+def _no_preferences(columns: list[Column], target: Target) -> tuple[str, ...]:
+    """Properties of people that are called as a preference would be."""
+    if target is Target.EVENTS:
+        return ()
+    called = [each for each in columns if each.role is Role.ATTRIBUTE and each.name.strip().lower().startswith("msg-")]
+    known = ", ".join(PREFERENCES.values())
+    return few(
+        [
+            f"{each.name!r} (column {each.position + 1}) is no preference but a property. The preferences are {known}."
+            for each in called
+        ]
+    )
 
 
 def _idle(columns: list[Column], target: Target) -> tuple[str, ...]:
