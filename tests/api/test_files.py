@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+import json
 from types import SimpleNamespace
 
 import pytest
 from tests.api.sources import source
-from tests.api.world import ingest, upload
+from tests.api.world import ingest, manifest, upload
 
 from ingestd.api import files
 from ingestd.api.problems import Refused
@@ -60,6 +61,18 @@ async def test_an_upload_may_not_drip_nor_go_on_for_ever(monkeypatch, every, pie
     else:
         with pytest.raises(Refused, match="did not arrive in time"):
             _ = [each async for each in found]
+
+
+@pytest.mark.rule("S137", "D46")
+async def test_a_name_finds_what_it_was_given_to_in_either_unicode_form(tenant):
+    await tenant.put("cafe\u0301.csv", b"identity\nann\n")
+    await tenant.put("cafe\u0301.manifest", json.dumps(manifest("caf\u00e9.csv")).encode())
+    await tenant.ended()
+    for form in ("cafe\u0301", "caf\u00e9"):
+        for path, name in (("files", "name"), ("manifests", "name"), ("ingestions", "file_name")):
+            suffix = "manifest" if path == "manifests" else "csv"
+            found = await tenant.http.get(f"/v1/{path}", params={name: f"{form}.{suffix}"})
+            assert len(found.json()["data"]) == 1, (path, form)
 
 
 @pytest.mark.threat("T42", "T54")
