@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+import json
 from types import SimpleNamespace
 
 import pytest
 from tests.api.sources import source
-from tests.api.world import ingest, upload
+from tests.api.world import ingest, manifest, upload
 
 from ingestd.api import files
 from ingestd.api.problems import Refused
@@ -62,6 +63,18 @@ async def test_an_upload_may_not_drip_nor_go_on_for_ever(monkeypatch, every, pie
             _ = [each async for each in found]
 
 
+@pytest.mark.rule("S137", "D46")
+async def test_a_name_finds_what_it_was_given_to_in_either_unicode_form(tenant):
+    await tenant.put("cafe\u0301.csv", b"identity\nann\n")
+    await tenant.put("cafe\u0301.manifest", json.dumps(manifest("caf\u00e9.csv")).encode())
+    await tenant.ended()
+    for form in ("cafe\u0301", "caf\u00e9"):
+        for path, name in (("files", "name"), ("manifests", "name"), ("ingestions", "file_name")):
+            suffix = "manifest" if path == "manifests" else "csv"
+            found = await tenant.http.get(f"/v1/{path}", params={name: f"{form}.{suffix}"})
+            assert len(found.json()["data"]) == 1, (path, form)
+
+
 @pytest.mark.threat("T42", "T54")
 async def test_of_an_upload_that_is_too_slow_nothing_stays(tenant, monkeypatch):
     crm = await source(tenant, id="identity")
@@ -90,7 +103,9 @@ async def test_that_a_file_has_come_is_told_whatever_door_it_took_and_under_its_
     assert told["two.csv"]["id"] == told["two.csv.filepart"]["id"]
 
 
-@pytest.mark.parametrize("name", [".csv", "a%00.csv", "-x.csv", "x.manifest", "a" * 201, "=1+1.csv", "a%0d%0ab.csv"])
+@pytest.mark.parametrize(
+    "name", [".csv", "a%00.csv", "-x.csv", "x.manifest", "x.Manifest", "a" * 201, "=1+1.csv", "a%0d%0ab.csv"]
+)
 @pytest.mark.threat("T20")
 async def test_a_name_that_sftp_would_not_take_is_refused_before_a_byte_is_read(tenant, name):
     answer = await tenant.http.put(f"/v1/files/{name}", content=b"1")

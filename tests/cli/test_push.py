@@ -11,6 +11,7 @@ import pytest_asyncio
 from typer.testing import CliRunner
 
 from ingestd.cli import app as commands
+from ingestd.cli import push as pushing
 from ingestd.cli.exits import Exit
 from ingestd.domain.errors import Forbidden, Unavailable
 
@@ -85,6 +86,19 @@ async def test_the_same_manifest_again_is_the_same_ingestion(push, files):
     again = await push(files()[1], files()[1], "--follow")
     assert again.exit_code == Exit.ALL_ACCEPTED, again.output
     assert name in again.output
+
+
+async def test_the_ingestion_of_another_manifest_is_not_taken_for_its_own(push, files, tenant, monkeypatch):
+    mine = files()
+    await push(*mine, "--follow")
+    own = (await tenant.newest())["id"]
+    await push(*files(stem="other"), "--follow")
+    refused = await push(*files(stem="other", type="event"), "--follow")
+    assert refused.exit_code == Exit.REFUSED, refused.output
+    monkeypatch.setattr(pushing, "_newest", lambda _client: own)  # as if that had come while this is pushed
+    again = await push(mine[1], mine[1], "--follow")
+    assert again.exit_code == Exit.ALL_ACCEPTED, again.output
+    assert f"Ingestion {own}" in again.output
 
 
 async def test_without_following_the_ingestion_is_named(push, files, tenant):

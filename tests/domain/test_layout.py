@@ -3,7 +3,7 @@ from importlib import resources
 import pytest
 
 from ingestd.domain import manifest
-from ingestd.domain.column import DataType
+from ingestd.domain.column import DataType, Preference
 from ingestd.domain.errors import FileRefused
 from ingestd.domain.identity import IdentifierKind
 from ingestd.domain.layout import Role, bind
@@ -62,6 +62,14 @@ def test_reserved_targets_are_known_in_any_case_and_ignore_the_declared_type():
     assert layout.of(Role.ATTRIBUTE) == ()
 
 
+@pytest.mark.rule("D5", "S117")
+@pytest.mark.parametrize("data_type", manifest.MANIFEST_TYPES)
+def test_a_phone_and_an_address_are_such_in_any_case_and_whatever_type_is_declared(data_type):
+    made = plan(a=("Phone", data_type), EMAIL=(None, data_type))
+    found = bind(made, ("identity", "a", "EMAIL")).of(Role.ATTRIBUTE)
+    assert [(each.name, each.type) for each in found] == [("Phone", DataType.PHONE), ("EMAIL", DataType.EMAIL)]
+
+
 @pytest.mark.rule("D54")
 def test_identifiers_of_other_doors_are_attributes_in_a_manifest_file():
     layout = bind(plan(), ("identity", "email", "mobile", "external_id"))
@@ -101,6 +109,29 @@ def test_two_headers_equal_after_normalisation_refuse_the_file_and_case_only_war
     assert layout.warnings == ("Columns 'Name' and 'name' differ only in case; they are two properties.",)
 
 
+@pytest.mark.rule("S104", "D46", "D54")
+@pytest.mark.parametrize("header", [" MSG-dndSMS", "msg-email ", "ts ", " evtName", "\u00a0Identity", "guid "])
+def test_a_space_at_the_edge_of_a_name_that_means_something_refuses_the_file(header):
+    error = refusal(["identity", header])
+    assert error.code == "file_unreadable"
+    assert f"The name of column 2 would be {header.strip()!r} without the space at its edge. Remove it" in error.detail
+    layout = bind(plan(**{header: (header.strip(), DataType.STRING)}), ("fbId", header))
+    assert layout.warnings in {(), ("Column 2 names events, but the file's type is profile: it was ignored.",)}
+
+
+@pytest.mark.rule("S104", "D46")
+def test_spaces_at_an_edge_of_other_names_and_unknown_preferences_are_kept_and_warned_of():
+    layout = bind(plan(), ("identity", " Age", "a b", "x.operation ", "msg-dndPush"))
+    assert [column.name for column in layout.of(Role.ATTRIBUTE)] == [" Age", "a b", "x.operation ", "msg-dndPush"]
+    assert layout.warnings == (
+        "The space at the edge of ' Age' (column 2) is part of the property's name.",
+        "The space at the edge of 'x.operation ' (column 4) is part of the property's name.",
+        "'msg-dndPush' (column 5) is no preference but a property. The preferences are " + ", ".join(Preference) + ".",
+    )
+    events = bind(plan(Target.EVENTS), ("identity", "evtName", "MSG-dndPush"))
+    assert events.warnings == ()
+
+
 @pytest.mark.threat("T103")
 def test_of_many_warnings_the_first_are_told_and_how_many_more_there_are():
     headers = [word for number in range(25) for word in (f"n{number}", f"N{number}")]
@@ -138,6 +169,14 @@ def test_an_operation_column_needs_its_attribute():
     assert "takes no operation" in refusal(["identity", "ts", "ts.operation"]).detail
     assert "takes no operation" in refusal(["identity", "identity.operation"]).detail
     assert "no column 'X'" in refusal(["identity", "x", "X.operation"]).detail
+
+
+@pytest.mark.rule("D23", "D49")
+def test_what_is_told_of_a_preference_has_its_name_alone():
+    taken = refusal(["identity", "msg-sms", "msg-sms.operation"]).detail
+    assert taken == "'MSG-sms' takes no operation. Remove column 3."
+    twice = refusal(["identity", "MSG-sms", "msg-SMS"]).detail
+    assert twice == "Columns 2 and 3 both give 'MSG-sms'. Keep one of them."
 
 
 @pytest.mark.rule("S97", "D23")

@@ -123,6 +123,14 @@ def shown(mail: EmailMessage) -> str:
     return "\n".join([*headers, "", *texts]).replace("\r\n", "\n")
 
 
+@pytest.mark.rule("D18", "S134")
+def test_a_manifest_whose_name_had_been_used_before_is_called_by_it():
+    told = INGESTION | {"status": "failed", "file": None, "manifest": None, "manifest_name": "x.manifest"}
+    mail = letter(HOUSE, claimed("ingestion.failed", told | {"error": ERROR}))
+    assert mail["Subject"] == "x.manifest: failed"
+    assert "Manifest:    x.manifest" in shown(mail)
+
+
 @pytest.mark.rule("S129", "S130", "S131", "S132")
 @pytest.mark.parametrize("name", TOLD)
 async def test_each_milestone_has_its_letter(name: str, certified: ssl.SSLContext, trusting: ssl.SSLContext):

@@ -186,9 +186,9 @@ def test_a_phone_is_stored_as_e164_or_its_row_is_rejected(cell, expected):
     ],
 )  # fmt: skip
 def test_an_address_has_the_shape_of_one_and_is_kept_as_written(cell, good):
-    checked = check(["identity", "Email"], ["p", cell])
+    checked = check(["identity", "email"], ["p", cell])
     assert checked.rejected["codes"].to_list() == ([] if good else [["email_invalid"]])
-    assert checked.accepted["a:Email"].to_list() == ([f'"{cell}"'] if good else [])
+    assert checked.accepted["a:email"].to_list() == ([f'"{cell}"'] if good else [])
 
 
 @pytest.mark.rule("S91", "S92", "S115", "S143", "D19", "D27")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -33,12 +34,24 @@ def write_files(folder: Path) -> None:
 
 
 async def openssh(client: Client, folder: Path, batch: str) -> subprocess.CompletedProcess[str]:
-    command = [OPENSSH, "-b", "-", "-F", "none", "-i", client.key_file, "-P", str(client.port)]
+    return await run([OPENSSH, "-b", "-", *options(client), f"{client.username}@127.0.0.1"], folder, batch)
+
+
+async def scp(client: Client, folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    return await run(["scp", "-s", *options(client), *names, f"{client.username}@127.0.0.1:"], folder)
+
+
+def options(client: Client) -> list[str]:
+    given = ["-F", "none", "-i", str(client.key_file), "-P", str(client.port)]
     for option in ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes", "BatchMode=yes"):
-        command += ["-o", option]
+        given += ["-o", option]
+    return given
+
+
+async def run(command: list[str | None], folder: Path, batch: str = "") -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(
         subprocess.run,
-        [*command, f"{client.username}@127.0.0.1"],
+        command,
         input=batch,
         cwd=folder,
         capture_output=True,
@@ -77,6 +90,19 @@ async def test_openssh_keeps_times_and_renames_but_makes_no_folder_or_link_and_g
     assert ran.returncode == 0, ran.stderr
     assert not (tmp_path / "copy").exists()
     assert await world.files() == [("x.csv", len(DATA), "available")]
+
+
+@pytest.mark.skipif(shutil.which("scp") is None, reason="OpenSSH's scp is not installed")
+@pytest.mark.rule("S85", "S142")
+async def test_scp_ends_with_0_when_all_was_taken_and_with_1_when_not(world, client, tmp_path):
+    write_files(tmp_path)
+    (tmp_path / "x.csv").rename(tmp_path / "-x.csv")
+    refused = await scp(client, tmp_path, "./-x.csv")
+    assert refused.returncode == 1
+    (tmp_path / "-x.csv").rename(tmp_path / "x.csv")
+    ran = await scp(client, tmp_path, "x.csv", "x.manifest")
+    assert ran.returncode == 0, ran.stderr
+    await check(world)
 
 
 @pytest.mark.rule("S85")

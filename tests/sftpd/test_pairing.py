@@ -138,6 +138,12 @@ async def test_a_manifest_that_failed_keeps_its_name(world, client):
     codes = [[problem["code"] for problem in row.error["problems"]] for row in await world.rows(Ingestion)]
     assert codes == [["json"], ["name_used"]]
     assert "'x.manifest'" in (await world.rows(Ingestion))[-1].error["detail"]
+    names = [(notice.data["manifest"] is None, notice.data["manifest_name"]) for notice in await told(world)]
+    assert names == [(False, "x.manifest"), (True, "x.manifest")]
+
+
+async def told(world):
+    return [notice for notice in await world.rows(Notice) if notice.type == "ingestion.failed"]
 
 
 @pytest.mark.rule("S107", "D18")
@@ -205,6 +211,18 @@ async def test_a_data_file_must_end_in_csv_in_capitals_or_not(world, client):
         await put(sftp, "X.CSV", b"1")
         await put(sftp, "y.manifest", manifest("X.CSV"))
     assert await world.ingestions() == [UNREADABLE, ("scheduled", None, 1)]
+
+
+@pytest.mark.rule("S106")
+async def test_a_manifest_may_end_in_capitals_as_a_data_file_may(world, client):
+    async with client.sftp() as sftp:
+        for name in ("X.CSV", "Y.CSV"):
+            await put(sftp, name, b"identity\n1\n")
+        await put(sftp, "X.MANIFEST", manifest("X.CSV"))
+        await put(sftp, "y.part", manifest("Y.CSV"))
+        await sftp.rename("y.part", "Y.Manifest")
+    assert await world.ingestions() == [("scheduled", None, 1), ("scheduled", None, 2)]
+    assert [paper.name for paper in await world.rows(Manifest)] == ["X.MANIFEST", "Y.Manifest"]
 
 
 @pytest.mark.rule("S110")

@@ -88,12 +88,12 @@ async def _pieces(service: Parts, account_id: UUID, which: Wanted) -> AsyncGener
 
 
 def _cells(shown: IngestionView) -> list[Any]:
-    file, manifest, by, error = shown.file, shown.manifest, shown.uploaded_by, shown.error
+    file, by, error = shown.file, shown.uploaded_by, shown.error
     moments = (shown.created_at, shown.started_at, shown.finished_at)
     return [
         shown.id, shown.status, shown.stage, shown.channel, shown.target, shown.mode,
         shown.data_source and shown.data_source.name,
-        file and file.name, file and file.size_bytes, manifest and manifest.name, by.type, by.id, by.name,
+        file and file.name, file and file.size_bytes, shown.manifest_name, by.type, by.id, by.name,
         *(getattr(shown.counts, name) for name in _COUNTS),
         error and error.code, error and error.message, shown.retry_of,
         *(moment and moment.isoformat().replace("+00:00", "Z") for moment in moments),

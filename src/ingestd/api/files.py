@@ -23,7 +23,7 @@ from ingestd.domain.errors import Conflict, Invalid, Problem
 from ingestd.domain.file_name import safe_name
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import ActorView
-from ingestd.domain.manifest import SUFFIX
+from ingestd.domain.manifest import SUFFIX, is_manifest
 from ingestd.domain.moment import Moment
 from ingestd.domain.plan import MIB
 from ingestd.ingest.incoming import Incoming
@@ -183,7 +183,7 @@ def new_name(name: str, at: str = "/path/file") -> str:
     normal = safe_name(name)
     if normal is None:
         detail = "Up to 200 letters, digits, spaces and _ . ( ) - , beginning with a letter, a digit or _."
-    elif normal.endswith(SUFFIX):
+    elif is_manifest(normal):
         detail = f"A name that ends in {SUFFIX} is a manifest's: POST /v1/manifests."
     else:
         return normal

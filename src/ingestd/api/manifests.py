@@ -30,7 +30,7 @@ from ingestd.domain.errors import Conflict, IngestdError, Problem
 from ingestd.domain.file_name import safe_name
 from ingestd.domain.ids import Prefix
 from ingestd.domain.ingestion import Channel, IngestionView, ProblemView
-from ingestd.domain.manifest import MAX_BYTES, SUFFIX
+from ingestd.domain.manifest import MAX_BYTES, SUFFIX, is_manifest
 from ingestd.domain.manifest import Manifest as Parsed
 from ingestd.domain.moment import Moment
 from ingestd.domain.plan import ColumnRule, Target
@@ -52,7 +52,7 @@ _ANY_TEXT: Final[dict[str, Any]] = {
 
 def _manifest_name(name: str) -> str:
     normal = safe_name(name)
-    if normal is None or not normal.endswith(SUFFIX):
+    if normal is None or not is_manifest(normal):
         raise ValueError(
             f"must end in {SUFFIX}, and has up to 200 letters, digits, spaces and _ . ( ) - , beginning with a letter, "
             "a digit or _"

@@ -188,7 +188,7 @@ def _misnamed(file: Path, manifest: Path, named: str) -> list[str]:
     found = []
     if safe_name(named) != safe_name(file.name):
         found.append(f"The manifest names {named!r}, but the file is called {file.name!r}: it would not be found.")
-    if not manifest.name.endswith(manifests.SUFFIX):
+    if not manifests.is_manifest(manifest.name):
         found.append(f"The manifest is called {manifest.name!r}; its name must end in {manifests.SUFFIX}.")
     return found
 

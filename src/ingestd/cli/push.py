@@ -18,7 +18,7 @@ from rich.table import Table
 from ingestd.cli.exits import Exit
 from ingestd.domain.errors import Forbidden, NotFound, Unavailable
 from ingestd.domain.file_name import safe_name
-from ingestd.domain.manifest import SUFFIX
+from ingestd.domain.manifest import SUFFIX, is_manifest
 
 LOOK_SECONDS: Final = 0.3
 ENDED: Final = {"completed", "failed", "cancelled"}
@@ -52,7 +52,7 @@ def run(file: Path, manifest: Path, key: Path, given: Server, *, api: str, api_k
         asyncio.run(_put(server, pair, (file, manifest)))
         console.print(f"{file.name} and {manifest.name} are on {server.host}.", markup=False)
         if api_key:
-            ingestion = _find(client, manifest.name, before)
+            ingestion = _find(client, safe_name(manifest.name), before)
             console.print(f"Ingestion {ingestion['id']}", markup=False)
             if follow:
                 return _show(client, _follow(client, ingestion))
@@ -65,7 +65,7 @@ def _check_names(file: Path, manifest: Path) -> None:
             raise typer.BadParameter(
                 f"The server does not take the name {path.name!r}: up to 200 letters, digits, spaces and _ . ( ) -."
             )
-    if not manifest.name.endswith(SUFFIX):
+    if not is_manifest(manifest.name):
         raise typer.BadParameter(f"A manifest's name ends in {SUFFIX}.", param_hint="MANIFEST")
 
 
@@ -169,16 +169,13 @@ def _newest(client: httpx.Client) -> str | None:
     return found[0]["id"] if found else None
 
 
-def _find(client: httpx.Client, manifest: str, before: str | None) -> Any:
+def _find(client: httpx.Client, manifest: str | None, before: str | None) -> Any:
     """The ingestion that a manifest became: a new one, or that of the same manifest pushed before."""
     found = _ask(client, "/v1/ingestions", limit=200)["data"]
-    of_manifest = [each for each in found if each["manifest"] and each["manifest"]["name"] == manifest]
-    refused = [each for each in found if each["manifest"] is None and (before is None or each["id"] > before)]
-    for each in [*of_manifest[:1], *refused]:
-        if before is None or each["id"] > before:
-            return each
-    if of_manifest:
-        return of_manifest[0]
+    of_name = [each for each in found if each["manifest_name"] == manifest]
+    new = [each for each in of_name if before is None or each["id"] > before]
+    for each in new or [each for each in of_name if each["manifest"] is not None]:
+        return each
     raise NotFound("The ingestion of the manifest is not among the newest 200.")
 
 

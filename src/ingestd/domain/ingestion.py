@@ -156,7 +156,10 @@ class ErrorFileView(BaseModel):
 
 
 class IngestionView(BaseModel):
-    """An ingestion as the API and the webhooks show it; its id is the Request ID (S70). Never personal data."""
+    """An ingestion as the API and the webhooks show it; its id is the Request ID (S70). Never personal data.
+
+    `manifest` is null where the name of a manifest had been used before, and `manifest_name` is that name.
+    """
 
     id: str
     channel: Channel
@@ -165,6 +168,7 @@ class IngestionView(BaseModel):
     stage: Stage
     file: FileView | None
     manifest: ManifestView | None
+    manifest_name: str | None
     data_source: DataSourceView | None
     segment: SegmentView | None
     mode: Mode

@@ -18,6 +18,9 @@ from ingestd.domain.segment import MEMBER_KINDS, member_kind
 
 _OTHER_DELIMITERS: Final = {";": "';'", "\t": "a tab", "|": "'|'", ",": "a comma"}
 
+_CHECKED: Final = {"phone": DataType.PHONE, "email": DataType.EMAIL}
+"""What is a phone or an address in the file of a manifest, whatever type is declared: both are texts (D5)."""
+
 
 class Role(StrEnum):
     """What a column is for."""
@@ -85,9 +88,11 @@ def bind(plan: Plan, headers: tuple[str, ...]) -> Layout:
             f"The manifest names columns that the file does not have: {_listed(absent)}", code="manifest_incorrect"
         )
     columns = _bind_all(names, rules, plan.target)
+    _refuse_padded(columns, plan.target)
     _refuse_clashes(columns)
     _require(columns, plan, names)
-    return Layout(tuple(columns), (*_twins(names), *_idle(columns, plan.target), *_misnamed(columns, rules)))
+    odd = (*_padded(columns), *_no_preferences(columns, plan.target))
+    return Layout(tuple(columns), (*_twins(names), *odd, *_idle(columns, plan.target), *_misnamed(columns, rules)))
 
 
 def _bind_members(names: tuple[str, ...], plan: Plan) -> Layout:
@@ -194,11 +199,22 @@ def _bind_one(position: int, header: str, rule: ColumnRule, target: Target, *, o
     if kind in MANIFEST_KINDS:
         return Column(position, header, Role.IDENTIFIER, kind.word, kind=kind, operation=operation)
     if word in PREFERENCES and target is not Target.EVENTS:  # there it is a property like any other
-        return Column(position, header, Role.PREFERENCE, PREFERENCES[word], DataType.BOOLEAN, operation=operation)
-    data_type = rule.type
-    if data_type is DataType.STRING:
-        data_type = {"Phone": DataType.PHONE, "Email": DataType.EMAIL}.get(name, data_type)
+        return Column(position, header, Role.PREFERENCE, PREFERENCES[word].value, DataType.BOOLEAN, operation=operation)
+    data_type = _CHECKED.get(word, rule.type)
     return Column(position, header, Role.ATTRIBUTE, name, data_type, operation=operation)
+
+
+def _refuse_padded(columns: list[Column], target: Target) -> None:
+    """Refuse a name that a space at its edge makes a property: a do-not-disturb must not be lost by it."""
+    for column in columns:
+        name = column.name.strip()
+        if column.role is not Role.ATTRIBUTE or name == column.name:
+            continue
+        if _bind_one(column.position, name, ColumnRule(), target, operation=None).role is not Role.ATTRIBUTE:
+            raise FileRefused(
+                f"The name of column {column.position + 1} would be {name!r} without the space at its edge. "
+                "Remove it (first line, or the manifest)."
+            )
 
 
 def _refuse_clashes(columns: list[Column]) -> None:
@@ -239,6 +255,30 @@ def _delimiter_hint(plan: Plan, names: tuple[str, ...]) -> str:
         if delimiter != plan.format.delimiter and delimiter in names[0]:
             return f" The file looks like its cells are separated by {words}; {plan.format.upper()} is expected."
     return " The header has one column, and it is none."
+
+
+def _padded(columns: list[Column]) -> tuple[str, ...]:
+    padded = [each for each in columns if each.role is Role.ATTRIBUTE and each.name != each.name.strip()]
+    return few(
+        [
+            f"The space at the edge of {each.name!r} (column {each.position + 1}) is part of the property's name."
+            for each in padded
+        ]
+    )
+
+
+def _no_preferences(columns: list[Column], target: Target) -> tuple[str, ...]:
+    """Properties of people that are called as a preference would be."""
+    if target is Target.EVENTS:
+        return ()
+    called = [each for each in columns if each.role is Role.ATTRIBUTE and each.name.strip().lower().startswith("msg-")]
+    known = ", ".join(PREFERENCES.values())
+    return few(
+        [
+            f"{each.name!r} (column {each.position + 1}) is no preference but a property. The preferences are {known}."
+            for each in called
+        ]
+    )
 
 
 def _idle(columns: list[Column], target: Target) -> tuple[str, ...]:

@@ -58,6 +58,11 @@ class Manifest:
         )
 
 
+def is_manifest(file_name: str) -> bool:
+    """Whether a file of this name is a manifest: its ending counts in any case, as that of a data file does (S106)."""
+    return file_name.lower().endswith(SUFFIX)
+
+
 def parse(text: bytes) -> Manifest:
     """Read a manifest, or raise Invalid (code `manifest_incorrect`) with every problem and where it is."""
     document = _load(text)

@@ -45,7 +45,9 @@ ROW_REASONS: Final = _catalogue(
     Reason("quote_misplaced", "A quote stands inside an unquoted field, or text follows a closing quote", "D44"),
     Reason("field_count", "The record has {found} fields, the header has {expected}", "D44"),
     Reason("cell_too_long", "A cell is longer than {expected} bytes", "D47"),
-    Reason(UNMENDED, "The record was broken before: mend it in the error file, and upload that", "D44"),
+    Reason(
+        UNMENDED, "The record was broken before: mend it, or empty its last cell if it is right as it stands", "D44"
+    ),
     Reason("identifier_missing", IDENTIFIER_SENTENCE, "S115"),
     Reason("identifier_blank", "At least one identifier is mandatory, under 1024 characters", "S55"),
     Reason("identifier_characters", "{column}: the identifier holds a control or invisible character", "T117"),

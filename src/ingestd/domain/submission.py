@@ -45,9 +45,9 @@ COMMAND: Final = Actor("command", name="ingestd")
 class Submission:
     """One file to ingest: which door, whose, how, where from, and who is told.
 
-    Plan and file are missing only where a manifest is refused. A retry names the ingestion it is a `retry_of`, and the
-    one whose rejected `rows_of` it reads in place of the file. Told are the addresses `recipients`, and beside the
-    webhooks that want to know the ones in `webhook_ids` (S136).
+    Plan and file are missing only where a manifest is refused, and only there `manifest_name` is given. A retry names
+    the ingestion it is a `retry_of`, and the one whose rejected `rows_of` it reads in place of the file. Told are the
+    addresses `recipients`, and beside the webhooks that want to know the ones in `webhook_ids` (S136).
     """
 
     channel: Channel
@@ -56,6 +56,7 @@ class Submission:
     file_id: UUID | None
     uploaded_by: Actor
     manifest_id: UUID | None = None
+    manifest_name: str | None = None
     data_source_id: UUID | None = None
     dry_run: bool = False
     segment_id: UUID | None = None

@@ -153,6 +153,7 @@ def new_ingestion(submission: Submission, *, now: datetime) -> Ingestion:
         file_id=submission.file_id,
         file_name=name_of(submission.file_id),
         manifest_id=submission.manifest_id,
+        manifest_name=submission.manifest_name,
         data_source_id=submission.data_source_id,
         dry_run=submission.dry_run,
         segment_id=submission.segment_id,

@@ -250,6 +250,7 @@ async def _refuse(
         file_id=None,
         uploaded_by=arrival.actor,
         manifest_id=manifest_id,
+        manifest_name=arrival.name,
         recipients=await _told(session, account, arrival.text),
         webhook_ids=await _webhooks(session, arrival.actor),
     )

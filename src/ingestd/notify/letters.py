@@ -128,6 +128,12 @@ def problems_file(name: str, problems: Sequence[Mapping[str, str]]) -> Attachmen
     return Attachment(f"{name}.errors.csv", text.getvalue().encode())
 
 
+def manifest_name(told: Mapping[str, Any]) -> str:
+    """The name of a manifest, also where that had been used before; blank where there is none."""
+    name: str | None = (told.get("manifest") or {}).get("name") or told.get("manifest_name")
+    return name or ""
+
+
 def _addressed(house: House, claimed: Claimed, subject: str) -> EmailMessage:
     name, address = parseaddr(house.sender)
     mail = EmailMessage(policy=SMTP)
@@ -144,13 +150,15 @@ def _addressed(house: House, claimed: Claimed, subject: str) -> EmailMessage:
 
 def _subject_of(told: Mapping[str, Any]) -> str:
     """The name of the file that it is about, or of the manifest where there is none."""
-    named = told.get("file") or told.get("manifest")
-    return named["name"] if named else "The manifest"
+    file = told.get("file")
+    return file["name"] if file else manifest_name(told) or "The manifest"
 
 
 def _facts(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The table at a letter's end."""
-    facts = [(label, told[key]["name"]) for label, key in (("File", "file"), ("Manifest", "manifest")) if told.get(key)]
+    file = told.get("file")
+    names = (("File", file and file["name"]), ("Manifest", manifest_name(told)))
+    facts = [(label, name) for label, name in names if name]
     facts += [("Request ID" if told["id"].startswith(Prefix.INGESTION) else "ID", told["id"])]
     if (counts := told.get("counts")) and counts["read"]:
         facts.append(("Rows", ", ".join(f"{counts[key]} {key}" for key in ("read", "accepted", "rejected", "blank"))))

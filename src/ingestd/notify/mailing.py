@@ -19,7 +19,7 @@ from ingestd.domain.notice import NoticeType
 from ingestd.domain.recipient import ascii_address, confirmation_code
 from ingestd.keyring import AccountKeys, SealedKeys
 from ingestd.metrics import Metrics
-from ingestd.notify.letters import Attachment, House, letter, problems_file
+from ingestd.notify.letters import Attachment, House, letter, manifest_name, problems_file
 from ingestd.notify.outbox import next_attempt_at
 from ingestd.notify.smtp import MailCode, MailServer, Result
 from ingestd.store import accounts, attributes, ingestions, messages, outgoing, recipients, runs
@@ -121,8 +121,7 @@ class Mailing:
             personal = await attributes.personal_names(session, claimed.account_id)
             is_personal = await ingestions.has_any_of(session, row.id, personal)
         if row.error and row.error["problems"]:
-            name = (claimed.data.get("manifest") or {"name": "manifest"})["name"]
-            return problems_file(name, row.error["problems"]), is_personal
+            return problems_file(manifest_name(claimed.data) or "manifest", row.error["problems"]), is_personal
         if row.error_blob is None or (row.error_size_bytes or 0) > self.attachment_bytes or is_personal:
             return None, is_personal
         keys, blob = self.keys(claimed.account_id, claimed.sealed_keys), row.error_blob

@@ -266,11 +266,11 @@ class Scan:
 
 _BROKEN_BEFORE: Final = "^(?:{})".format(
     "|".join(
-        re.sub(r"\\\{\w+\\\}", "[0-9]+", re.escape(ROW_REASONS[code].sentence))
+        re.sub(r"\\\{\w+\\\}", "[0-9]+", re.escape(ROW_REASONS[code].sentence.partition(":")[0]))
         for code in (*VERDICTS[BLANK + 1 :], UNMENDED)
     )
 )
-"""How the description of a record begins that could not be cut."""
+"""How the description of a record begins that could not be cut; what follows a colon was another advice once."""
 
 _NO_NUMBERS: Final = (pl.Series("row_no", [], pl.Int64), pl.Series("line_no", [], pl.Int64))
 

@@ -1,7 +1,7 @@
 """An SFTP session: one flat folder, in which an account's uploads wait for their manifests (D18, T20 to T28).
 
 Clients put, list, stat, rename and remove; nothing can be read back. Every open makes a new version; a file counts
-from its CLOSE on. Putting or renaming to a name that ends in `.manifest` submits the manifest.
+from its CLOSE on. Putting or renaming to a name that ends in `.manifest`, in any case of letters, submits the manifest.
 
 asyncssh runs the requests of a session one after the other.
 """
@@ -41,7 +41,7 @@ from ingestd.blobs.store import BlobInfo
 from ingestd.domain.errors import Conflict, Forbidden, IngestdError, Invalid, NotFound, Unavailable
 from ingestd.domain.file_name import safe_name
 from ingestd.domain.ingestion import Channel
-from ingestd.domain.manifest import MAX_BYTES, SUFFIX
+from ingestd.domain.manifest import MAX_BYTES, is_manifest
 from ingestd.domain.submission import Actor
 from ingestd.ingest.intake import Intake, add_file
 from ingestd.ingest.manifests import text_of
@@ -129,7 +129,7 @@ class Inbox(SFTPServer):
             if pflags & FXF_EXCL and await files.find_available(session, self._key.account_id, name):
                 raise Conflict("There is a file of this name.", code="file_exists")
         incoming = await self._intake.begin(self._key.account_id)
-        kept = MAX_BYTES + 1 if name.endswith(SUFFIX) else None  # enough to see that a manifest is too large
+        kept = MAX_BYTES + 1 if is_manifest(name) else None  # enough to see that a manifest is too large
         limit, pace = self._intake.limits.file_bytes, Pace.of(self._settings)
         upload = Upload(name, incoming, limit=limit, pace=pace, kept=kept)
         self._uploads.add(upload)
@@ -160,6 +160,10 @@ class Inbox(SFTPServer):
         for upload in self._uploads:
             upload.end_if_idle()
 
+    def exit(self) -> None:
+        """Tell the client that the session ended well: without an exit status `scp` reports a failure."""
+        self.channel.exit(0)
+
     def end(self) -> None:
         """Forget what was left open."""
         while self._uploads:
@@ -174,7 +178,7 @@ class Inbox(SFTPServer):
     async def rename(self, oldpath: bytes, newpath: bytes) -> None:
         """Give the newest upload of a name another one; a manifest counts once it has its name."""
         old, new = _known_name(oldpath), _new_name(newpath)
-        if new.endswith(SUFFIX):
+        if is_manifest(new):
             await self._submit_waiting(old, new)
             return
         async with self._begin() as session:
@@ -258,7 +262,7 @@ class Inbox(SFTPServer):
             async with self._begin():  # nothing becomes durable for a key that was revoked
                 pass
             blob = await upload.commit()
-            if upload.name.endswith(SUFFIX):
+            if is_manifest(upload.name):
                 text = await text_of(self._intake, self._key.account_id, blob.name)
                 async with self._begin() as session:
                     await self._submit(session, upload.name, text, blob)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+from unicodedata import normalize
 from uuid import UUID
 
 from sqlalchemy import Row, Select, text
@@ -75,7 +76,7 @@ def _of(account_id: UUID, wanted: Wanted) -> Select[Any]:
     if wanted.data_source_id is not None:
         conditions.append(Ingestion.data_source_id == wanted.data_source_id)
     if wanted.file_name is not None:
-        conditions.append(Ingestion.file_name == wanted.file_name)
+        conditions.append(Ingestion.file_name == normalize("NFC", wanted.file_name))
     if wanted.created_from is not None:
         conditions.append(Ingestion.created_at >= wanted.created_from)
     if wanted.created_to is not None:

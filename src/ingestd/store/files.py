@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
+from unicodedata import normalize
 from uuid import UUID
 
 from sqlalchemy import Connection, ForeignKey, Index, ScalarSelect, select, text, update
@@ -71,7 +72,7 @@ async def page(
     """Files of the account, those of a name, those in one of some states."""
     statement = select(File).where(File.account_id == account_id)
     if name is not None:
-        statement = statement.where(File.name == name)
+        statement = statement.where(File.name == normalize("NFC", name))
     if states:
         statement = statement.where(File.state.in_(states))
     found = await session.scalars(cut.of(statement))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, select
+from sqlalchemy import ColumnElement, Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.domain import ids
@@ -18,8 +18,10 @@ from ingestd.store.ingestions import Ingestion
 from ingestd.store.manifests import Manifest
 from ingestd.store.segments import Segment
 
-_SHOWN = tuple(column for column in Ingestion.__table__.c if column.key not in {"plan", "checked", "rehearsal"})
-"""All but what may be large and is never shown."""
+_SHOWN = tuple(
+    column for column in Ingestion.__table__.c if column.key not in {"plan", "checked", "rehearsal", "manifest_name"}
+)
+"""All but what may be large and is never shown, and a name that may stand elsewhere."""
 
 _SHOWN_AS_THEY_ARE = (
     "channel", "target", "status", "stage", "mode", "dry_run", "uploaded_by", "progress", "counts", "error", "warnings",
@@ -44,7 +46,7 @@ def shown(*where: ColumnElement[bool]) -> Select[Any]:
             File.name,
             File.size_bytes,
             File.sha256,
-            Manifest.name.label("manifest_name"),
+            func.coalesce(Manifest.name, Ingestion.manifest_name).label("manifest_name"),
             DataSource.name.label("data_source_name"),
             Segment.name.label("segment_name"),
         )
@@ -84,6 +86,7 @@ def view(row: Row[Any]) -> IngestionView:
             "id": ids.show(Prefix.INGESTION, found["id"]),
             "file": file,
             "manifest": manifest,
+            "manifest_name": found["manifest_name"],
             "data_source": data_source,
             "segment": segment,
             "held": found["held"] if found["stage"] == Stage.HELD else None,

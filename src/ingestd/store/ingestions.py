@@ -45,7 +45,8 @@ class Ingestion(Base):
     is what checking found (`ingest.work.Checked`), once it is whole. `rows_of` is the ingestion whose rejected rows
     this one reads in place of the file. `recipients` and `webhook_ids` are told what becomes of it; `delays` counts how
     often they were told that it takes long. `rehearsal` is what a dry run found (`ingest.units`), `held` why it
-    waits to be confirmed.
+    waits to be confirmed. `manifest_name` is that of a manifest that was refused: a name that had been used before
+    leads to no other row.
     """
 
     __tablename__ = "ingestions"
@@ -73,6 +74,7 @@ class Ingestion(Base):
     file_id: Mapped[UUID | None] = mapped_column(ForeignKey("files.id"), index=True)
     file_name: Mapped[str | None]
     manifest_id: Mapped[UUID | None] = mapped_column(ForeignKey("manifests.id"), index=True)
+    manifest_name: Mapped[str | None]
     data_source_id: Mapped[UUID | None] = mapped_column(ForeignKey("data_sources.id"))
     dry_run: Mapped[bool]
     rehearsal: Mapped[dict[str, Any] | None]

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
+from unicodedata import normalize
 from uuid import UUID
 
 from sqlalchemy import Connection, ForeignKey, Index, UniqueConstraint, exists, select, text
@@ -81,7 +82,7 @@ async def page(
     """Manifests of the account, the one of a name, those in one of some states."""
     statement = select(Manifest).where(Manifest.account_id == account_id)
     if name is not None:
-        statement = statement.where(Manifest.name == name)
+        statement = statement.where(Manifest.name == normalize("NFC", name))
     if states:
         statement = statement.where(Manifest.state.in_(states))
     found = await session.scalars(cut.of(statement))
