@@ -9,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 from tests.api.sources import attribute, source, tsv
+from tests.api.test_messages import attachments, mails_of, written
 from tests.api.world import account_of, nothing_is_applied
 
 from ingestd.domain.personal import MASK
@@ -221,3 +222,18 @@ async def test_segments_keep_no_value_of_an_identifier_that_is_personal_or_becom
     body = {"identifiers": [{"kind": "crmid", "value": "c-1"}, {"kind": "hm", "value": PHONE}]}
     found = (await tenant.http.post(f"/v1/segments/{festive}/members/lookup", json=body)).json()["data"]
     assert [each["member"] is not None for each in found] == [True, False]
+
+
+@pytest.mark.rule("D13", "D39")
+@pytest.mark.parametrize("unread", ["phone", "hm"])
+async def test_an_error_file_has_personal_columns_that_the_mapping_does_not_name_too(tenant, unread):
+    crm = await source(tenant, phone=HM)
+    await crm.map(crmid={"name": "crmid", "identifier": True}, size={"name": "size", "format": "INTEGER"})
+    table = tsv(f"crmid {unread} size other", "c-1 919876543210 XL x", "c-2 919876543211 9 x")
+    done = await crm.ingest(table, notify=["ann@example.org"])
+    mail = await written(tenant, (await mails_of(tenant, done["id"]))[-1])
+    assert attachments(mail) == {}
+    assert "919876543210" in await tenant.error_file(done)
+    async with key_of(tenant, "ingestions:read") as stranger:
+        assert (await stranger.get(f"/v1/ingestions/{done['id']}/error-file")).status_code == 403
+    assert await audited(tenant, "personal_data.read") == [done["id"]]

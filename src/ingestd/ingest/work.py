@@ -108,7 +108,8 @@ class Checked(BaseModel):
     empty; where the file is applied as a `whole` that is one unit. Rows were `moved` where the id of some is not the
     hash of their best identifier. `aliases` are the streams of identifiers that are to be stored for people of another
     id, `merges` is the name of the stream that says which stored people become one. `reasons` counts the rejected rows
-    by code. `names` are the attributes and identifiers that the file has columns for.
+    by code. `names` are the attributes and identifiers that the file has columns for, `unread` the headers of columns
+    that were not read.
     """
 
     form: int = FORM
@@ -116,6 +117,7 @@ class Checked(BaseModel):
     returned: bool = False
     moved: bool = True
     names: list[str] = []
+    unread: list[str] = []
     folder: str
     parts: dict[str, int]
     buckets: int = 1
