@@ -433,3 +433,17 @@ async def test_a_condition_that_is_changed_while_a_small_file_is_applied_is_aske
     await tenant.push(b"identity,Age\nann,1\n")  # its turn comes after that of the condition
     snapshots = (await tenant.http.get(f"{path}/snapshots")).json()["data"]
     assert [(each["entered"], each["left"]) for each in snapshots] == [(1, 0), (2, 2), (2, 0)]
+
+
+@pytest.mark.rule("D13")
+@pytest.mark.threat("T116")
+async def test_the_audit_trail_has_no_value_of_a_condition_since_its_attribute_may_become_personal(tenant):
+    await crm(tenant)
+    segment = await make(tenant, GOLD)
+    town = {"all": [asks("tier", "in", ["silver", "tin"]), {"not": asks("age", "exists")}]}
+    (await tenant.http.put(f"/v1/segments/{segment['id']}/condition", json={"condition": town})).raise_for_status()
+    page = (await tenant.http.get("/v1/audit", params={"action": "segment.condition_changed"})).json()
+    (entry,) = page["data"]
+    assert entry["before"] == {"condition": asks("tier", "equals", MASK)}
+    hidden = {"all": [asks("tier", "in", MASK), {"not": asks("age", "exists", None)}]}
+    assert entry["after"] == {"condition": hidden}

@@ -125,7 +125,7 @@ async def create(body: FilterSegmentIn, tx: Tx, service: Service, caller: Caller
 async def get_condition(segment_id: SegmentId, tx: Reading, service: Service, caller: Caller) -> ConditionOut:
     """The condition of a segment, null where it is not a filter segment."""
     segment = await segments.get(tx, caller.account_id, segment_id)
-    return await _condition(tx, service, caller, segment)
+    return _masked(await _condition(tx, service, caller, segment), await _meanings(tx, caller))
 
 
 @router.put(
@@ -145,7 +145,7 @@ async def put_condition(
     account = await accounts.lock(tx, caller.account_id)
     segment = await segments.get(tx, account.id, segment_id, lock=True)
     before = await _condition(tx, service, caller, segment)
-    match.check(before)
+    match.check(_masked(before, await _meanings(tx, caller)))
     if segment.method != Method.FILTER:
         raise Conflict("Files fill this segment: it has no condition.", code="segment_unfiltered")
     condition = by_name(body.condition, await _checked(tx, caller, body.condition))
@@ -154,19 +154,21 @@ async def put_condition(
         segment.behind = segment.id  # an ingestion that ends before asks it of everybody, too
         seq = await accounts.take_seq(tx, account.id)
         await service.intake.jobs.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
-    after = await _condition(tx, service, caller, segment)
     audit.note(
-        tx, caller, "segment.condition_changed", ids.show(Prefix.SEGMENT, segment.id), before=before, after=after
+        tx,
+        caller,
+        "segment.condition_changed",
+        ids.show(Prefix.SEGMENT, segment.id),
+        before=_masked(before),
+        after=_masked(condition),
     )
-    return after
+    return _masked(condition, await _meanings(tx, caller))
 
 
-async def _condition(tx: AsyncSession, service: Parts, caller: Principal, segment: Segment) -> ConditionOut:
-    """The condition of a segment as it is shown."""
+async def _condition(tx: AsyncSession, service: Parts, caller: Principal, segment: Segment) -> Condition | None:
     if segment.condition is None:
-        return ConditionOut(condition=None)
-    condition = open_condition(await service.intake.keys(caller.account_id, tx), segment.id, segment.condition)
-    return ConditionOut(condition=_masked(condition, await _meanings(tx, caller)))
+        return None
+    return open_condition(await service.intake.keys(caller.account_id, tx), segment.id, segment.condition)
 
 
 async def _checked(tx: AsyncSession, caller: Principal, condition: Condition) -> Meanings:
@@ -182,17 +184,18 @@ async def _meanings(tx: AsyncSession, caller: Principal) -> Meanings:
     return await connection.run_sync(filters.meanings_of, caller.account_id)
 
 
-def _masked(condition: Condition, meanings: Meanings) -> dict[str, Any]:
-    """A condition as it is shown."""
-    personal = {name for name, meaning in meanings.items() if meaning.personal}
+def _masked(condition: Condition | None, meanings: Meanings | None = None) -> ConditionOut:
+    """A condition as it is shown, or with no value at all: in the audit trail its attribute may become personal yet."""
+    if condition is None:
+        return ConditionOut(condition=None)
+    personal = None if meanings is None else {name for name, meaning in meanings.items() if meaning.personal}
 
     def part(shown_: Any) -> Any:
         if isinstance(shown_, list):
             return [part(each) for each in shown_]
         if "attribute" not in shown_:
             return {name: part(each) for name, each in shown_.items()}
-        hidden = shown_["attribute"] in personal and shown_["value"] is not None
+        hidden = (personal is None or shown_["attribute"] in personal) and shown_["value"] is not None
         return shown_ | ({"value": MASK} if hidden else {})
 
-    found: dict[str, Any] = part(condition.model_dump(mode="json", by_alias=True))
-    return found
+    return ConditionOut(condition=part(condition.model_dump(mode="json", by_alias=True)))
