@@ -447,3 +447,32 @@ async def test_the_audit_trail_has_no_value_of_a_condition_since_its_attribute_m
     assert entry["before"] == {"condition": asks("tier", "equals", MASK)}
     hidden = {"all": [asks("tier", "in", MASK), {"not": asks("age", "exists", None)}]}
     assert entry["after"] == {"condition": hidden}
+
+
+@pytest.mark.rule("D13")
+async def test_a_condition_that_comes_back_as_it_was_shown_does_not_compare_with_the_mask(tenant):
+    await crm(tenant)
+    segment = await make(tenant, {"all": [GOLD, asks("city", "equals", "Ulm")]})
+    place = f"/v1/segments/{segment['id']}/condition"
+    shown = (await tenant.http.get(place)).raise_for_status().json()
+    refused = await tenant.http.put(place, json=shown)
+    assert (refused.status_code, refused.json()["code"]) == (422, "condition_incorrect"), refused.text
+    (problem,) = refused.json()["errors"]
+    assert problem["pointer"] == "/body/condition"
+    assert "say the value itself" in problem["detail"]
+    assert await members(tenant, segment) == ["c-1"]
+
+
+async def test_an_update_of_a_condition_of_which_only_what_is_masked_was_changed_is_refused(tenant):
+    await crm(tenant)
+    segment = await make(tenant, asks("city", "equals", "Ulm"))
+    place = f"/v1/segments/{segment['id']}/condition"
+    first = await tenant.http.get(place)
+    same = await tenant.http.get(place, headers={"If-None-Match": first.headers["etag"]})
+    assert same.status_code == 304
+    changed = await tenant.http.put(place, json={"condition": asks("city", "equals", "Bonn")})
+    assert changed.json() == first.json()
+    assert changed.headers["etag"] == (await tenant.http.get(place)).headers["etag"] != first.headers["etag"]
+    for tag, status in ((first.headers["etag"], 412), (changed.headers["etag"], 200)):
+        again = await tenant.http.put(place, json={"condition": GOLD}, headers={"If-Match": tag})
+        assert again.status_code == status
