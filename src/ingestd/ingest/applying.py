@@ -274,7 +274,7 @@ def _put_into_segment(
     with store.autocommitting(job.place.database_url) as reading:
         buckets = (bucket for rows in everybody for bucket in beside(reading, [rows], 1, **whose))
         done = apply_segment(raw, buckets, refresh, load=load, ahead=ahead)
-    return {"entered": done.created}
+    return {"entered": done.created, "gone": done.gone}
 
 
 def _figures(applied: Any) -> dict[str, int]:

@@ -44,6 +44,7 @@ LEAVE: Final = "leave"
 SEGMENT: Final = "segment"
 """The part that puts the people of a data source's file into a segment; applied after that (S65)."""
 
+DELETED: Final = "The segment was deleted; nobody was put into it."
 DOUBLED: Final = "People stood in more than one partition {} times; the last of their rows counts."
 ERROR_FILE: Final = {"error_blob", "error_size_bytes", "rejects_blob"}
 """What of `Checked` says where the error file is."""
@@ -158,6 +159,7 @@ class Checked(BaseModel):
                 figures[name] += part.get(name, 0)
         doubled = sum(part.get("doubled", 0) for part in applied)
         warned = self.with_warnings([DOUBLED.format(doubled)] if doubled else [])
+        warned = warned.with_warnings([DELETED] if any(part.get("gone") for part in applied) else [])
         return warned.model_copy(update={"counts": Counts(**figures)})
 
     def with_warnings(self, more: Iterable[str]) -> Checked:
