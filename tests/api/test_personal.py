@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from tests.api.sources import attribute, source, tsv
 from tests.api.test_messages import attachments, mails_of, written
-from tests.api.world import account_of, nothing_is_applied
+from tests.api.world import account_of, nothing_is_applied, upload
 
 from ingestd.domain.personal import MASK
 from ingestd.store.engine import transaction
@@ -146,6 +146,18 @@ async def test_an_error_file_with_personal_columns_is_for_who_may_read_them(tena
     open_to_all = await plain.ingest(tsv("crmid size", "c-1 XL", "c-2 9"))
     async with key_of(tenant, "ingestions:read") as stranger:
         assert (await stranger.get(f"/v1/ingestions/{open_to_all['id']}/error-file")).status_code == 200
+
+
+@pytest.mark.rule("D13")
+async def test_a_preview_shows_no_first_row_in_place_of_a_header_to_who_may_not_read_it(tenant):
+    file = await upload(tenant, "bare.tsv", b"c-1\tann@example.org\nc-2\tbob@example.org\n")
+    async with key_of(tenant, "ingestions:read") as stranger:
+        hidden = (await stranger.post(f"/v1/files/{file['id']}/preview")).raise_for_status()
+    assert "ann" not in hidden.text
+    shown = (await tenant.http.post(f"/v1/files/{file['id']}/preview")).raise_for_status().json()
+    assert [each["header"] for each in shown["columns"]] == ["c-1", "ann@example.org"]
+    for seen in (shown, hidden.json()):
+        assert seen["columns"][1]["problem"] == "looks like a value; has the file a header?"
 
 
 @pytest.mark.rule("D13")
