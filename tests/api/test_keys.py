@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -142,6 +143,14 @@ async def test_a_replaced_key_works_beside_the_new_one_until_its_grace_is_over(t
     await tenant.http.post(f"{PATH}/{made['id']}/rotate", json={"grace_seconds": 0})
     async with client_of(tenant, made["key"], "127.0.0.2") as client:
         assert (await client.get("/v1/me")).status_code == 401
+
+
+async def test_a_key_that_is_replaced_without_a_word_has_a_day(tenant):
+    made = (await tenant.http.post(PATH, json={"name": "old", "scopes": ["account:read"]})).json()
+    answer = await tenant.http.post(f"{PATH}/{made['id']}/rotate")
+    assert answer.status_code == 201, answer.text
+    left = datetime.fromisoformat((await tenant.http.get(f"{PATH}/{made['id']}")).json()["expires_at"]) - utc_now()
+    assert timedelta(hours=23) < left <= timedelta(days=1)
 
 
 async def test_a_key_cannot_be_replaced_by_one_that_may_less(tenant):

@@ -13,7 +13,7 @@ from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Principal, Reading, Scope, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import ApiKeyId
-from ingestd.api.model import STRICT, In, Name, Out, RotateIn
+from ingestd.api.model import A_DAY, STRICT, In, Name, Out, RotateIn
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -135,7 +135,7 @@ async def change(key_id: ApiKeyId, body: ApiKeyPatch, tx: Tx, caller: Caller, ma
     summary="Replace an API key",
     dependencies=[needs(Scope.ACCOUNT_WRITE), NO_STORE],
 )
-async def rotate(key_id: ApiKeyId, body: RotateIn, tx: Tx, caller: Caller, response: Response) -> ApiKeyMade:
+async def rotate(key_id: ApiKeyId, body: RotateIn = A_DAY, *, tx: Tx, caller: Caller, response: Response) -> ApiKeyMade:
     """Make a new key with the name and scopes of this one, which expires when the grace is over (a day, if unsaid)."""
     old = await api_keys.get(tx, caller.account_id, key_id, lock=True)
     _check_scopes(caller, old.scopes)

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from ingestd.api.problems import Refused
 
 _TAG: Final = re.compile(r'(?:W/)?"[^"]*"')
+_KEPT: Final = ("etag", "cache-control", "link", "vary")
 _TAGGED: Final = {"GET", "PATCH", "PUT"}
 
 
@@ -78,5 +79,5 @@ def conditional(request: Request, response: Response) -> Response:
     known = {each.removeprefix("W/") for each in _tags(request.headers.get("if-none-match", ""))}
     if request.method != "GET" or not known & {tag, "*"}:
         return response
-    kept = {name: response.headers[name] for name in ("etag", "cache-control", "link") if name in response.headers}
+    kept = {name: response.headers[name] for name in _KEPT if name in response.headers}
     return Response(status_code=304, headers=kept)

@@ -15,7 +15,7 @@ from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import WebhookId
-from ingestd.api.model import STRICT, In, Name, Out, RotateIn
+from ingestd.api.model import A_DAY, STRICT, In, Name, Out, RotateIn
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -241,7 +241,9 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
     summary="Replace a webhook's secret",
     dependencies=[needs(Scope.WEBHOOKS_WRITE), NO_STORE],
 )
-async def rotate_secret(webhook_id: WebhookId, body: RotateIn, tx: Tx, service: Service, caller: Caller) -> WebhookMade:
+async def rotate_secret(
+    webhook_id: WebhookId, body: RotateIn = A_DAY, *, tx: Tx, service: Service, caller: Caller
+) -> WebhookMade:
     """Give it a new secret, in this answer only; until the grace is over (a day, if unsaid) both sign."""
     keys = await service.intake.keys(caller.account_id, tx)
     webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
