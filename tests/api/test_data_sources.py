@@ -56,6 +56,9 @@ async def test_a_data_source_is_made_by_name_listed_opened_and_renamed(tenant, o
     assert (await tenant.http.get(path)).json() == listed[0]
     assert (await tenant.http.patch(path, json={"name": "CRM"})).json()["code"] == "data_source_exists"
     assert (await tenant.http.patch(path, json={"name": "Offers"})).json()["name"] == "Offers"
+    for description in ("From the shop", None):
+        changed = await tenant.http.patch(path, json={"description": description})
+        assert (changed.status_code, changed.json()["description"]) == (200, description or "")
     assert (await tenant.http.delete(path)).status_code == 204
     assert (await tenant.http.get(path)).status_code == 404
 

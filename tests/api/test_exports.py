@@ -36,6 +36,31 @@ async def test_the_exports_of_one_account_keep_no_other_waiting(tenant, other, g
     assert {len(each.result().text.splitlines()) for each in stuck} == {2}
 
 
+@pytest.mark.parametrize(
+    ("accept", "csv"),
+    [
+        ("text/csv", True),
+        ("TEXT/CSV; q=0.5", True),
+        ("text/csv;q=0.1, application/json", False),
+        ("application/json;q=0.1, text/csv;q=0.9", True),
+        ("text/csv;q=0", False),
+        ("text/csv;q=0, */*", False),
+        ("text/csv, */*", True),
+        ("*/*, text/csv", True),
+        ("application/json, text/csv", False),
+        ("text/csv, application/json", True),
+        ("text/html, application/xml;q=0.9, */*;q=0.8", False),
+        ("*/*", False),
+        ("", False),
+        ("text/csv;q=much", False),
+    ],
+)
+async def test_the_activity_log_is_csv_to_who_would_rather_have_that(tenant, accept, csv):
+    answer = await tenant.http.get("/v1/ingestions", headers={"Accept": accept})
+    assert answer.headers["content-type"].startswith("text/csv" if csv else "application/json")
+    assert answer.headers["vary"] == "Accept"
+
+
 @pytest.mark.parametrize("limit", ["SILENCE_SECONDS", "LONGEST_SECONDS"])
 async def test_who_does_not_take_an_export_is_cut_off_and_the_turn_given_on(monkeypatch, limit):
     monkeypatch.setattr(exports, limit, 0.01)

@@ -433,3 +433,46 @@ async def test_a_condition_that_is_changed_while_a_small_file_is_applied_is_aske
     await tenant.push(b"identity,Age\nann,1\n")  # its turn comes after that of the condition
     snapshots = (await tenant.http.get(f"{path}/snapshots")).json()["data"]
     assert [(each["entered"], each["left"]) for each in snapshots] == [(1, 0), (2, 2), (2, 0)]
+
+
+@pytest.mark.rule("D13")
+@pytest.mark.threat("T116")
+async def test_the_audit_trail_has_no_value_of_a_condition_since_its_attribute_may_become_personal(tenant):
+    await crm(tenant)
+    segment = await make(tenant, GOLD)
+    town = {"all": [asks("tier", "in", ["silver", "tin"]), {"not": asks("age", "exists")}]}
+    (await tenant.http.put(f"/v1/segments/{segment['id']}/condition", json={"condition": town})).raise_for_status()
+    page = (await tenant.http.get("/v1/audit", params={"action": "segment.condition_changed"})).json()
+    (entry,) = page["data"]
+    assert entry["before"] == {"condition": asks("tier", "equals", MASK)}
+    hidden = {"all": [asks("tier", "in", MASK), {"not": asks("age", "exists", None)}]}
+    assert entry["after"] == {"condition": hidden}
+
+
+@pytest.mark.rule("D13")
+async def test_a_condition_that_comes_back_as_it_was_shown_does_not_compare_with_the_mask(tenant):
+    await crm(tenant)
+    segment = await make(tenant, {"all": [GOLD, asks("city", "equals", "Ulm")]})
+    place = f"/v1/segments/{segment['id']}/condition"
+    shown = (await tenant.http.get(place)).raise_for_status().json()
+    refused = await tenant.http.put(place, json=shown)
+    assert (refused.status_code, refused.json()["code"]) == (422, "condition_incorrect"), refused.text
+    (problem,) = refused.json()["errors"]
+    assert problem["pointer"] == "/body/condition"
+    assert "say the value itself" in problem["detail"]
+    assert await members(tenant, segment) == ["c-1"]
+
+
+async def test_an_update_of_a_condition_of_which_only_what_is_masked_was_changed_is_refused(tenant):
+    await crm(tenant)
+    segment = await make(tenant, asks("city", "equals", "Ulm"))
+    place = f"/v1/segments/{segment['id']}/condition"
+    first = await tenant.http.get(place)
+    same = await tenant.http.get(place, headers={"If-None-Match": first.headers["etag"]})
+    assert same.status_code == 304
+    changed = await tenant.http.put(place, json={"condition": asks("city", "equals", "Bonn")})
+    assert changed.json() == first.json()
+    assert changed.headers["etag"] == (await tenant.http.get(place)).headers["etag"] != first.headers["etag"]
+    for tag, status in ((first.headers["etag"], 412), (changed.headers["etag"], 200)):
+        again = await tenant.http.put(place, json={"condition": GOLD}, headers={"If-Match": tag})
+        assert again.status_code == status

@@ -3,12 +3,16 @@
 import asyncio
 import hashlib
 import random
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
 from sqlalchemy import text
+from tests.api.world import account_of
 from tests.conftest import TLS
 
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
 from ingestd.store import api_keys
 from ingestd.store.engine import transaction, utc_now
 
@@ -143,6 +147,14 @@ async def test_a_replaced_key_works_beside_the_new_one_until_its_grace_is_over(t
         assert (await client.get("/v1/me")).status_code == 401
 
 
+async def test_a_key_that_is_replaced_without_a_word_has_a_day(tenant):
+    made = (await tenant.http.post(PATH, json={"name": "old", "scopes": ["account:read"]})).json()
+    answer = await tenant.http.post(f"{PATH}/{made['id']}/rotate")
+    assert answer.status_code == 201, answer.text
+    left = datetime.fromisoformat((await tenant.http.get(f"{PATH}/{made['id']}")).json()["expires_at"]) - utc_now()
+    assert timedelta(hours=23) < left <= timedelta(days=1)
+
+
 async def test_a_key_cannot_be_replaced_by_one_that_may_less(tenant):
     first = (await tenant.http.get(PATH)).json()["data"][0]
     made = (await tenant.http.post(PATH, json={"name": "x", "scopes": ["account:write", "account:read"]})).json()
@@ -150,6 +162,27 @@ async def test_a_key_cannot_be_replaced_by_one_that_may_less(tenant):
         refused = await small.post(f"{PATH}/{first['id']}/rotate", json={})
         assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
     assert (await tenant.http.get("/v1/me")).status_code == 200
+
+
+async def test_a_key_that_may_more_is_not_changed_and_one_of_the_operator_not_revoked(tenant):
+    async def made(*scopes):
+        return (await tenant.http.post(PATH, json={"name": "x", "scopes": scopes})).raise_for_status().json()
+
+    async with transaction(tenant.app.intake.sessions) as session:
+        operators, _ = api_keys.issue(account_of(tenant), name="x", scopes=["admin"], now=utc_now())
+        session.add(operators)
+    admin = f"{PATH}/{ids.show(Prefix.API_KEY, operators.id)}"
+    more, less = f"{PATH}/{(await made('profiles:read'))['id']}", f"{PATH}/{(await made('account:read'))['id']}"
+    async with client_of(tenant, (await made("account:write", "account:read"))["key"]) as small:
+        for each in (admin, more):
+            for change in ({"name": "y"}, {"expires_at": "2999-01-01T00:00:00Z"}):
+                refused = await small.patch(each, json=change)
+                assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
+        refused = await small.delete(admin)
+        assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
+        assert (await small.patch(less, json={"name": "y"})).status_code == 200
+        assert (await small.delete(more)).status_code == 204  # whoever finds one that leaked ends it
+    assert (await tenant.http.get(admin)).json()["revoked_at"] is None
 
 
 @pytest.mark.parametrize(

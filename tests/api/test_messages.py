@@ -49,7 +49,7 @@ def attachments(mail):
     return {part.get_filename(): part.get_content() for part in mail.iter_attachments()}
 
 
-@pytest.mark.rule("S69", "S77", "S111", "S129", "S131", "S134", "D30")
+@pytest.mark.rule("S77", "S111", "S129", "S131", "S134", "D30")
 async def test_a_file_is_told_of_at_its_start_and_at_its_end_with_its_rejected_rows(tenant):
     ended = await tenant.push(b"identity,Age\nann,1\nbob,x\n", columns=AGE)
     began, done = await mails_of(tenant, ended["id"])
@@ -66,12 +66,27 @@ async def test_a_file_is_told_of_at_its_start_and_at_its_end_with_its_rejected_r
     assert attachments(mail) == {"file-1.errors.csv": await tenant.error_file(ended)}
 
 
+@pytest.mark.rule("S69", "S68", "S77")
+async def test_an_upload_for_a_data_source_is_told_of_three_times_in_order(tenant):
+    crm = await source(tenant, crmid=CRMID)
+    done = await crm.ingest(tsv("crmid", "c-1"), notify=[TO])
+    mails = await mails_of(tenant, done["id"])
+    told = ["ingestion.scheduled", "ingestion.picked_up", "ingestion.completed"]
+    assert [(each["type"], each["to"]) for each in mails] == [(each, TO) for each in told]
+    first = await written(tenant, mails[0])
+    name = done["file"]["name"]
+    assert first["Subject"] == f"{name}: processing is scheduled"
+    text = " ".join(first.get_body(("plain",)).get_content().split())
+    assert f"{name} has come for the data source CRM and waits for its turn." in text
+
+
 @pytest.mark.rule("S77")
 async def test_a_dry_run_is_told_of_as_one_that_changed_nothing(tenant):
     crm = await source(tenant, crmid=CRMID, age={"name": "age", "format": "INTEGER"})
     dry = await crm.ingest(tsv("crmid age", "c-1 1", "c-2 x"), notify=[TO], dry_run=True)
-    began, done = [await written(tenant, each) for each in await mails_of(tenant, dry["id"])]
+    waits, began, done = [await written(tenant, each) for each in await mails_of(tenant, dry["id"])]
     name = dry["file"]["name"]
+    assert waits["Subject"] == f"{name}: a trial is scheduled"
     assert (began["Subject"], done["Subject"]) == (f"{name}: a trial has begun", f"{name}: tried out, 1 row rejected")
     text = " ".join(done.get_body(("plain",)).get_content().split())
     assert f"{name} has been tried out. Nothing was changed. Of its 2 rows 1 would be rejected." in text

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 from tests.api.sources import attribute, source, tsv
-from tests.api.world import account_of, nothing_is_applied
+from tests.api.test_messages import attachments, mails_of, written
+from tests.api.world import account_of, nothing_is_applied, upload
 
 from ingestd.domain.personal import MASK
 from ingestd.store.engine import transaction
@@ -148,6 +149,18 @@ async def test_an_error_file_with_personal_columns_is_for_who_may_read_them(tena
 
 
 @pytest.mark.rule("D13")
+async def test_a_preview_shows_no_first_row_in_place_of_a_header_to_who_may_not_read_it(tenant):
+    file = await upload(tenant, "bare.tsv", b"c-1\tann@example.org\nc-2\tbob@example.org\n")
+    async with key_of(tenant, "ingestions:read") as stranger:
+        hidden = (await stranger.post(f"/v1/files/{file['id']}/preview")).raise_for_status()
+    assert "ann" not in hidden.text
+    shown = (await tenant.http.post(f"/v1/files/{file['id']}/preview")).raise_for_status().json()
+    assert [each["header"] for each in shown["columns"]] == ["c-1", "ann@example.org"]
+    for seen in (shown, hidden.json()):
+        assert seen["columns"][1]["problem"] == "looks like a value; has the file a header?"
+
+
+@pytest.mark.rule("D13")
 async def test_the_mark_can_be_set_later_and_then_seals_what_is_stored(ground, tenant):
     await tenant.push(b"identity,town,size\nu-1,Ulm,1.5\nu-2,Bonn,2\n", columns={"size": {"dataType": "FLOAT"}})
     before = (await rows(tenant))[0].origins
@@ -221,3 +234,18 @@ async def test_segments_keep_no_value_of_an_identifier_that_is_personal_or_becom
     body = {"identifiers": [{"kind": "crmid", "value": "c-1"}, {"kind": "hm", "value": PHONE}]}
     found = (await tenant.http.post(f"/v1/segments/{festive}/members/lookup", json=body)).json()["data"]
     assert [each["member"] is not None for each in found] == [True, False]
+
+
+@pytest.mark.rule("D13", "D39")
+@pytest.mark.parametrize("unread", ["phone", "hm"])
+async def test_an_error_file_has_personal_columns_that_the_mapping_does_not_name_too(tenant, unread):
+    crm = await source(tenant, phone=HM)
+    await crm.map(crmid={"name": "crmid", "identifier": True}, size={"name": "size", "format": "INTEGER"})
+    table = tsv(f"crmid {unread} size other", "c-1 919876543210 XL x", "c-2 919876543211 9 x")
+    done = await crm.ingest(table, notify=["ann@example.org"])
+    mail = await written(tenant, (await mails_of(tenant, done["id"]))[-1])
+    assert attachments(mail) == {}
+    assert "919876543210" in await tenant.error_file(done)
+    async with key_of(tenant, "ingestions:read") as stranger:
+        assert (await stranger.get(f"/v1/ingestions/{done['id']}/error-file")).status_code == 403
+    assert await audited(tenant, "personal_data.read") == [done["id"]]

@@ -141,6 +141,18 @@ async def test_a_person_can_be_shown_and_erased_by_the_id_of_a_profile_that_was_
     assert await tenant.profile("ann") is None
 
 
+async def test_a_person_who_was_changed_meanwhile_is_not_erased(tenant):
+    await tenant.push(b"identity,Age\nann,21\n")
+    path = f"/v1/profiles/{(await tenant.profile('ann'))['id']}"
+    tag = (await tenant.http.get(path)).headers["etag"]
+    await tenant.push(b"identity,Age\nann,22\n")
+    refused = await tenant.http.delete(path, headers={"If-Match": tag})
+    assert (refused.status_code, refused.json()["code"]) == (412, "changed_meanwhile")
+    tag = (await tenant.http.get(path)).headers["etag"]
+    assert (await tenant.http.delete(path, headers={"If-Match": tag})).status_code == 204
+    assert await tenant.profile("ann") is None
+
+
 @pytest.mark.threat("T114")
 async def test_a_person_of_very_many_identifiers_can_be_erased(tenant, ground):
     many = 33_000  # a statement binds 65,535 values

@@ -445,6 +445,21 @@ async def test_a_segment_that_somebody_sets_up_meanwhile_stays(ground, tenant):
     (await tenant.http.delete(f"{scheduled}/schedule")).raise_for_status()
 
 
+@pytest.mark.rule("S65")
+async def test_an_upload_says_that_the_segment_for_its_people_was_deleted(ground, tenant):
+    crm = await source(tenant, crmid=CRMID)
+    mine = {"name": "mine", "description": "x", "type": "SCD", "method": "upload", "upload_type": "manual"}
+    own = f"/v1/segments/{(await tenant.http.post('/v1/segments', json=mine)).raise_for_status().json()['id']}"
+    (await tenant.http.post(f"{own}/activate")).raise_for_status()
+    async with nothing_is_checked(ground):
+        waits = (await crm.post(tsv("crmid", "c-1"), segment={"id": own.rpartition("/")[2]})).raise_for_status().json()
+        (await tenant.http.post(f"{own}/deactivate")).raise_for_status()
+        (await tenant.http.delete(own)).raise_for_status()
+    done = await tenant.ended(waits["id"])
+    assert (done["status"], done["counts"]["created"]) == ("completed", 1)
+    assert done["warnings"] == ["The segment was deleted; nobody was put into it."]
+
+
 @pytest.mark.rule("S73", "S74", "D32")
 async def test_an_upload_is_scheduled_until_it_begins_and_in_progress_until_it_ends(ground, tenant):
     crm = await source(tenant, crmid=CRMID)

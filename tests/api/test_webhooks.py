@@ -5,10 +5,13 @@ import asyncio
 import psycopg
 import pytest
 from tests.api.test_choices import BLOCKED
+from tests.api.world import account_of
 
 from ingestd.domain import ids
 from ingestd.domain.ids import Prefix
+from ingestd.notify.webhooks import open_headers
 from ingestd.store import webhooks
+from ingestd.store.webhooks import Webhook
 
 PATH = "/v1/webhooks"
 
@@ -44,7 +47,7 @@ async def test_a_test_event_arrives_and_can_be_sent_again_as_the_same_event(tena
 @pytest.mark.rule("S136")
 async def test_a_new_secret_signs_at_once_and_the_old_one_until_its_grace_is_over(tenant, receiver):
     webhook = await only(tenant)
-    rotated = await tenant.http.post(f"{PATH}/{webhook['id']}/secret/rotate", json={})
+    rotated = await tenant.http.post(f"{PATH}/{webhook['id']}/secret/rotate")  # a day of grace
     new = rotated.json()["secret"]
     assert new != receiver.secret
     for secret in (receiver.secret, new):
@@ -166,6 +169,29 @@ async def test_headers_are_sent_and_only_their_names_are_shown(tenant, receiver)
     changed = await tenant.http.patch(path, json={"headers": {"X-Token": "open sesame"}})
     assert (changed.status_code, changed.json()["headers"]) == (200, ["x-token"])
     assert "sesame" not in (await tenant.http.get(path)).text + (await tenant.http.get("/v1/audit")).text
+
+
+async def test_headers_are_changed_one_by_one(tenant, receiver):
+    (webhook,) = (await tenant.http.get(PATH)).json()["data"]
+    path = f"{PATH}/{webhook['id']}"
+
+    async def change(headers):
+        answer = await tenant.http.patch(path, json={"headers": headers})
+        assert answer.status_code != 200 or (await tenant.http.get(path)).headers["etag"] == answer.headers["etag"]
+        return answer.json()["headers"] if answer.status_code == 200 else answer.json()["errors"][0]["pointer"]
+
+    async def sent():
+        keys, webhook_id = await tenant.app.intake.keys(account_of(tenant)), ids.read(Prefix.WEBHOOK, webhook["id"])
+        async with tenant.app.intake.sessions() as session:
+            return open_headers(keys, webhook_id, (await session.get_one(Webhook, webhook_id)).headers)
+
+    assert await change({"X-Token": "open", "X-Much-Longer": "yes"}) == ["x-much-longer", "x-token"]
+    assert await change({"x-b": "1", "X-TOKEN": "sesame", "X-Unknown": None}) == ["x-b", "x-much-longer", "x-token"]
+    assert await change({"X-Much-longer": None}) == ["x-b", "x-token"]
+    assert await sent() == {"x-b": "1", "x-token": "sesame"}
+    assert await change({f"X-{number}": "1" for number in range(9)}) == "/body/headers"
+    assert await change({}) == ["x-b", "x-token"]
+    assert await change(None) == []
 
 
 @pytest.mark.rule("S136")

@@ -50,6 +50,13 @@ ERROR = {
 REJECTED = {"status": "completed", "error_file": {"size_bytes": 912, "rows": 12}}
 FILE = Attachment("profiles.errors.csv", b'"id","Failure Description"\r\n"1","Phone number is not valid"\r\n')
 TOLD: dict[str, tuple[str, dict[str, Any], Attachment | None]] = {
+    "scheduled": (
+        "ingestion.scheduled",
+        INGESTION
+        | {"status": "scheduled", "manifest": None, "data_source": {"name": "CRM"}, "counts": {"read": 0}}
+        | {"started_at": None},
+        None,
+    ),
     "picked_up": ("ingestion.picked_up", INGESTION, None),
     "delayed": ("ingestion.delayed", INGESTION, None),
     "completed": (

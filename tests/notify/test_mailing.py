@@ -44,15 +44,15 @@ async def test_told_are_those_who_are_named_unless_they_do_not_want_the_mileston
     world.clock.move(timedelta(seconds=1))
     await world.write(account, "webhook.disabled", None, id="whk_7")
     assert (await to_whom(world))[2:] == [BOB]
-    await world.write(account, "ingestion.scheduled", named)
-    await world.write(account, "ingestion.scheduled", None)
+    await world.write(account, "segment.created", named)
+    await world.write(account, "segment.created", None)
     assert len(await to_whom(world)) == 3
 
 
 @pytest.mark.rule("S133", "D58")
 async def test_an_account_without_milestone_mails_hears_of_failures_only(world: World):
     account = await world.account(features={"milestone_emails": False})
-    for kind in ("picked_up", "delayed", "completed", "failed"):
+    for kind in ("scheduled", "picked_up", "delayed", "completed", "failed"):
         await world.write(account, f"ingestion.{kind}", [ANN], id="ing_7")
     async with world.sessions() as session:
         claimed = await messages.claim(session, room=9, now=world.clock())

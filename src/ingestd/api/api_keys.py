@@ -13,7 +13,7 @@ from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Principal, Reading, Scope, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import ApiKeyId
-from ingestd.api.model import STRICT, In, Name, Out, RotateIn
+from ingestd.api.model import A_DAY, STRICT, In, Name, Out, RotateIn
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
@@ -114,8 +114,12 @@ async def get_one(key_id: ApiKeyId, tx: Reading, caller: Caller) -> ApiKeyOut:
     "/{key_id}", operation_id="api_keys_change", summary="Change an API key", dependencies=[needs(Scope.ACCOUNT_WRITE)]
 )
 async def change(key_id: ApiKeyId, body: ApiKeyPatch, tx: Tx, caller: Caller, match: IfMatch) -> ApiKeyOut:
-    """Rename a key, or set when it expires; its scopes stay what they are: make another key for others."""
+    """Rename a key, or set when it expires; its scopes stay what they are: make another key for others.
+
+    It can have no scope that the caller's key has not.
+    """
     key = await api_keys.get(tx, caller.account_id, key_id, lock=True)
+    _check_scopes(caller, key.scopes)
     before = shown(key)
     match.check(before)
     _check_expiry(body.get("expires_at"), utc_now())
@@ -131,7 +135,7 @@ async def change(key_id: ApiKeyId, body: ApiKeyPatch, tx: Tx, caller: Caller, ma
     summary="Replace an API key",
     dependencies=[needs(Scope.ACCOUNT_WRITE), NO_STORE],
 )
-async def rotate(key_id: ApiKeyId, body: RotateIn, tx: Tx, caller: Caller, response: Response) -> ApiKeyMade:
+async def rotate(key_id: ApiKeyId, body: RotateIn = A_DAY, *, tx: Tx, caller: Caller, response: Response) -> ApiKeyMade:
     """Make a new key with the name and scopes of this one, which expires when the grace is over (a day, if unsaid)."""
     old = await api_keys.get(tx, caller.account_id, key_id, lock=True)
     _check_scopes(caller, old.scopes)
@@ -150,8 +154,10 @@ async def rotate(key_id: ApiKeyId, body: RotateIn, tx: Tx, caller: Caller, respo
     dependencies=[needs(Scope.ACCOUNT_WRITE)],
 )
 async def revoke(key_id: ApiKeyId, tx: Tx, caller: Caller, match: IfMatch) -> None:
-    """Revoke a key: its next request is refused."""
+    """Revoke a key: its next request is refused. One with the scope `admin` is revoked by one that has it, too."""
     key = await api_keys.get(tx, caller.account_id, key_id, lock=True)
+    if Scope.ADMIN in key.scopes:
+        caller.demand(Scope.ADMIN)
     before = shown(key)
     match.check(before)
     key.revoked_at = key.revoked_at or utc_now()
@@ -159,9 +165,11 @@ async def revoke(key_id: ApiKeyId, tx: Tx, caller: Caller, match: IfMatch) -> No
 
 
 def _check_scopes(caller: Principal, scopes: list[Scope]) -> None:
-    """Refuse to give what the caller's key has not itself."""
+    """Refuse to give, or to let live on, what the caller's key has not itself."""
     if not all(caller.may(scope) for scope in scopes):
-        raise Forbidden("A key cannot give scopes that it does not have.", code="scope_missing")
+        raise Forbidden(
+            "A key can neither give scopes that it does not have nor change who has them.", code="scope_missing"
+        )
 
 
 def _check_expiry(expires_at: datetime | None, now: datetime) -> None:

@@ -45,10 +45,10 @@ class DataSourceIn(In):
 
 @with_config(STRICT)
 class DataSourcePatch(TypedDict, total=False):
-    """A change of a data source."""
+    """A change of a data source; null in `description` empties it."""
 
     name: SourceName
-    description: Description
+    description: Description | None
 
 
 class DataSourceOut(Out):
@@ -145,7 +145,7 @@ async def change(
     if body.get("name", source.name) != source.name:
         await _refuse_name(tx, caller.account_id, body["name"])
     source.name = body.get("name", source.name)
-    source.description = body.get("description", source.description)
+    source.description = body.get("description", source.description) or ""
     return audit.changed(tx, caller, "data_source.changed", before, shown(source))
 
 

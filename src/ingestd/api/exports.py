@@ -22,6 +22,8 @@ from ingestd.store import activity, ingestion_views
 from ingestd.store.activity import Wanted
 
 CSV: Final = "text/csv"
+VARIES: Final = {"Vary": "Accept"}
+"""What an answer says that is one thing or another, as `prefers_csv` says."""
 
 _COUNTS: Final = tuple(Counts.model_fields)
 _COLUMNS: Final = (
@@ -38,8 +40,30 @@ log = telemetry.logger(__name__)
 
 
 def prefers_csv(request: Request) -> bool:
-    """Whether the caller asks for CSV before JSON."""
-    return request.headers.get("accept", "").partition(",")[0].partition(";")[0].strip().lower() == CSV
+    """Whether the caller would rather have CSV than JSON, by `q`, then by what is named outright, then by the order."""
+    wanted = [_range(each) for each in ",".join(request.headers.getlist("accept")).split(",")]
+    csv_ = _liking(CSV, wanted)
+    return csv_[0] > 0 and csv_ > _liking("application/json", wanted)
+
+
+def _range(text: str) -> tuple[str, float]:
+    """A media range of `Accept`, and how much it is wanted: 0 is not at all."""
+    kind, *options = (part.strip().lower() for part in text.split(";"))
+    given = [option.removeprefix("q=") for option in options if option.startswith("q=")]
+    try:
+        return kind, max(0.0, min(1.0, float(given[0]))) if given else 1.0
+    except ValueError:
+        return kind, 0.0
+
+
+def _liking(media_type: str, wanted: Sequence[tuple[str, float]]) -> tuple[float, int, int]:
+    """How much a type is wanted, by the narrowest range that has it: `q`, how narrow, and how early."""
+    ranges = ("*/*", f"{media_type.partition('/')[0]}/*", media_type)
+    found = [(ranges.index(kind), q, -place) for place, (kind, q) in enumerate(wanted) if kind in ranges]
+    if not found:
+        return 0.0, 0, 0
+    narrow, q, early = max(found)
+    return q, narrow, early
 
 
 class Export(StreamingResponse):
@@ -77,7 +101,9 @@ class Export(StreamingResponse):
 def exported(service: Parts, account_id: UUID, which: Wanted, *, head: bool) -> Export:
     """The wanted ingestions as a CSV file."""
     pieces = None if head else _pieces(service, account_id, which)
-    return Export(service, account_id, pieces, media_type=CSV, name="ingestions.csv")
+    export = Export(service, account_id, pieces, media_type=CSV, name="ingestions.csv")
+    export.headers.update(VARIES)
+    return export
 
 
 async def _pieces(service: Parts, account_id: UUID, which: Wanted) -> AsyncGenerator[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Response
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from ingestd.api import audit
+from ingestd.api import audit, etags
 from ingestd.api.context import Caller, Parts, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import SegmentId
@@ -16,7 +17,7 @@ from ingestd.api.model import In
 from ingestd.api.routes import Router
 from ingestd.api.segments import Description, SegmentName, SegmentOut, note_made
 from ingestd.domain import ids
-from ingestd.domain.condition import Condition, by_name, condition_problems
+from ingestd.domain.condition import Condition, by_name, condition_problems, written
 from ingestd.domain.errors import Conflict, Invalid
 from ingestd.domain.ids import Prefix
 from ingestd.domain.personal import MASK
@@ -122,10 +123,14 @@ async def create(body: FilterSegmentIn, tx: Tx, service: Service, caller: Caller
     summary="Show the condition of a filter segment",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
-async def get_condition(segment_id: SegmentId, tx: Reading, service: Service, caller: Caller) -> ConditionOut:
+async def get_condition(
+    segment_id: SegmentId, tx: Reading, service: Service, caller: Caller, response: Response
+) -> ConditionOut:
     """The condition of a segment, null where it is not a filter segment."""
     segment = await segments.get(tx, caller.account_id, segment_id)
-    return await _condition(tx, service, caller, segment)
+    shown = await _shown(tx, service, caller, segment)
+    response.headers["ETag"] = shown.tag
+    return shown.face
 
 
 @router.put(
@@ -134,8 +139,15 @@ async def get_condition(segment_id: SegmentId, tx: Reading, service: Service, ca
     summary="Change the condition of a filter segment",
     dependencies=[needs(Scope.SEGMENTS_WRITE)],
 )
-async def put_condition(
-    segment_id: SegmentId, body: ConditionIn, *, tx: Tx, service: Service, caller: Caller, match: IfMatch
+async def put_condition(  # noqa: PLR0913 -- what FastAPI hands over
+    segment_id: SegmentId,
+    body: ConditionIn,
+    *,
+    tx: Tx,
+    service: Service,
+    caller: Caller,
+    match: IfMatch,
+    response: Response,
 ) -> ConditionOut:
     """Say anew who is in a filter segment; 409 for one that files fill.
 
@@ -144,8 +156,8 @@ async def put_condition(
     """
     account = await accounts.lock(tx, caller.account_id)
     segment = await segments.get(tx, account.id, segment_id, lock=True)
-    before = await _condition(tx, service, caller, segment)
-    match.check(before)
+    before = await _shown(tx, service, caller, segment)
+    match.check(before.tag)
     if segment.method != Method.FILTER:
         raise Conflict("Files fill this segment: it has no condition.", code="segment_unfiltered")
     condition = by_name(body.condition, await _checked(tx, caller, body.condition))
@@ -154,19 +166,36 @@ async def put_condition(
         segment.behind = segment.id  # an ingestion that ends before asks it of everybody, too
         seq = await accounts.take_seq(tx, account.id)
         await service.intake.jobs.enqueue_filtering(tx, segment_id=segment.id, account_id=account.id, seq=seq)
-    after = await _condition(tx, service, caller, segment)
+    after = await _shown(tx, service, caller, segment)
     audit.note(
-        tx, caller, "segment.condition_changed", ids.show(Prefix.SEGMENT, segment.id), before=before, after=after
+        tx,
+        caller,
+        "segment.condition_changed",
+        ids.show(Prefix.SEGMENT, segment.id),
+        before=_masked(before.condition),
+        after=_masked(after.condition),
     )
-    return after
+    response.headers["ETag"] = after.tag
+    return after.face
 
 
-async def _condition(tx: AsyncSession, service: Parts, caller: Principal, segment: Segment) -> ConditionOut:
-    """The condition of a segment as it is shown."""
-    if segment.condition is None:
-        return ConditionOut(condition=None)
-    condition = open_condition(await service.intake.keys(caller.account_id, tx), segment.id, segment.condition)
-    return ConditionOut(condition=_masked(condition, await _meanings(tx, caller)))
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """The condition of a segment, as it is shown, and its ETag, which also follows the values that are masked."""
+
+    condition: Condition | None
+    face: ConditionOut
+    tag: str
+
+
+async def _shown(tx: AsyncSession, service: Parts, caller: Principal, segment: Segment) -> _Shown:
+    condition, mac = None, b""
+    if segment.condition is not None:
+        keys = await service.intake.keys(caller.account_id, tx)
+        condition = open_condition(keys, segment.id, segment.condition)
+        mac = keys.mac("condition", segment.id.bytes + written(condition))
+    face = _masked(condition, await _meanings(tx, caller))
+    return _Shown(condition, face, etags.with_hidden(face, mac))
 
 
 async def _checked(tx: AsyncSession, caller: Principal, condition: Condition) -> Meanings:
@@ -182,17 +211,18 @@ async def _meanings(tx: AsyncSession, caller: Principal) -> Meanings:
     return await connection.run_sync(conditions.meanings_of, caller.account_id)
 
 
-def _masked(condition: Condition, meanings: Meanings) -> dict[str, Any]:
-    """A condition as it is shown."""
-    personal = {name for name, meaning in meanings.items() if meaning.personal}
+def _masked(condition: Condition | None, meanings: Meanings | None = None) -> ConditionOut:
+    """A condition as it is shown, or with no value at all: in the audit trail its attribute may become personal yet."""
+    if condition is None:
+        return ConditionOut(condition=None)
+    personal = None if meanings is None else {name for name, meaning in meanings.items() if meaning.personal}
 
     def part(shown_: Any) -> Any:
         if isinstance(shown_, list):
             return [part(each) for each in shown_]
         if "attribute" not in shown_:
             return {name: part(each) for name, each in shown_.items()}
-        hidden = shown_["attribute"] in personal and shown_["value"] is not None
+        hidden = (personal is None or shown_["attribute"] in personal) and shown_["value"] is not None
         return shown_ | ({"value": MASK} if hidden else {})
 
-    found: dict[str, Any] = part(condition.model_dump(mode="json", by_alias=True))
-    return found
+    return ConditionOut(condition=part(condition.model_dump(mode="json", by_alias=True)))

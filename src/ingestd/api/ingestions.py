@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
 from ingestd.api.context import Caller, Parts, Principal, Reading, Scope, Service, Tx, needs
-from ingestd.api.exports import CSV, exported, prefers_csv
+from ingestd.api.exports import CSV, VARIES, exported, prefers_csv
 from ingestd.api.ids import DataSourceId, FileId, IngestionId, SegmentId
 from ingestd.api.mappings import Columns, written
 from ingestd.api.model import Address, In
@@ -161,11 +161,15 @@ def wanted(  # noqa: PLR0913 -- the filters
     )
 
 
+async def _varies(response: Response) -> None:
+    response.headers.update(VARIES)
+
+
 @router.get(
     "",
     operation_id="ingestions_list",
     summary="List ingestions",
-    dependencies=[needs(Scope.INGESTIONS_READ)],
+    dependencies=[needs(Scope.INGESTIONS_READ), Depends(_varies)],
     response_model=IngestionPage,
     responses={200: {"content": {CSV: {"schema": {"type": "string"}}}}},
 )

@@ -63,3 +63,7 @@ class RotateIn(In):
     """How long the old one stays in force beside the new one."""
 
     grace_seconds: Annotated[int, Field(ge=0, le=7 * _DAY)] = _DAY
+
+
+A_DAY: Final = RotateIn()
+"""What it is where the body is unsaid."""

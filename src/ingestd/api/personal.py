@@ -34,6 +34,7 @@ class Sight:
     """What one caller sees of the account's people.
 
     `personal` are the names of the attributes marked as personal, `own` the attributes that identify people, by name.
+    Nothing is `noted` where it is compared only, and not shown.
     """
 
     tx: AsyncSession
@@ -41,6 +42,7 @@ class Sight:
     keys: AccountKeys
     personal: frozenset[str]
     own: Mapping[str, Attribute]
+    noted: bool = True
 
     def of(self, profile: Profile) -> dict[str, Any]:
         """A person's attributes and identifiers by name; where personal values are among them, that they were read."""
@@ -61,7 +63,7 @@ class Sight:
                 for word, stored in sorted(profile.identifiers.items())
             },
         }
-        for action in seen.noted:
+        for action in seen.noted if self.noted else ():
             audit.note(self.tx, self.caller, action, ids.show(Prefix.PROFILE, profile.profile_id))
         return shown
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from ingestd.api.context import NO_STORE, Caller, Parts, Scope, Service, needs
+from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Scope, Service, needs
 from ingestd.api.files import TheFile
 from ingestd.api.mappings import SuggestionOut, suggestions
 from ingestd.api.routes import Router
@@ -23,7 +23,7 @@ class PreviewColumn(BaseModel):
     """A column as it seems to be."""
 
     header: str
-    problem: str | None = Field(description="Why a data source would refuse the name.")
+    problem: str | None = Field(description="Why a data source would refuse the name, or that it looks like a value.")
     format: DataType | None = Field(description="The narrowest that all cells looked at fit; null: all are blank.")
     blank: int
     distinct: int
@@ -51,11 +51,12 @@ class PreviewOut(BaseModel):
 async def look(file_id: TheFile, service: Service, caller: Caller) -> PreviewOut:
     """Look at a file's beginning: encoding, delimiter, header, formats, identifiers, and a mapping to begin with.
 
-    Nothing is kept, and no value is shown. 422 where the file is no text in lines.
+    Nothing is kept, and no value is shown, nor a header that looks like one to a key without `profiles:read_pii`. 422
+    where the file is no text in lines.
     """
-    seen = await _seen(service, caller.account_id, file_id)
+    seen = await _seen(service, caller, file_id)
     async with service.intake.sessions() as session:
-        formats = {column.header: column.format for column in seen.columns}
+        formats = {column.header: column.format for column in seen.columns if not column.masked}
         suggested = await suggestions(session, caller.account_id, formats)
     return PreviewOut(
         encoding=seen.encoding,
@@ -68,13 +69,14 @@ async def look(file_id: TheFile, service: Service, caller: Caller) -> PreviewOut
     )
 
 
-async def _seen(service: Parts, account_id: UUID, file_id: UUID) -> Preview:
+async def _seen(service: Parts, caller: Principal, file_id: UUID) -> Preview:
+    account_id, personal = caller.account_id, caller.may(Scope.PROFILES_READ_PII)
     keys = await service.intake.keys(account_id)
     async with service.intake.sessions() as session:
         file = await files.get_kept(session, account_id, file_id)
 
     def read() -> Preview:
         with closing(service.intake.blobs.open(file.blob, keys)) as stream:
-            return preview(stream.read(HEAD_BYTES), service.intake.limits)
+            return preview(stream.read(HEAD_BYTES), service.intake.limits, personal=personal)
 
     return await asyncio.to_thread(read)

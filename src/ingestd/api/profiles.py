@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Parts, Reading, Scope, Service, Tx, needs
+from ingestd.api.etags import IfMatch
 from ingestd.api.events import EventOut, EventPage
 from ingestd.api.identifiers import Identifier, Identifiers, first_of, hashed
 from ingestd.api.ids import ProfileId
@@ -150,11 +152,15 @@ async def lookup(body: LookupIn, tx: Reading, service: Service, caller: Caller) 
 async def get_one(profile_id: ProfileId, tx: Reading, service: Service, caller: Caller) -> ProfileDetail:
     """One person, also by the id of a profile that was merged into theirs; and where each attribute came from."""
     profile = await _profile(tx, caller.account_id, profile_id)
+    return await _detail(tx, service, profile, await sight(tx, service, caller))
+
+
+async def _detail(tx: AsyncSession, service: Parts, profile: Profile, seen: Sight) -> ProfileDetail:
     seqs = {name: (profile.origins or {}).get(name, profile.origin) for name in profile.attributes}
-    made = await ingestions.of_seqs(tx, caller.account_id, set(seqs.values()))
+    made = await ingestions.of_seqs(tx, profile.account_id, set(seqs.values()))
     sources = await data_sources.names(tx, {each.data_source_id for each in made.values() if each.data_source_id})
     return ProfileDetail(
-        **_fields(profile, await sight(tx, service, caller)),
+        **_fields(profile, seen),
         provenance={name: _origin(made[seq], sources) for name, seq in seqs.items()},
         segments=await _segments(tx, service, profile),
     )
@@ -217,7 +223,7 @@ async def list_events(
     summary="Erase a person",
     dependencies=[needs(Scope.PROFILES_WRITE)],
 )
-async def erase(profile_id: ProfileId, tx: Tx, service: Service, caller: Caller) -> None:
+async def erase(profile_id: ProfileId, tx: Tx, service: Service, caller: Caller, match: IfMatch) -> None:
     """Remove a person's profile, identifiers, events and memberships in segments, past ones too, at once and for good.
 
     Files that were received before bring nothing of them back, not even when they are tried again; such rows are
@@ -225,6 +231,10 @@ async def erase(profile_id: ProfileId, tx: Tx, service: Service, caller: Caller)
     themselves.
     """
     keys = await service.intake.keys(caller.account_id, tx)
+    if match.tags is not None:
+        await erasure.lock(tx, caller.account_id)  # nothing is applied to the person from here on
+        profile = await _profile(tx, caller.account_id, profile_id)
+        match.check(await _detail(tx, service, profile, replace(await sight(tx, service, caller), noted=False)))
     await erasure.erase(tx, caller.account_id, profile_id, keys=keys, now=utc_now())
     audit.note(tx, caller, "profile.erased", ids.show(Prefix.PROFILE, profile_id))
 

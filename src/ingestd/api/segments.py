@@ -262,8 +262,8 @@ async def change(segment_id: SegmentId, body: SegmentPatch, tx: Tx, caller: Call
 async def delete(segment_id: SegmentId, tx: Tx, caller: Caller, match: IfMatch) -> None:
     """Delete a segment with its members and its history, for good; 409 while it is active or in progress.
 
-    It is gone at once, and what is on its way to it is cancelled; what is stored of its members is removed within the
-    hour.
+    It is gone at once, and files on their way to it are cancelled; one for a data source, whose people were to be put
+    into it, only warns that they were not. What is stored of its members is removed within the hour.
     """
     await segments.get(tx, caller.account_id, segment_id)
     now = await segments.lock_members(tx, segment_id)

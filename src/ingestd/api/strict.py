@@ -112,7 +112,7 @@ def _constant(word: str) -> Any:
 
 def _integer(digits: str) -> int:
     if len(digits) > 20 or not -_LARGEST <= int(digits) < _LARGEST:
-        raise _bad("A number in the body has more than 64 bits.")
+        raise _bad("A whole number in the body has more than 64 bits; a larger one is written as 1e20.")
     return int(digits)
 
 

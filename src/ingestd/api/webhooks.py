@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final, TypeVar
+from uuid import UUID
 
 from fastapi import Depends, Request, Response
 from pydantic import AfterValidator, Field, with_config
@@ -14,20 +15,25 @@ from ingestd.api import audit
 from ingestd.api.context import NO_STORE, Caller, Parts, Principal, Reading, Scope, Service, Tx, needs
 from ingestd.api.etags import IfMatch
 from ingestd.api.ids import WebhookId
-from ingestd.api.model import STRICT, In, Name, Out, RotateIn
+from ingestd.api.model import A_DAY, STRICT, In, Name, Out, RotateIn
 from ingestd.api.pages import Asked, Page, listing
 from ingestd.api.routes import Router
 from ingestd.domain import ids
-from ingestd.domain.errors import Invalid
+from ingestd.domain.errors import Invalid, Problem
 from ingestd.domain.ids import Prefix
 from ingestd.domain.moment import Moment
 from ingestd.domain.notice import NoticeType
+from ingestd.keyring import AccountKeys
 from ingestd.notify.webhooks import new_secret, seal_headers, secret_context
 from ingestd.store import accounts, choices, webhooks
 from ingestd.store.engine import new_id, utc_now
 from ingestd.store.webhooks import Disabled, Webhook
 
 router = Router(prefix="/v1/webhooks", tags=["Webhooks"])
+
+Value = TypeVar("Value")
+
+MAX_HEADERS: Final = 10
 
 Url = Annotated[
     str,
@@ -40,7 +46,7 @@ Url = Annotated[
 Events = Annotated[list[NoticeType], Field(max_length=len(NoticeType))]
 
 
-def _free(headers: dict[str, str]) -> dict[str, str]:
+def _free(headers: dict[str, Value]) -> dict[str, Value]:
     """The headers by their names in small letters; ValueError for one that is the service's to set (T15)."""
     named = {name.lower(): value for name, value in headers.items()}
     if len(named) < len(headers):
@@ -56,9 +62,18 @@ HeaderValue = Annotated[str, Field(pattern=r"^[!-~]([ \t!-~]{0,1998}[!-~])?$")]
 Headers = Annotated[
     dict[HeaderName, HeaderValue],
     Field(
-        max_length=10,
+        max_length=MAX_HEADERS,
         description="Sent with each event. The values are never shown again.",
         json_schema_extra={"additionalProperties": False},  # the pattern of names is all there may be
+    ),
+    AfterValidator(_free),
+]
+HeadersPatch = Annotated[
+    dict[HeaderName, HeaderValue | None],
+    Field(
+        max_length=MAX_HEADERS,
+        description="Set beside those that there are; null takes one away, and null instead of all of them, all.",
+        json_schema_extra={"additionalProperties": False},
     ),
     AfterValidator(_free),
 ]
@@ -80,7 +95,7 @@ class WebhookPatch(TypedDict, total=False):
     name: Name
     url: Url
     events: Events | None
-    headers: Headers
+    headers: HeadersPatch | None
     enabled: bool
 
 
@@ -115,7 +130,7 @@ def _shown(webhook: Webhook) -> WebhookOut:
         name=webhook.name,
         url=webhook.url,
         events=webhook.events,
-        headers=list(webhook.headers),
+        headers=sorted(webhook.headers),
         enabled=webhook.enabled,
         disabled_reason=webhook.disabled_reason,
         failing_since=webhook.failing_since,
@@ -200,7 +215,10 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
     caller: Caller,
     match: IfMatch,
 ) -> WebhookOut:
-    """Rename, move, enable or disable it, or choose other events or headers. What waits goes to the new address."""
+    """Rename, move, enable or disable it, or choose other events; headers are changed one by one.
+
+    What waits goes to the new address.
+    """
     url = await _checked(body["url"], request, service) if "url" in body else None
     keys = await service.intake.keys(caller.account_id, tx)
     webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
@@ -211,7 +229,7 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
     if "events" in body:
         webhook.events = None if body["events"] is None else [str(each) for each in body["events"]]
     if "headers" in body:
-        webhook.headers = seal_headers(keys, webhook_id, body["headers"])
+        webhook.headers = _merged(webhook.headers, body["headers"], keys, webhook_id)
     if "enabled" in body and body["enabled"] != webhook.enabled:
         webhook.enable() if body["enabled"] else webhook.disable()
     return _changed(tx, caller, webhook, before)
@@ -223,7 +241,9 @@ async def change(  # noqa: PLR0913 -- what FastAPI fills in
     summary="Replace a webhook's secret",
     dependencies=[needs(Scope.WEBHOOKS_WRITE), NO_STORE],
 )
-async def rotate_secret(webhook_id: WebhookId, body: RotateIn, tx: Tx, service: Service, caller: Caller) -> WebhookMade:
+async def rotate_secret(
+    webhook_id: WebhookId, body: RotateIn = A_DAY, *, tx: Tx, service: Service, caller: Caller
+) -> WebhookMade:
     """Give it a new secret, in this answer only; until the grace is over (a day, if unsaid) both sign."""
     keys = await service.intake.keys(caller.account_id, tx)
     webhook = await webhooks.get(tx, caller.account_id, webhook_id, lock=True)
@@ -250,6 +270,21 @@ async def delete(webhook_id: WebhookId, tx: Tx, caller: Caller, match: IfMatch) 
     match.check(before)
     await tx.delete(webhook)
     audit.note(tx, caller, "webhook.deleted", before.id, before=before)
+
+
+def _merged(
+    present: dict[str, str], change: dict[str, str | None] | None, keys: AccountKeys, webhook_id: UUID
+) -> dict[str, str]:
+    """The sealed headers after a change of some of them."""
+    if change is None:
+        return {}
+    kept = {name: value for name, value in present.items() if name not in change}
+    given = {name: value for name, value in change.items() if value is not None}
+    merged = kept | seal_headers(keys, webhook_id, given)
+    if len(merged) > MAX_HEADERS:
+        detail = f"A webhook has {MAX_HEADERS} headers at most; take some away."
+        raise Invalid("There are too many headers.", problems=(Problem("/body/headers", "too_many", detail),))
+    return merged
 
 
 def _changed(tx: Tx, caller: Principal, webhook: Webhook, before: WebhookOut) -> WebhookOut:

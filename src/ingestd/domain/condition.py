@@ -23,6 +23,7 @@ from pydantic import (
 
 from ingestd.domain.column import DataType
 from ingestd.domain.errors import Problem
+from ingestd.domain.personal import MASK
 
 MAX_TESTS: Final = 100
 
@@ -185,6 +186,8 @@ def _problem(test: Test, meaning: Meaning | None) -> str | None:
         return "there is no such attribute."
     if not meaning.usable:
         return "the attribute is not marked 'use in segments'."
+    if meaning.personal and MASK in test.values:
+        return f"{MASK!r} stands for a personal value that is not shown; say the value itself."
     if meaning.personal and test.op not in EQUALITY:
         return "the attribute is personal, so its values are sealed: only equals, in and exists can be asked of it."
     if (test.op in _ORDER and meaning.format not in _ORDERED) or (

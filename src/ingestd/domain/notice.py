@@ -43,6 +43,7 @@ class NoticeType(StrEnum):
 
 
 MILESTONES: Final = {
+    NoticeType.INGESTION_SCHEDULED: Milestone.SCHEDULED,
     NoticeType.INGESTION_PICKED_UP: Milestone.PICKED_UP,
     NoticeType.INGESTION_DELAYED: Milestone.DELAYED,
     NoticeType.INGESTION_COMPLETED: Milestone.COMPLETED,

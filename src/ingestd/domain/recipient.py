@@ -12,6 +12,7 @@ from email_validator import EmailNotValidError, validate_email
 class Milestone(StrEnum):
     """What a recipient can be told of: moments in the life of a file, and what needs the account's attention."""
 
+    SCHEDULED = "scheduled"
     PICKED_UP = "picked_up"
     DELAYED = "delayed"
     COMPLETED = "completed"
@@ -19,7 +20,7 @@ class Milestone(StrEnum):
     ATTENTION = "attention"
 
 
-SILENCED: Final = (Milestone.PICKED_UP, Milestone.DELAYED, Milestone.COMPLETED)
+SILENCED: Final = (Milestone.SCHEDULED, Milestone.PICKED_UP, Milestone.DELAYED, Milestone.COMPLETED)
 """What an account without milestone mails is not told of (S133, D58)."""
 
 

@@ -273,7 +273,7 @@ def _put_into_segment(job: Job, checked: Checked, connection: Connection) -> dic
         buckets = (bucket for rows in everybody for bucket in beside(reading, [rows], 1, **whose))
         done = apply_segment(store.raw(connection), buckets, refresh, load=_load(job), ahead=ahead)
     tell_segment(connection, NoticeType.SEGMENT_REFRESHED, job.segment_id, now=store.utc_now())
-    return {"entered": done.created}
+    return {"entered": done.created, "gone": done.gone}
 
 
 def _figures(applied: Applied | Refreshed) -> dict[str, int]:

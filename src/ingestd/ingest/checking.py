@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from ingestd.domain.ingestion import Counts, Progress
 from ingestd.domain.layout import Layout, Role, bind
-from ingestd.domain.plan import Mode, Target
+from ingestd.domain.plan import Mode, Plan, Target
 from ingestd.ingest.work import MERGE, Checked, Job, Scratch, engine, means
 from ingestd.pipeline.check import Check
 from ingestd.pipeline.partitions import Partitions
@@ -73,6 +73,7 @@ def check(job: Job) -> Checked:
         returned=scan.returned,
         moved=not resolution.parts_stand,
         names=[column.name for role in (Role.IDENTIFIER, Role.ATTRIBUTE) for column in layout.of(role)],
+        unread=_unread(layout, job.plan),
         folder=folder,
         parts=parts.rows,
         buckets=parts.buckets,
@@ -93,6 +94,12 @@ def _leavers(job: Job, folder: Scratch, parts: Iterable[str]) -> dict[str, Any]:
     with store.asking(engine(job.place.database_url)) as connection:
         found = leavers(connection, ids, source=job.source, account_id=job.account_id)
     return {"members": found.members, "leaving": found.count, "leavers": [each.hex for each in found.some]}
+
+
+def _unread(layout: Layout, plan: Plan) -> list[str]:
+    """The headers of columns whose cells become nothing, and yet stand in the error file."""
+    roles = [Role.UNMAPPED] if plan.target is Target.EVENTS else [Role.UNMAPPED, Role.EVENT_NAME]
+    return [column.header for role in roles for column in layout.of(role)]
 
 
 def _looked_up(job: Job, layout: Layout, known: KnownPeople) -> set[int]:

@@ -103,10 +103,12 @@ async def tell_of_segment(session: AsyncSession, notice: NoticeType, segment_id:
 def _addresses(row: Row[Any], notice: NoticeType) -> Sequence[str] | None:
     """Who is written to; None is every recipient, where somebody has to act.
 
-    The recipients of a schedule hear of failures only (S36).
+    The recipients of a schedule hear of failures only (S36), and those of a data source's file from its start on (S69).
     """
     if notice is NoticeType.INGESTION_HELD:
         return None
+    if notice is NoticeType.INGESTION_SCHEDULED and row.data_source_id is None:
+        return ()
     if row.channel == Channel.SCHEDULE and notice is not NoticeType.INGESTION_FAILED:
         return ()
     return [address for text in row.recipients if (address := normal_address(text))]

@@ -44,6 +44,7 @@ LEAVE: Final = "leave"
 SEGMENT: Final = "segment"
 """The part that puts the people of a data source's file into a segment; applied after that (S65)."""
 
+DELETED: Final = "The segment was deleted; nobody was put into it."
 DOUBLED: Final = "People stood in more than one partition {} times; the last of their rows counts."
 ERROR_FILE: Final = {"error_blob", "error_size_bytes", "rejects_blob"}
 """What of `Checked` says where the error file is."""
@@ -108,7 +109,8 @@ class Checked(BaseModel):
     empty; where the file is applied as a `whole` that is one unit. Rows were `moved` where the id of some is not the
     hash of their best identifier. `aliases` are the streams of identifiers that are to be stored for people of another
     id, `merges` is the name of the stream that says which stored people become one. `reasons` counts the rejected rows
-    by code. `names` are the attributes and identifiers that the file has columns for.
+    by code. `names` are the attributes and identifiers that the file has columns for, `unread` the headers of columns
+    that were not read.
     """
 
     form: int = FORM
@@ -116,6 +118,7 @@ class Checked(BaseModel):
     returned: bool = False
     moved: bool = True
     names: list[str] = []
+    unread: list[str] = []
     folder: str
     parts: dict[str, int]
     buckets: int = 1
@@ -156,6 +159,7 @@ class Checked(BaseModel):
                 figures[name] += part.get(name, 0)
         doubled = sum(part.get("doubled", 0) for part in applied)
         warned = self.with_warnings([DOUBLED.format(doubled)] if doubled else [])
+        warned = warned.with_warnings([DELETED] if any(part.get("gone") for part in applied) else [])
         return warned.model_copy(update={"counts": Counts(**figures)})
 
     def with_warnings(self, more: Iterable[str]) -> Checked:

@@ -33,6 +33,7 @@ from ingestd.store.messages import Claimed
 WIDTH: Final = 78
 
 _TEMPLATES: Final = {
+    NoticeType.INGESTION_SCHEDULED: "scheduled",
     NoticeType.INGESTION_PICKED_UP: "picked_up",
     NoticeType.INGESTION_DELAYED: "delayed",
     NoticeType.INGESTION_COMPLETED: "completed",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -26,6 +26,17 @@ Encoding = Literal["utf-8", "utf-8-sig"]
 Delimiter = Literal["tab", "comma", "semicolon", "pipe"]
 DELIMITERS: Final[dict[Delimiter, str]] = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 
+LOOKS_LIKE_A_VALUE: Final = "looks like a value; has the file a header?"
+
+_PERSONS: Final = re.compile(
+    r"[^@\s]{1,64}@[^@\s]{1,255}\.[^@\s]{1,63}"
+    r"|[+(]*[0-9](?:[ ()/.-]*[0-9]){6,}"
+    r"|[0-9]{1,4}([-./])[0-9]{1,2}\1[0-9]{1,4}.*"
+)
+"""An address, a number of seven digits or more, or a day: no name of a column, but what one person has."""
+
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)*")
+
 _WORDS: Final = r"^(?i:true|false|yes|no|y|n)$"
 _ISO_DAY: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _LEAST_UNIQUE: Final = 0.95
@@ -37,10 +48,11 @@ class ColumnLook:
     """What a column seems to be.
 
     `format` is the narrowest that all cells looked at fit, None where they are blank; `identifier` a score from 0 to 1
-    of how well it would tell people apart.
+    of how well it would tell people apart. Where the header may be a value it can be `masked`.
     """
 
     header: str
+    masked: bool
     problem: str | None
     format: DataType | None
     blank: int
@@ -60,8 +72,11 @@ class Preview:
     rows: list[list[str | None]]
 
 
-def preview(head: bytes, limits: Limits) -> Preview:
-    """Look at a file by its first HEAD_BYTES, or raise FileRefused where that is no text in lines with a header."""
+def preview(head: bytes, limits: Limits, *, personal: bool) -> Preview:
+    """Look at a file by its first HEAD_BYTES, or raise FileRefused where that is no text in lines with a header.
+
+    A header that may be the first row is masked like one, unless `personal` values may be shown.
+    """
     sniff(head)
     whole = head if len(head) < HEAD_BYTES else head[: head.rfind(b"\n") + 1] or head
     delimiter = _delimiter(whole.removeprefix(BOM).split(b"\n", 1)[0].decode(errors="replace"))
@@ -69,10 +84,13 @@ def preview(head: bytes, limits: Limits) -> Preview:
     batches = list(scan.batches())
     places = [str(place) for place in range(len(scan.header))]
     rows = pl.concat([batch.rows.select(places) for batch in batches]) if batches else _nothing(places)
+    headers = list(scan.header) if personal else _masked_headers(scan.header)
     return Preview(
         encoding="utf-8-sig" if head.startswith(BOM) else "utf-8",
         delimiter=delimiter,
-        columns=[_look(header, rows[place]) for header, place in zip(scan.header, places, strict=True)],
+        columns=[
+            _look(header, shown, rows[place]) for header, shown, place in zip(scan.header, headers, places, strict=True)
+        ],
         rows_looked_at=rows.height,
         broken_rows=sum(batch.broken.height for batch in batches),
         rows=[list(row) for row in _masked(rows.head(SHOWN_ROWS)).iter_rows()],
@@ -88,14 +106,30 @@ def _nothing(places: list[str]) -> pl.DataFrame:
     return pl.DataFrame(schema=dict.fromkeys(places, pl.String))
 
 
-def _look(header: str, cells: pl.Series) -> ColumnLook:
+def _masked_headers(headers: Sequence[str]) -> list[str]:
+    """The headers, masked where they may be values: all of them where one is what a person has, else mere numbers."""
+    alike = any(map(_PERSONS.fullmatch, headers))
+    masked = _masked(pl.DataFrame({"header": headers}, schema={"header": pl.String}))["header"]
+    return [
+        hidden if alike or _NUMBER.fullmatch(header) else header for header, hidden in zip(headers, masked, strict=True)
+    ]
+
+
+def _header_problem(header: str) -> str | None:
+    if _PERSONS.fullmatch(header) or _NUMBER.fullmatch(header):
+        return LOOKS_LIKE_A_VALUE
+    return header_problem(header)
+
+
+def _look(header: str, shown: str, cells: pl.Series) -> ColumnLook:
     given = cells.drop_nulls()
     distinct = given.n_unique()
     unique = distinct / cells.len() if cells.len() else 0.0
     telling = 1.0 if _IDENTIFYING.search(header) else 0.5
     return ColumnLook(
-        header=header,
-        problem=header_problem(header),
+        header=shown,
+        masked=shown != header,
+        problem=_header_problem(header),
         format=_format(given) if given.len() else None,
         blank=cells.null_count(),
         distinct=distinct,

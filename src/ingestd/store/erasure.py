@@ -65,7 +65,7 @@ async def erase(session: AsyncSession, account_id: UUID, profile_id: UUID, *, ke
 
     Waits for the parts that are being applied; those that come later find the tombstones of all identifiers.
     """
-    await _lock(session, account_id)
+    await lock(session, account_id)
     profile = (await get_many(session, account_id, [profile_id])).get(profile_id)
     if profile is None:
         raise NotFound("There is no such profile.")
@@ -84,14 +84,15 @@ async def erase_identifiers(
 
     So nothing is left of people without a profile either, who are members of segments only (D40).
     """
-    await _lock(session, account_id)
+    await lock(session, account_id)
     people = await find_many(session, account_id, identifiers)
     profiles = {profile.profile_id: profile for profile in people.values()}
     memberships = await _erase(session, account_id, profiles.values(), identifiers, keys=keys, now=now)
     return Erased(tuple(profiles), memberships)
 
 
-async def _lock(session: AsyncSession, account_id: UUID) -> None:
+async def lock(session: AsyncSession, account_id: UUID) -> None:
+    """Wait for the parts that are being applied, and let none begin until the caller's transaction ends."""
     await session.execute(_LOCK, {"account": str(account_id), "last": SLICES - 1})
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    bindparam,
     cast,
     func,
     select,
@@ -225,10 +226,25 @@ async def rehearsal(session: AsyncSession, ingestion_id: UUID) -> dict[str, Any]
     return found
 
 
+_HAS_ANY_OF: Final = text("""
+    SELECT i.checked -> 'names' ?| :names OR i.checked -> 'unread' ?| (
+        :names || ARRAY(
+            SELECT normalize(pair ->> 'column') FROM data_sources s
+                JOIN mappings m ON m.data_source_id = s.id, jsonb_array_elements(m.columns) AS pair
+            WHERE s.account_id = i.account_id AND pair ->> 'attribute' = ANY (:names)
+        )
+    )
+    FROM ingestions i WHERE i.id = :id
+""").bindparams(bindparam("names", type_=ARRAY(Text)))
+
+
 async def has_any_of(session: AsyncSession, ingestion_id: UUID, names: Collection[str]) -> bool:
-    """Whether the file of an ingestion that was checked has a column for any of these attributes."""
-    has = Ingestion.checked["names"].has_any(cast(list(names), ARRAY(Text)))
-    return bool(await session.scalar(select(has).where(Ingestion.id == ingestion_id)))
+    """Whether the file of an ingestion that was checked has a column for any of these attributes.
+
+    One that was not read counts, too, where it is called like the attribute, or where any mapping of the account, an
+    earlier or a later one, gives a column of that name to it: its cells stand in the error file all the same.
+    """
+    return bool(await session.scalar(_HAS_ANY_OF, {"id": ingestion_id, "names": list(names)}))
 
 
 async def of_seqs(session: AsyncSession, account_id: UUID, seqs: Collection[int]) -> dict[int, Ingestion]:

@@ -89,6 +89,7 @@ class Refreshed:
     """How many entered (`created`), moved (`updated`), left (`removed`) and stayed.
 
     `erased` rows were skipped (T115); `doubled` counts the partitions that a later row of the same person overrode.
+    `gone` is 1 where the segment was deleted since the file came, and nothing was done.
     """
 
     created: int = 0
@@ -97,6 +98,7 @@ class Refreshed:
     unchanged: int = 0
     erased: int = 0
     doubled: int = 0
+    gone: int = 0
 
 
 def apply_segment(
@@ -111,7 +113,7 @@ def apply_segment(
         cur.execute(LOCK_MEMBERS, names)
         found = cur.execute(SEGMENT, names).fetchone()
         if found is None:
-            return Refreshed()  # deleted since the file came
+            return Refreshed(gone=1)
         number, kind, members, moment = found
         probe_only(cur)
         work = _Work(cur, names | {"number": number, "moment": moment}, SegmentType(kind), refresh, members)
