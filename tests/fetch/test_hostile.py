@@ -15,6 +15,7 @@ from tests.fetch.servers import PASSWORD, USERNAME, FtpServer, SftpServer, put
 from ingestd import egress
 from ingestd.domain.connection import Auth, Kind, Login, parse_host_key
 from ingestd.domain.errors import Unavailable
+from ingestd.domain.run import FINAL
 from ingestd.fetch.remote import HostKeyChanged, Server, Terms
 from ingestd.fetch.visit import scan, visit
 from ingestd.settings import FetchSettings
@@ -360,6 +361,49 @@ async def test_a_server_that_asks_for_ever_is_left():
     async with Asker() as running:
         assert await refusal(running) == "protocol_error"
     assert len(running.commands) <= 200
+
+
+BUSY = {
+    "user": ("421", "connection_lost"),
+    "pass": ("421", "connection_lost"),
+    "type": ("421", "connection_lost"),
+    "epsv": ("425", "server_busy"),
+    "mlsd": ("450", "server_busy"),
+    "mlst": ("451", "server_busy"),
+    "retr": ("425", "server_busy"),
+    "rest": ("450", "server_busy"),
+}
+
+
+@pytest.mark.parametrize("command", BUSY)
+async def test_what_the_server_cannot_do_now_is_no_refusal(command):
+    code, told = BUSY[command]
+
+    async def busy(session, _):
+        await session.say(f"{code} Later")
+
+    async def read():
+        async with visit(server_of(running), TERMS) as remote:
+            await remote.list("", lambda _: True)
+            await remote.look("", NAME)
+            async with remote.read("", NAME, 3):
+                pass
+
+    async with ScriptedFtp() as running:
+        setattr(running, command, busy)
+        with pytest.raises(Unavailable) as refused:
+            await read()
+    assert refused.value.code == told
+    assert told not in FINAL
+
+
+async def test_a_wrong_password_is_refused_whatever_the_server_says_to_it():
+    async def wrong(session, _):
+        await session.say("430 Wrong")
+
+    async with ScriptedFtp() as running:
+        setattr(running, "pass", wrong)
+        assert await refusal(running) == "login_refused"
 
 
 @pytest.mark.threat("T144")

@@ -30,6 +30,9 @@ _OF_OTHERS: Final = {
     ),
     "connect_failed": Entry(502, "No answer", "The connection's server does not answer at its port.", _TEST),
     "connection_lost": Entry(502, "Connection lost", "The server broke the connection off.", _TEST),
+    "server_busy": Entry(
+        502, "Server busy", "The server asks to try again later.", "Try again later; then ask who runs the server."
+    ),
     "server_silent": Entry(502, "Server silent", "The server did not answer in time.", _TEST),
     "tls_refused": Entry(
         502,

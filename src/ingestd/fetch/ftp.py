@@ -15,7 +15,7 @@ import aioftp
 
 from ingestd.domain.errors import Unavailable
 from ingestd.domain.remote_file import RemoteFile, is_safe
-from ingestd.fetch.control import Control, context_for, failures, refused_by
+from ingestd.fetch.control import Control, context_for, failures, passing, refused_by
 from ingestd.fetch.remote import BLOCK, Listing, Server, Step, Terms, listing_time, too_long
 
 LISTING_LINE: Final = 4 * 1024
@@ -119,7 +119,7 @@ class FtpRemote:
             try:
                 stream = await self._control.download_stream(self._path(folder, name), offset=offset)
             except aioftp.StatusCodeError as refusal:
-                if "350" in refusal.expected_codes:
+                if "350" in refusal.expected_codes and passing(refusal) is None:
                     raise Unavailable(
                         "The server begins files at their first byte only.", code="resume_refused"
                     ) from None
@@ -237,8 +237,10 @@ async def _pieces(stream: aioftp.DataConnectionThrottleStreamIO) -> AsyncIterato
     with failures():
         while piece := await stream.read(BLOCK):
             yield piece
-        with refused_by("transfer_truncated", "The server broke the transfer off."):
+        try:
             await stream.finish()
+        except aioftp.StatusCodeError:
+            raise Unavailable("The server broke the transfer off.", code="transfer_truncated") from None
 
 
 def _facts(line: str) -> tuple[dict[str, str], str]:
@@ -298,4 +300,4 @@ def _file(name: str, facts: dict[str, str]) -> RemoteFile | None:
 def _refused(refusal: aioftp.StatusCodeError) -> Unavailable:
     if refusal.received_codes[-1] == "550":
         return Unavailable("There is no such file or folder, or we may not read it.", code="path_not_found")
-    return Unavailable("The server refuses to show or send this.", code="permission_denied")
+    return passing(refusal) or Unavailable("The server refuses to show or send this.", code="permission_denied")

@@ -23,7 +23,7 @@ from ingestd.settings import FetchSettings
 BLOCK: Final = 1024 * 1024
 """Bytes that are asked for at a time."""
 
-BROKEN: Final = frozenset({"connect_failed", "connection_lost", "server_silent", "transfer_truncated"})
+BROKEN: Final = frozenset({"connect_failed", "connection_lost", "server_busy", "server_silent", "transfer_truncated"})
 """The codes of a transfer that may be resumed where it broke off."""
 
 
