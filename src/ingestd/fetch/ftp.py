@@ -23,6 +23,9 @@ LISTING_PIECE: Final = 64 * 1024
 ASKED_FOR: Final = 64
 """Files of which exact times are asked one by one: the dates of LIST are good enough to tell which may be newest."""
 
+ASKED_AT_MOST: Final = 500
+"""Where they are not: they cannot be read, or several files have the newest."""
+
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -173,14 +176,20 @@ class FtpRemote:
 
     async def _complete(self, folder: str, found: _Found) -> Listing:
         """Ask for the exact size and time of those entries that may be the newest, where the listing has neither."""
-        vague = sorted(found.vague, key=lambda entry: entry[1] or _LONG_AGO, reverse=True)
-        for name, _, _ in vague[:ASKED_FOR]:
+        undated = [entry for entry in found.vague if entry[1] is None]
+        dated = sorted((entry for entry in found.vague if entry[1]), key=_hint, reverse=True)
+        newest = sum(entry[1] == dated[0][1] for entry in dated)
+        if len(undated) + newest > ASKED_AT_MOST:
+            detail = f"The folder has more than {ASKED_AT_MOST} files that may be the newest by their dates."
+            raise Unavailable(detail, code="listing_limit")
+        asked = max(ASKED_FOR, newest)
+        for name, _, _ in [*undated, *dated[:asked]]:
             try:
                 found.files.append(await self._exact(self._path(folder, name), name))
             except aioftp.StatusCodeError:  # gone since, or no plain file
                 found.skipped += 1
         oldest = min((file.modified_at for file in found.files), default=_NEVER)
-        for name, at, size in vague[ASKED_FOR:]:
+        for name, at, size in dated[asked:]:
             if at is None or size is None:
                 found.skipped += 1
             else:  # its date may be a local one, and ahead of the exact times
@@ -198,6 +207,7 @@ class FtpRemote:
         return _facts(lines[1].strip())[0] if len(lines) > 1 else None
 
     async def _exact(self, path: str, name: str) -> RemoteFile:
+        self._control.commands = 0  # of how many files, and how often, is up to us
         _, sizes = await self._control.command(f"SIZE {path}", "213")
         _, times = await self._control.command(f"MDTM {path}", "213")
         size, at = _number(sizes[-1].strip()), _moment({"modify": times[-1].strip()})
@@ -273,6 +283,10 @@ def _dos_time(line: re.Match[str]) -> datetime | None:
         return datetime.strptime(told, f"%m-%d-%{year} {hour}").replace(tzinfo=UTC)
     except ValueError:
         return None
+
+
+def _hint(entry: tuple[str, datetime | None, int | None]) -> tuple[datetime, str]:
+    return entry[1] or _LONG_AGO, entry[0]
 
 
 def _number(text: str) -> int | None:
