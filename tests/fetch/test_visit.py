@@ -200,6 +200,23 @@ class Plain(ScriptedFtp):
         await session.say(f"213 2020100102{int(path.split('__')[1][:2]):02}00")
 
 
+@pytest.mark.rule("S7", "D1")
+@pytest.mark.parametrize("command", ["size", "mdtm"])
+@pytest.mark.parametrize(("answer", "told"), [("450 Busy", "server_busy"), ("502 What?", "protocol_error")])
+async def test_a_file_that_cannot_be_asked_for_is_not_passed_over(command, answer, told):
+    async def refuse(session, _):
+        await session.say(answer)
+
+    async with Plain() as running, visit(await known(running), TERMS) as remote:
+        running.lines = [f"-rw-r--r-- 1 a a 1 Oct 01 02:0{minute} demo__0{minute}.csv" for minute in range(3)]
+        setattr(running, command, refuse)
+        with pytest.raises(Unavailable) as refused:
+            await remote.list("", everything)
+        assert refused.value.code == told
+        answer = "550 It is gone"
+        assert (await remote.list("", everything)).skipped == 3
+
+
 class Numbered(Plain):
     """The number in a file's name is the minute of its exact time."""
 

@@ -29,6 +29,9 @@ ASKED_AT_MOST: Final = 500
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
+_GONE: Final = ("550", "553")
+"""What a server answers of a file that is gone since, or is no plain file."""
+
 _UNKNOWN: Final = ("500", "501", "502", "504")
 """What a server answers to a command that it does not have."""
 
@@ -186,7 +189,9 @@ class FtpRemote:
         for name, _, _ in [*undated, *dated[:asked]]:
             try:
                 found.files.append(await self._exact(self._path(folder, name), name))
-            except aioftp.StatusCodeError:  # gone since, or no plain file
+            except aioftp.StatusCodeError as refusal:
+                if refusal.received_codes[-1] not in _GONE:
+                    raise
                 found.skipped += 1
         oldest = min((file.modified_at for file in found.files), default=_NEVER)
         for name, at, size in dated[asked:]:
@@ -208,11 +213,17 @@ class FtpRemote:
 
     async def _exact(self, path: str, name: str) -> RemoteFile:
         self._control.commands = 0  # of how many files, and how often, is up to us
-        _, sizes = await self._control.command(f"SIZE {path}", "213")
-        _, times = await self._control.command(f"MDTM {path}", "213")
-        size, at = _number(sizes[-1].strip()), _moment({"modify": times[-1].strip()})
+        size = at = None
+        try:
+            _, sizes = await self._control.command(f"SIZE {path}", "213")
+            _, times = await self._control.command(f"MDTM {path}", "213")
+        except aioftp.StatusCodeError as refusal:
+            if refusal.received_codes[-1] not in _UNKNOWN:
+                raise
+        else:
+            size, at = _number(sizes[-1].strip()), _moment({"modify": times[-1].strip()})
         if size is None or at is None:
-            raise Unavailable("The server tells neither size nor time of a file.", code="protocol_error")
+            raise Unavailable("The server does not tell both size and time of a file.", code="protocol_error")
         return RemoteFile(name, size, at)
 
     def _path(self, folder: str, name: str = "") -> str:
