@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncssh
 import pytest
 import pytest_asyncio
 from tests.fetch.servers import PASSWORD, FtpServer, SftpServer, put
@@ -62,6 +63,22 @@ async def test_the_step_that_fails_says_why_and_the_rest_is_skipped(tenant, sftp
         assert [each["status"] for each in answer["steps"]] == [*["ok"] * at, "failed", *["skipped"] * (4 - at)]
         assert answer["steps"][at]["code"] == code
         assert PASSWORD not in answer["steps"][at]["detail"]
+
+
+async def test_a_root_folder_that_is_mistyped_in_its_first_part_does_not_blame_the_login(tenant, tmp_path):
+    class Strict(asyncssh.SFTPServer):
+        """As OpenSSH it has no real path for what is in a folder that is not there."""
+
+        def realpath(self, path):
+            if path == b"no/where":
+                raise asyncssh.SFTPNoSuchFile("No such file")
+            return super().realpath(path)
+
+    (tmp_path / "root").mkdir()
+    async with SftpServer(tmp_path / "root", handler=Strict) as running:
+        answer = await outcome_of(tenant, await connect(tenant, running, root="no/where"))
+    assert [each["status"] for each in answer["steps"]] == ["ok", "ok", "ok", "ok", "failed"]
+    assert answer["steps"][4]["code"] == "path_not_found"
 
 
 async def test_what_is_tested_before_it_is_kept_is_not_kept(tenant, ftp):

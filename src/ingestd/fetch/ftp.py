@@ -73,6 +73,7 @@ async def _let_in(control: Control, server: Server, begin: Callable[[Step], None
     begin(Step.AUTHENTICATE)
     with refused_by("login_refused", "The server does not let us in with this user name and password."):
         await control.login(server.username, server.login.secret)
+    begin(Step.LIST_ROOT)
     await control.command("TYPE I", "200")  # SIZE counts bytes then
     return "" if server.root.startswith("/") else await _home(control)
 

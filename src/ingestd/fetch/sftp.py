@@ -53,6 +53,7 @@ async def opened(
         except asyncssh.HostKeyNotVerifiable:
             raise client.refusal or Unavailable("The host key cannot be read.", code="protocol_error") from None
     try:
+        begin(Step.LIST_ROOT)
         with failures():
             async with asyncio.timeout(terms.settings.connect_seconds):
                 session = await connection.start_sftp_client(path_errors="surrogateescape")
