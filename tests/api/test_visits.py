@@ -128,6 +128,25 @@ async def test_a_changed_key_stops_everything_before_a_password_is_sent_and_is_t
     assert [each["type"] for each in receiver.told].count("connection.host_key_changed") == 1
 
 
+@pytest.mark.threat("T130")
+async def test_a_connection_whose_key_has_changed_does_not_work_though_the_pinned_key_is_shown_again(tenant, sftp):
+    url = await connect(tenant, sftp)
+    own, sftp.key = sftp.key, asyncssh.generate_private_key("ssh-ed25519")
+    await sftp.__aexit__()
+    async with sftp:
+        assert (await outcome_of(tenant, url))["steps"][2]["code"] == "host_key_changed"
+    sftp.key = own
+    async with sftp:
+        answer = await outcome_of(tenant, url)
+        assert (answer["ok"], [each["status"] for each in answer["steps"][1:4]]) == (False, ["ok", "failed", "skipped"])
+        assert answer["steps"][2]["code"] == "host_key_changed"
+        assert "pinned anew" in answer["steps"][2]["detail"]
+        pinned = await tenant.http.put(f"{url}/host-keys", json={"host_keys": [sftp.host_key]})
+        assert pinned.json()["changed_host_key"] is None
+        assert (await outcome_of(tenant, url))["ok"]
+    await sftp.__aenter__()  # for the fixture to end it
+
+
 @pytest.mark.rule("S19")
 async def test_a_folder_is_browsed_below_the_root_only(tenant, ftp):
     put(ftp.folder / "demo_master/demo_path", "demo__points.csv", b"12345")
