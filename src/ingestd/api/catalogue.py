@@ -180,6 +180,12 @@ _OF_THE_API: Final = {
         "The segment takes scheduled uploads and has no schedule.",
         "Give it one first: PUT /v1/segments/{id}/schedule.",
     ),
+    "never_due": Entry(
+        409,
+        "Never due",
+        "The segment takes scheduled uploads, and its schedule has no day left to run on.",
+        "Change its validity first, PUT /v1/segments/{id}/schedule, or publish the upload type `manual`.",
+    ),
     "schedule_paused": Entry(409, "Schedule paused", "The schedule is paused already.", "Resume it, or leave it."),
     "schedule_not_paused": Entry(409, "Not paused", "Only a paused schedule can be resumed.", "Nothing is to be done."),
     "not_scheduled": Entry(
