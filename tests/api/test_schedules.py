@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta
 import pytest
 from tests.api.sources import CRMID, source
 from tests.api.walk import client_with
+from tests.api.world import account_of
 from tests.scheduler.world import (
     TODAY,
     activate,
@@ -16,6 +17,12 @@ from tests.scheduler.world import (
     scheduled,
 )
 
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+from ingestd.store import schedules
+from ingestd.store.engine import transaction
+
+DAY = timedelta(days=1)
 NEXT_YEAR = f"{TODAY.year + 1}-01-01"
 
 
@@ -90,6 +97,22 @@ async def test_what_makes_no_schedule_is_refused_where_it_is_wrong(tenant, conne
     refused = await tenant.http.put(url(segment), json=body(connection) | change)
     assert (refused.status_code, [each["pointer"] for each in refused.json()["errors"]]) == (422, [pointer])
     assert (await tenant.http.get(url(segment))).status_code == 404
+
+
+@pytest.mark.rule("S8", "S38")
+async def test_a_segment_whose_schedule_can_never_run_is_not_activated(tenant, connection):
+    segment = await new_segment(tenant)
+    await put_schedule(tenant, segment, body(connection, valid_to=str(TODAY + DAY), valid_from=str(TODAY + DAY)))
+    async with transaction(tenant.app.intake.sessions) as session:  # as if days had passed since
+        schedule = await schedules.get(session, account_of(tenant), ids.read(Prefix.SEGMENT, segment["id"]))
+        schedule.valid_from = schedule.valid_to = TODAY - DAY
+    refused = await tenant.http.post(f"/v1/segments/{segment['id']}/activate")
+    assert (refused.status_code, refused.json()["code"]) == (409, "never_due")
+    shown = (await tenant.http.get(f"/v1/segments/{segment['id']}")).json()
+    assert (shown["status"], (await schedule_of(tenant, segment))["active"]) == ("draft", False)
+    await put_schedule(tenant, segment, body(connection))
+    await activate(tenant, segment)
+    (await tenant.http.delete(url(segment))).raise_for_status()
 
 
 @pytest.mark.rule("S17", "S37")

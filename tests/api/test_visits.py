@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncssh
 import pytest
 import pytest_asyncio
 from tests.fetch.servers import PASSWORD, FtpServer, SftpServer, put
@@ -64,6 +65,22 @@ async def test_the_step_that_fails_says_why_and_the_rest_is_skipped(tenant, sftp
         assert PASSWORD not in answer["steps"][at]["detail"]
 
 
+async def test_a_root_folder_that_is_mistyped_in_its_first_part_does_not_blame_the_login(tenant, tmp_path):
+    class Strict(asyncssh.SFTPServer):
+        """As OpenSSH it has no real path for what is in a folder that is not there."""
+
+        def realpath(self, path):
+            if path == b"no/where":
+                raise asyncssh.SFTPNoSuchFile("No such file")
+            return super().realpath(path)
+
+    (tmp_path / "root").mkdir()
+    async with SftpServer(tmp_path / "root", handler=Strict) as running:
+        answer = await outcome_of(tenant, await connect(tenant, running, root="no/where"))
+    assert [each["status"] for each in answer["steps"]] == ["ok", "ok", "ok", "ok", "failed"]
+    assert answer["steps"][4]["code"] == "path_not_found"
+
+
 async def test_what_is_tested_before_it_is_kept_is_not_kept(tenant, ftp):
     answer = (await tenant.http.post("/v1/connections/test", json=ftp.connection())).raise_for_status().json()
     assert [each["status"] for each in answer["steps"]] == ["ok", "ok", "skipped", "ok", "ok"]
@@ -109,6 +126,25 @@ async def test_a_changed_key_stops_everything_before_a_password_is_sent_and_is_t
         assert pinned.json()["changed_host_key"] is None
         assert (await outcome_of(tenant, url))["ok"]
     assert [each["type"] for each in receiver.told].count("connection.host_key_changed") == 1
+
+
+@pytest.mark.threat("T130")
+async def test_a_connection_whose_key_has_changed_does_not_work_though_the_pinned_key_is_shown_again(tenant, sftp):
+    url = await connect(tenant, sftp)
+    own, sftp.key = sftp.key, asyncssh.generate_private_key("ssh-ed25519")
+    await sftp.__aexit__()
+    async with sftp:
+        assert (await outcome_of(tenant, url))["steps"][2]["code"] == "host_key_changed"
+    sftp.key = own
+    async with sftp:
+        answer = await outcome_of(tenant, url)
+        assert (answer["ok"], [each["status"] for each in answer["steps"][1:4]]) == (False, ["ok", "failed", "skipped"])
+        assert answer["steps"][2]["code"] == "host_key_changed"
+        assert "pinned anew" in answer["steps"][2]["detail"]
+        pinned = await tenant.http.put(f"{url}/host-keys", json={"host_keys": [sftp.host_key]})
+        assert pinned.json()["changed_host_key"] is None
+        assert (await outcome_of(tenant, url))["ok"]
+    await sftp.__aenter__()  # for the fixture to end it
 
 
 @pytest.mark.rule("S19")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import asyncssh
@@ -14,6 +15,7 @@ from tests.fetch.servers import PASSWORD, USERNAME, FtpServer, SftpServer, put
 from ingestd import egress
 from ingestd.domain.connection import Auth, Kind, Login, parse_host_key
 from ingestd.domain.errors import Unavailable
+from ingestd.domain.run import FINAL
 from ingestd.fetch.remote import HostKeyChanged, Server, Terms
 from ingestd.fetch.visit import scan, visit
 from ingestd.settings import FetchSettings
@@ -158,7 +160,7 @@ async def test_a_listing_that_never_comes_is_left():
         brief = Terms(BRIEF.model_copy(update={"listing_seconds": 0.3}), TERMS.allow)
         with pytest.raises(Unavailable) as refused:
             await listed(running, brief)
-        assert refused.value.code == "listing_limit"
+        assert refused.value.code == "server_silent"
 
 
 class EndlessFolder(asyncssh.SFTPServer):
@@ -174,6 +176,38 @@ class EndlessFolder(asyncssh.SFTPServer):
 async def test_a_folder_over_sftp_that_does_not_end_is_left(tmp_path):
     async with SftpServer(tmp_path, handler=EndlessFolder) as running:
         assert await refusal(running) == "listing_limit"
+
+
+@pytest.mark.threat("T133")
+async def test_a_server_over_sftp_that_hangs_while_it_lists_is_left():
+    def nothing(_answer, _number):
+        """Not even that the folder is closed."""
+
+    terms = replace(TERMS, settings=BRIEF.model_copy(update={"listing_seconds": 0.3}))
+    async with bare_sftp(nothing) as server, asyncio.timeout(5):
+        with pytest.raises(Unavailable) as refused:
+            async with visit(server, terms) as remote:
+                await remote.list("", lambda _: True)
+    assert refused.value.code == "server_silent"
+
+
+@pytest.mark.threat("T133")
+async def test_a_listing_over_sftp_that_hangs_is_left_when_the_service_stops():
+    asked = asyncio.Event()
+
+    def nothing(_answer, _number):
+        asked.set()
+
+    async def look(server):
+        async with visit(server, TERMS) as remote:
+            await remote.list("", lambda _: True)
+
+    async with bare_sftp(nothing) as server, asyncio.timeout(4):
+        looking = asyncio.create_task(look(server))
+        await asked.wait()
+        looking.cancel()
+        await asyncio.wait([looking])
+        assert looking.cancelled()
 
 
 NAMES = ["../../x.csv", "/etc/passwd", "a\rDELE b", "a\0.csv", "C:\\x", "x" * 3000, "a\u202eb.csv", "a\x1b[2J", ""]
@@ -267,11 +301,10 @@ async def test_every_path_that_is_asked_for_begins_at_the_root_folder():
 
 @pytest.mark.threat("T136")
 @pytest.mark.parametrize("time", ["", "99999999999999", "20201001020000.1e999", "\u0662" * 14, "20201001", "-" * 14])
-async def test_a_file_without_a_time_that_can_be_read_is_skipped_and_counted(time):
+async def test_a_file_without_a_time_that_can_be_read_is_an_error(time):
     async with ScriptedFtp() as running:
         running.modified = time
-        found = await listed(running)
-    assert (found.files, found.skipped) == ((), 1)
+        assert await refusal(running) == "protocol_error"
 
 
 @pytest.mark.threat("T139")
@@ -329,48 +362,112 @@ async def test_a_server_that_asks_for_ever_is_left():
     assert len(running.commands) <= 200
 
 
+BUSY = {
+    "user": ("421", "connection_lost"),
+    "pass": ("421", "connection_lost"),
+    "type": ("421", "connection_lost"),
+    "epsv": ("425", "server_busy"),
+    "mlsd": ("450", "server_busy"),
+    "mlst": ("451", "server_busy"),
+    "retr": ("425", "server_busy"),
+    "rest": ("450", "server_busy"),
+}
+
+
+@pytest.mark.parametrize("command", BUSY)
+async def test_what_the_server_cannot_do_now_is_no_refusal(command):
+    code, told = BUSY[command]
+
+    async def busy(session, _):
+        await session.say(f"{code} Later")
+
+    async def read():
+        async with visit(server_of(running), TERMS) as remote:
+            await remote.list("", lambda _: True)
+            await remote.look("", NAME)
+            async with remote.read("", NAME, 3):
+                pass
+
+    async with ScriptedFtp() as running:
+        setattr(running, command, busy)
+        with pytest.raises(Unavailable) as refused:
+            await read()
+    assert refused.value.code == told
+    assert told not in FINAL
+
+
+async def test_a_wrong_password_is_refused_whatever_the_server_says_to_it():
+    async def wrong(session, _):
+        await session.say("430 Wrong")
+
+    async with ScriptedFtp() as running:
+        setattr(running, "pass", wrong)
+        assert await refusal(running) == "login_refused"
+
+
 @pytest.mark.threat("T144")
 async def test_a_packet_of_names_that_lies_about_its_length_is_an_error(tmp_path):
-    async def serve(process):
-        async def answer(kind, number, body):
-            process.stdout.write(struct.pack(">IB", len(body) + (5 if number is not None else 1), kind))
-            process.stdout.write((b"" if number is None else struct.pack(">I", number)) + body)
+    def lie(answer, number):
+        answer(104, number, struct.pack(">I", 2**32 - 1) + b"short")
 
-        while True:
-            size, kind = struct.unpack(">IB", await process.stdin.readexactly(5))
-            packet = await process.stdin.readexactly(size - 1)
-            number = struct.unpack_from(">I", packet)[0]
-            if kind == 1:  # INIT
-                await answer(2, None, struct.pack(">I", 3))
-            elif kind == 16:  # REALPATH
-                await answer(104, number, struct.pack(">II", 1, 1) + b"/" + struct.pack(">II", 0, 0))
-            elif kind == 11:  # OPENDIR
-                await answer(102, number, struct.pack(">I", 1) + b"h")
-            else:
-                await answer(104, number, struct.pack(">I", 2**32 - 1) + b"short")
+    async with bare_sftp(lie) as server, asyncio.timeout(10):
+        with pytest.raises(Unavailable) as refused:
+            async with visit(server, TERMS) as remote:
+                await remote.list("", lambda _: True)
+    assert refused.value.code in {"protocol_error", "connection_lost"}
+
+
+class Bare(asyncssh.SSHServerSession):
+    """Opens any folder, and leaves it to `then(answer, number)` to answer what is asked after that."""
+
+    def __init__(self, then):
+        self.then, self.come = then, b""
+
+    def connection_made(self, channel):
+        self.channel = channel
+
+    def subsystem_requested(self, _subsystem):
+        return True
+
+    def data_received(self, data, _datatype):
+        self.come += data
+        while len(self.come) > 4 and len(self.come) >= (end := 4 + struct.unpack_from(">I", self.come)[0]):
+            packet, self.come = self.come[4:end], self.come[end:]
+            self.asked(*struct.unpack_from(">BI", packet))
+
+    def asked(self, kind, number):
+        if kind == 1:  # INIT
+            self.answer(2, None, struct.pack(">I", 3))
+        elif kind == 16:  # REALPATH
+            self.answer(104, number, struct.pack(">II", 1, 1) + b"/" + struct.pack(">II", 0, 0))
+        elif kind == 11:  # OPENDIR
+            self.answer(102, number, struct.pack(">I", 1) + b"h")
+        else:
+            self.then(self.answer, number)
+
+    def answer(self, kind, number, body):
+        body = (b"" if number is None else struct.pack(">I", number)) + body
+        self.channel.write(struct.pack(">IB", len(body) + 1, kind) + body)
+
+
+@asynccontextmanager
+async def bare_sftp(then):
+    """A server of such sessions."""
+
+    class Door(asyncssh.SSHServer):
+        def begin_auth(self, _username):
+            return False
+
+        def session_requested(self):
+            return Bare(then)
 
     key = asyncssh.generate_private_key("ssh-ed25519")
     listener = await asyncssh.listen(
-        "127.0.0.1",
-        0,
-        server_factory=NoLogin,
-        server_host_keys=[key],
-        process_factory=serve,
-        encoding=None,
-        config=None,
+        "127.0.0.1", 0, server_factory=Door, server_host_keys=[key], encoding=None, config=None
     )
     try:
         pinned = (parse_host_key(key.export_public_key().decode(), Kind.SFTP),)
-        server = Server(Kind.SFTP, "127.0.0.1", listener.get_port(), "ann", Login(Auth.PASSWORD, "x"), "", pinned)
-        with pytest.raises(Unavailable) as refused:
-            async with asyncio.timeout(10), visit(server, TERMS) as remote:
-                await remote.list("", lambda _: True)
-        assert refused.value.code in {"protocol_error", "connection_lost"}
+        yield Server(Kind.SFTP, "127.0.0.1", listener.get_port(), "ann", Login(Auth.PASSWORD, "x"), "", pinned)
     finally:
         listener.close()
         await listener.wait_closed()
-
-
-class NoLogin(asyncssh.SSHServer):
-    def begin_auth(self, _username):
-        return False

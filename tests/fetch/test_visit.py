@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
@@ -13,7 +14,7 @@ from ingestd import egress
 from ingestd.domain.connection import Auth, Kind, Login
 from ingestd.domain.errors import Unavailable
 from ingestd.domain.remote_file import newest_first
-from ingestd.fetch.ftp import ASKED_FOR
+from ingestd.fetch.ftp import ASKED_AT_MOST, ASKED_FOR
 from ingestd.fetch.remote import Server, Step, Terms
 from ingestd.fetch.visit import probe, scan, visit
 from ingestd.settings import FetchSettings
@@ -142,6 +143,33 @@ async def test_a_listing_in_the_servers_local_time_makes_no_old_file_the_newest(
     assert newest_first(found.files)[0].name == f"demo__{Eastern.minutes[-1]}.csv"
 
 
+VAGUE = {"equal": "-rw-r--r-- 1 a a 1 Oct 01 2020 {name}", "not to be read": "-rw-r--r-- 1 a a 1 1. Okt 2020 {name}"}
+
+
+@pytest.mark.rule("S7", "D1")
+@pytest.mark.threat("T139")
+@pytest.mark.parametrize("line", VAGUE.values(), ids=VAGUE)
+async def test_where_the_dates_of_a_listing_tell_nothing_every_file_is_asked_for(line):
+    async with Numbered() as running, visit(await known(running), TERMS) as remote:
+        running.lines = [line.format(name=f"demo__{number}.csv") for number in range(300)]
+        found = await remote.list("", everything)
+        assert (newest_first(found.files)[0].name, len(found.files)) == ("demo__299.csv", 300)
+        running.lines = [line.format(name=f"demo__{number}.csv") for number in range(ASKED_AT_MOST + 1)]
+        with pytest.raises(Unavailable) as refused:
+            await remote.list("", everything)
+    assert refused.value.code == "listing_limit"
+
+
+@pytest.mark.rule("S7", "D1")
+async def test_a_file_without_a_date_may_be_the_newest_however_many_have_one():
+    async with Numbered() as running, visit(await known(running), TERMS) as remote:
+        running.lines = [f"-rw-r--r-- 1 a a 1 Oct 01 02:{number:02} demo__{number}.csv" for number in range(60)]
+        running.lines += [f"-rw-r--r-- 1 a a 1 Oct 01 01:00 demo__{number}.csv" for number in range(-900, 0)]
+        running.lines += ["-rw-r--r-- 1 a a 1 1. Okt 2020 demo__99.csv"]
+        found = await remote.list("", everything)
+    assert (newest_first(found.files)[0].name, len(found.files)) == ("demo__99.csv", 961)
+
+
 LINES = {
     "IIS": "10-01-20  02:{minute:02}AM                    1 {name}",
     "IIS with the century": "10-01-2020  02:{minute:02}AM          1,234 {name}",
@@ -172,13 +200,38 @@ class Plain(ScriptedFtp):
         await session.say(f"213 2020100102{int(path.split('__')[1][:2]):02}00")
 
 
+@pytest.mark.rule("S7", "D1")
+@pytest.mark.parametrize("command", ["size", "mdtm"])
+@pytest.mark.parametrize(("answer", "told"), [("450 Busy", "server_busy"), ("502 What?", "protocol_error")])
+async def test_a_file_that_cannot_be_asked_for_is_not_passed_over(command, answer, told):
+    async def refuse(session, _):
+        await session.say(answer)
+
+    async with Plain() as running, visit(await known(running), TERMS) as remote:
+        running.lines = [f"-rw-r--r-- 1 a a 1 Oct 01 02:0{minute} demo__0{minute}.csv" for minute in range(3)]
+        setattr(running, command, refuse)
+        with pytest.raises(Unavailable) as refused:
+            await remote.list("", everything)
+        assert refused.value.code == told
+        answer = "550 It is gone"
+        assert (await remote.list("", everything)).skipped == 3
+
+
+class Numbered(Plain):
+    """The number in a file's name is the minute of its exact time."""
+
+    async def mdtm(self, session, path):
+        at = datetime(2020, 10, 1, tzinfo=UTC) + timedelta(minutes=int(path[len("/demo__") : -len(".csv")]))
+        await session.say(f"213 {at:%Y%m%d%H%M%S}")
+
+
 @pytest.mark.rule("D1")
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
 @pytest.mark.parametrize("folder", FOLDERS.values(), ids=FOLDERS)
 async def test_a_listing_of_whatever_form_shows_the_files_and_which_may_be_newest(line, folder):
     count = 59
     async with Plain() as running, visit(await known(running), TERMS) as remote:
-        running.lines = [line.format(minute=0, name=f"old demo__{minute:02}.csv") for minute in range(ASKED_FOR)]
+        running.lines = [line.format(minute=0, name=f"old demo__00 {number}.csv") for number in range(ASKED_FOR)]
         running.lines += [line.format(minute=minute, name=f"my demo__{minute:02}.csv") for minute in range(count)]
         running.lines.append(folder)
         found = await remote.list("", everything)

@@ -314,6 +314,31 @@ async def test_the_end_of_a_growing_file_is_waited_for(account):
 
 @pytest.mark.rule("D1")
 @pytest.mark.threat("T137")
+async def test_a_server_that_hangs_up_while_a_growing_file_is_waited_for_is_visited_anew(account):
+    class Impatient(ScriptedFtp):
+        logins = 0
+
+        async def pass_(self, session, argument):
+            self.logins += 1
+            await super().pass_(session, argument)
+
+        async def mlst(self, session, argument):
+            if self.logins == 1:
+                await session.say("421 Idle for too long")
+                session.writer.close()
+            else:
+                await super().mlst(session, argument)
+
+    setattr(Impatient, "pass", Impatient.pass_)
+    async with Impatient() as running:
+        running.modified = "20991231000000"  # so that its age tells nothing
+        settings = BRIEF.model_copy(update={"settle_seconds": 0.1})
+        _, file = await account.collect(running, settings=settings)
+        assert (file.sha256, running.logins) == (digest(running.content), 2)
+
+
+@pytest.mark.rule("D1")
+@pytest.mark.threat("T137")
 async def test_a_file_that_does_not_stop_growing_is_not_picked(account):
     class Growing(ScriptedFtp):
         async def mlst(self, session, argument):

@@ -130,6 +130,17 @@ async def test_after_the_last_day_of_its_validity_a_schedule_is_over(tenant, seg
     assert (await schedule_of(tenant, segment))["next_run_at"] is None
 
 
+@pytest.mark.rule("S8", "S35")
+async def test_a_schedule_is_not_saved_for_a_day_that_has_had_its_run(tenant, segment, connection):
+    last = TODAY + 2 * DAY
+    await put_schedule(tenant, segment, body(connection, valid_from=str(last), valid_to=str(last)))
+    await move_clock(tenant, await next_due(tenant, segment))
+    again = body(connection, valid_from=str(last), valid_to=str(last), path="other")
+    refused = await tenant.http.put(f"/v1/segments/{segment['id']}/schedule", json=again)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "never_due")
+    assert (await schedule_of(tenant, segment))["path"] == "demo_path"
+
+
 async def test_the_log_is_filtered_by_time_and_outcome(tenant, segment):
     due = await next_due(tenant, segment)
     await move_clock(tenant, due + DAY)

@@ -30,6 +30,9 @@ _OF_OTHERS: Final = {
     ),
     "connect_failed": Entry(502, "No answer", "The connection's server does not answer at its port.", _TEST),
     "connection_lost": Entry(502, "Connection lost", "The server broke the connection off.", _TEST),
+    "server_busy": Entry(
+        502, "Server busy", "The server asks to try again later.", "Try again later; then ask who runs the server."
+    ),
     "server_silent": Entry(502, "Server silent", "The server did not answer in time.", _TEST),
     "tls_refused": Entry(
         502,
@@ -176,6 +179,12 @@ _OF_THE_API: Final = {
         "Schedule missing",
         "The segment takes scheduled uploads and has no schedule.",
         "Give it one first: PUT /v1/segments/{id}/schedule.",
+    ),
+    "never_due": Entry(
+        409,
+        "Never due",
+        "The segment takes scheduled uploads, and its schedule has no day left to run on.",
+        "Change its validity first, PUT /v1/segments/{id}/schedule, or publish the upload type `manual`.",
     ),
     "schedule_paused": Entry(409, "Schedule paused", "The schedule is paused already.", "Resume it, or leave it."),
     "schedule_not_paused": Entry(409, "Not paused", "Only a paused schedule can be resumed.", "Nothing is to be done."),

@@ -234,7 +234,7 @@ async def save(
     schedule.recipients = list(dict.fromkeys(body.recipients))
     schedule.since, schedule.changed_at = _since(schedule, now), now
     schedule.active = owner.in_use
-    if schedule.timetable(account).next() is None:
+    if schedule.next_slot(account) is None:
         problem = Problem("/body/valid_to", "never_due", "No day between valid_from and valid_to is left to run on.")
         raise Invalid("The schedule would never run.", problems=(problem,))
     schedule.plan_next(account)

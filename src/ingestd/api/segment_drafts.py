@@ -90,7 +90,7 @@ async def activate(segment_id: SegmentId, tx: Tx, service: Service, caller: Call
     It is `in_progress` until the next refresh where it has had none or waits for one already, and where its upload type
     is another than at the last one (S44); else `active` at once. The members of a filter segment are found anew, which
     one that was inactive waits for. 409 for a segment in use that has no draft, and for scheduled uploads without a
-    schedule.
+    schedule, or with one that has no day left to run on.
     """
     account = await accounts.lock(tx, caller.account_id)
     segment = await segments.get(tx, account.id, segment_id, lock=True)

@@ -5,6 +5,7 @@ None of these routes holds a transaction: they wait for somebody else's server.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -25,16 +26,18 @@ from ingestd.domain.connection import (
     parse_root,
     view_of_key,
 )
-from ingestd.domain.errors import NotFound
+from ingestd.domain.errors import NotFound, Unavailable
 from ingestd.domain.moment import Moment
 from ingestd.domain.plan import Format
 from ingestd.domain.remote_file import MAX_NAME, RemoteFile, newest_first
 from ingestd.fetch.remote import HostKeyChanged, Server, Step
 from ingestd.fetch.visit import Walked, probe, scan
 from ingestd.ingest.collect import Wanted, pick
-from ingestd.ingest.connections import note_change, server_of, visiting
+from ingestd.ingest.connections import note_change, noted_change, server_of, visiting
 
 router = Router(prefix="/v1/connections", tags=["Connections"])
+
+PIN_ANEW: Final = "Nothing is fetched until the right key is pinned anew and the schedules are resumed."
 
 FILES: Final = 200
 MAX_FILES: Final = 1000
@@ -136,12 +139,16 @@ async def probe_new(body: ConnectionIn, service: Service, _: Caller) -> Connecti
     dependencies=[needs(Scope.CONNECTIONS_WRITE), NO_STORE],
 )
 async def probe_one(connection_id: ConnectionId, service: Service, caller: Caller) -> ConnectionTestOut:
-    """Resolve, connect, check host key or certificate, authenticate, list the root folder; 200 whatever comes of it."""
+    """Resolve, connect, check host key or certificate, authenticate, list the root folder; 200 whatever comes of it.
+
+    A key that has changed fails the test until keys are pinned anew, also where the server shows the pinned one again.
+    """
     server = await server_of(service.intake, caller.account_id, connection_id)
     walked = await probe(server, service.terms)
     if isinstance(change := walked[-1].failure, HostKeyChanged):
         await note_change(service.intake, caller.account_id, connection_id, server, change.seen)
-    return _tested(walked)
+    noted = await noted_change(service.intake, caller.account_id, connection_id)
+    return _tested(walked if noted is None else _stopped(walked, noted))
 
 
 @router.post(
@@ -200,6 +207,17 @@ async def resolve(connection_id: ConnectionId, body: ResolveIn, service: Service
         except NotFound as missing:
             return ResolveOut(file=None, why=missing.detail)
     return ResolveOut(file=_shown(choice.file), why=choice.why)
+
+
+def _stopped(walked: list[Walked], noted: HostKeyChanged) -> list[Walked]:
+    """The way as far as a run would go it, which does not trust a server whose key has changed."""
+    steps = [each.step for each in walked]
+    if Step.HOST_KEY not in steps:
+        return walked
+    at = steps.index(Step.HOST_KEY)
+    detail = f"Before, it showed another key: {noted.seen.algorithm} {noted.seen.fingerprint}. {PIN_ANEW}"
+    failure = walked[at].failure or Unavailable(detail, code=noted.code)
+    return [*walked[:at], replace(walked[at], failure=failure)]
 
 
 def _tested(walked: list[Walked]) -> ConnectionTestOut:

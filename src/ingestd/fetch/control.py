@@ -153,8 +153,18 @@ def refused_by(code: str, detail: str) -> Iterator[None]:
     """Tell what it means that the server refuses a command."""
     try:
         yield
-    except aioftp.StatusCodeError:
-        raise Unavailable(detail, code=code) from None
+    except aioftp.StatusCodeError as refusal:
+        raise passing(refusal) or Unavailable(detail, code=code) from None
+
+
+def passing(refusal: aioftp.StatusCodeError) -> Unavailable | None:
+    """What a reply means that asks to try again, 4yz in RFC 959, or None; 430 is said to a wrong password."""
+    code = refusal.received_codes[-1]
+    if code == "421":
+        return Unavailable("The server broke the connection off.", code="connection_lost")
+    if code.startswith("4") and code != "430":
+        return Unavailable("The server cannot do this now.", code="server_busy")
+    return None
 
 
 @contextmanager
@@ -172,5 +182,11 @@ def failures() -> Iterator[None]:
         raise Unavailable("The server has fallen silent.", code="server_silent") from None
     except (OSError, EOFError):
         raise Unavailable("The connection to the server was lost.", code="connection_lost") from None
+    except aioftp.StatusCodeError as refusal:
+        raise passing(refusal) or _misspoken() from None
     except (aioftp.AIOFTPException, ValueError, LookupError):
-        raise Unavailable("The server does not speak FTP as it should.", code="protocol_error") from None
+        raise _misspoken() from None
+
+
+def _misspoken() -> Unavailable:
+    return Unavailable("The server does not speak FTP as it should.", code="protocol_error")

@@ -15,7 +15,7 @@ import aioftp
 
 from ingestd.domain.errors import Unavailable
 from ingestd.domain.remote_file import RemoteFile, is_safe
-from ingestd.fetch.control import Control, context_for, failures, refused_by
+from ingestd.fetch.control import Control, context_for, failures, passing, refused_by
 from ingestd.fetch.remote import BLOCK, Listing, Server, Step, Terms, listing_time, too_long
 
 LISTING_LINE: Final = 4 * 1024
@@ -23,8 +23,14 @@ LISTING_PIECE: Final = 64 * 1024
 ASKED_FOR: Final = 64
 """Files of which exact times are asked one by one: the dates of LIST are good enough to tell which may be newest."""
 
+ASKED_AT_MOST: Final = 500
+"""Where they are not: they cannot be read, or several files have the newest."""
+
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+_GONE: Final = ("550", "553")
+"""What a server answers of a file that is gone since, or is no plain file."""
 
 _UNKNOWN: Final = ("500", "501", "502", "504")
 """What a server answers to a command that it does not have."""
@@ -67,6 +73,7 @@ async def _let_in(control: Control, server: Server, begin: Callable[[Step], None
     begin(Step.AUTHENTICATE)
     with refused_by("login_refused", "The server does not let us in with this user name and password."):
         await control.login(server.username, server.login.secret)
+    begin(Step.LIST_ROOT)
     await control.command("TYPE I", "200")  # SIZE counts bytes then
     return "" if server.root.startswith("/") else await _home(control)
 
@@ -119,7 +126,7 @@ class FtpRemote:
             try:
                 stream = await self._control.download_stream(self._path(folder, name), offset=offset)
             except aioftp.StatusCodeError as refusal:
-                if "350" in refusal.expected_codes:
+                if "350" in refusal.expected_codes and passing(refusal) is None:
                     raise Unavailable(
                         "The server begins files at their first byte only.", code="resume_refused"
                     ) from None
@@ -173,14 +180,22 @@ class FtpRemote:
 
     async def _complete(self, folder: str, found: _Found) -> Listing:
         """Ask for the exact size and time of those entries that may be the newest, where the listing has neither."""
-        vague = sorted(found.vague, key=lambda entry: entry[1] or _LONG_AGO, reverse=True)
-        for name, _, _ in vague[:ASKED_FOR]:
+        undated = [entry for entry in found.vague if entry[1] is None]
+        dated = sorted((entry for entry in found.vague if entry[1]), key=_hint, reverse=True)
+        newest = sum(entry[1] == dated[0][1] for entry in dated)
+        if len(undated) + newest > ASKED_AT_MOST:
+            detail = f"The folder has more than {ASKED_AT_MOST} files that may be the newest by their dates."
+            raise Unavailable(detail, code="listing_limit")
+        asked = max(ASKED_FOR, newest)
+        for name, _, _ in [*undated, *dated[:asked]]:
             try:
                 found.files.append(await self._exact(self._path(folder, name), name))
-            except aioftp.StatusCodeError:  # gone since, or no plain file
+            except aioftp.StatusCodeError as refusal:
+                if refusal.received_codes[-1] not in _GONE:
+                    raise
                 found.skipped += 1
         oldest = min((file.modified_at for file in found.files), default=_NEVER)
-        for name, at, size in vague[ASKED_FOR:]:
+        for name, at, size in dated[asked:]:
             if at is None or size is None:
                 found.skipped += 1
             else:  # its date may be a local one, and ahead of the exact times
@@ -198,11 +213,18 @@ class FtpRemote:
         return _facts(lines[1].strip())[0] if len(lines) > 1 else None
 
     async def _exact(self, path: str, name: str) -> RemoteFile:
-        _, sizes = await self._control.command(f"SIZE {path}", "213")
-        _, times = await self._control.command(f"MDTM {path}", "213")
-        size, at = _number(sizes[-1].strip()), _moment({"modify": times[-1].strip()})
+        self._control.commands = 0  # of how many files, and how often, is up to us
+        size = at = None
+        try:
+            _, sizes = await self._control.command(f"SIZE {path}", "213")
+            _, times = await self._control.command(f"MDTM {path}", "213")
+        except aioftp.StatusCodeError as refusal:
+            if refusal.received_codes[-1] not in _UNKNOWN:
+                raise
+        else:
+            size, at = _number(sizes[-1].strip()), _moment({"modify": times[-1].strip()})
         if size is None or at is None:
-            raise Unavailable("The server tells neither size nor time of a file.", code="protocol_error")
+            raise Unavailable("The server does not tell both size and time of a file.", code="protocol_error")
         return RemoteFile(name, size, at)
 
     def _path(self, folder: str, name: str = "") -> str:
@@ -237,8 +259,10 @@ async def _pieces(stream: aioftp.DataConnectionThrottleStreamIO) -> AsyncIterato
     with failures():
         while piece := await stream.read(BLOCK):
             yield piece
-        with refused_by("transfer_truncated", "The server broke the transfer off."):
+        try:
             await stream.finish()
+        except aioftp.StatusCodeError:
+            raise Unavailable("The server broke the transfer off.", code="transfer_truncated") from None
 
 
 def _facts(line: str) -> tuple[dict[str, str], str]:
@@ -273,6 +297,10 @@ def _dos_time(line: re.Match[str]) -> datetime | None:
         return None
 
 
+def _hint(entry: tuple[str, datetime | None, int | None]) -> tuple[datetime, str]:
+    return entry[1] or _LONG_AGO, entry[0]
+
+
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
@@ -298,4 +326,4 @@ def _file(name: str, facts: dict[str, str]) -> RemoteFile | None:
 def _refused(refusal: aioftp.StatusCodeError) -> Unavailable:
     if refusal.received_codes[-1] == "550":
         return Unavailable("There is no such file or folder, or we may not read it.", code="path_not_found")
-    return Unavailable("The server refuses to show or send this.", code="permission_denied")
+    return passing(refusal) or Unavailable("The server refuses to show or send this.", code="permission_denied")

@@ -23,7 +23,7 @@ from ingestd.settings import FetchSettings
 BLOCK: Final = 1024 * 1024
 """Bytes that are asked for at a time."""
 
-BROKEN: Final = frozenset({"connect_failed", "connection_lost", "server_silent", "transfer_truncated"})
+BROKEN: Final = frozenset({"connect_failed", "connection_lost", "server_busy", "server_silent", "transfer_truncated"})
 """The codes of a transfer that may be resumed where it broke off."""
 
 
@@ -73,7 +73,7 @@ class Remote(Protocol):
     async def list(self, folder: str, wanted: Callable[[str], bool]) -> Listing:
         """The entries of a folder, of the files only those whose name is wanted.
 
-        Unavailable "path_not_found", "permission_denied", "listing_limit" (T133).
+        Unavailable "path_not_found", "permission_denied", "listing_limit" (T133), "server_silent".
         """
         ...
 
@@ -132,17 +132,17 @@ class Pace:
 def too_long(settings: FetchSettings) -> Unavailable:
     """That a listing does not end (T133)."""
     return Unavailable(
-        f"The folder's listing has more than {settings.listing_entries} entries, {settings.listing_bytes} bytes or "
-        f"{settings.listing_seconds:g} s.",
+        f"The folder's listing has more than {settings.listing_entries} entries or {settings.listing_bytes} bytes.",
         code="listing_limit",
     )
 
 
 @asynccontextmanager
 async def listing_time(settings: FetchSettings) -> AsyncIterator[None]:
-    """The time that a listing may take."""
+    """The time that a listing may take; a server that needs more may be quicker another time."""
     try:
         async with asyncio.timeout(settings.listing_seconds):
             yield
     except TimeoutError:
-        raise too_long(settings) from None
+        detail = f"The server did not list the folder within {settings.listing_seconds:g} s."
+        raise Unavailable(detail, code="server_silent") from None

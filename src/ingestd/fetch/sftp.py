@@ -53,11 +53,12 @@ async def opened(
         except asyncssh.HostKeyNotVerifiable:
             raise client.refusal or Unavailable("The host key cannot be read.", code="protocol_error") from None
     try:
+        begin(Step.LIST_ROOT)
         with failures():
             async with asyncio.timeout(terms.settings.connect_seconds):
                 session = await connection.start_sftp_client(path_errors="surrogateescape")
                 root = str(await session.realpath(server.root or "."))
-        yield SftpRemote(session, root.rstrip("/"), terms)
+        yield SftpRemote(connection, session, root.rstrip("/"), terms)
     finally:
         await _close(connection)
 
@@ -141,32 +142,46 @@ class _Client(asyncssh.SSHClient):
 class SftpRemote:
     """A `Remote` over SFTP."""
 
-    def __init__(self, client: asyncssh.SFTPClient, root: str, terms: Terms) -> None:
+    def __init__(
+        self, connection: asyncssh.SSHClientConnection, client: asyncssh.SFTPClient, root: str, terms: Terms
+    ) -> None:
+        self._connection = connection
         self._client = client
         self._root = root
         self._settings = terms.settings
 
     async def list(self, folder: str, wanted: Callable[[str], bool]) -> Listing:
         """The entries of a folder."""
+        entries = asyncio.create_task(self._list(folder, wanted))
+        try:
+            async with listing_time(self._settings):
+                await asyncio.wait([entries])
+        finally:
+            if not entries.done():  # asyncssh would ask the server to close the folder, and wait for its answer
+                self._connection.abort()
+                await asyncio.wait([entries])
+            entries.exception()  # seen, whatever else is told
+        return entries.result()
+
+    async def _list(self, folder: str, wanted: Callable[[str], bool]) -> Listing:
         files, folders, skipped, entries, size = [], [], 0, 0, 0
-        async with listing_time(self._settings):
-            with failures():
-                async for entry in self._client.scandir(await self._real(folder)):
-                    name = str(entry.filename)
-                    if name in {".", ".."}:
-                        continue
-                    entries, size = entries + 1, size + len(name) + len(entry.longname or "")
-                    if entries > self._settings.listing_entries or size > self._settings.listing_bytes:
-                        raise too_long(self._settings)
-                    file = _file(name, entry.attrs)
-                    if not is_safe(name):
-                        skipped += 1
-                    elif file is not None and wanted(name):
-                        files.append(file)
-                    elif entry.attrs.type == FILEXFER_TYPE_DIRECTORY:
-                        folders.append(name)
-                    elif file is None:
-                        skipped += 1
+        with failures():
+            async for entry in self._client.scandir(await self._real(folder)):
+                name = str(entry.filename)
+                if name in {".", ".."}:
+                    continue
+                entries, size = entries + 1, size + len(name) + len(entry.longname or "")
+                if entries > self._settings.listing_entries or size > self._settings.listing_bytes:
+                    raise too_long(self._settings)
+                file = _file(name, entry.attrs)
+                if not is_safe(name):
+                    skipped += 1
+                elif file is not None and wanted(name):
+                    files.append(file)
+                elif entry.attrs.type == FILEXFER_TYPE_DIRECTORY:
+                    folders.append(name)
+                elif file is None:
+                    skipped += 1
         return Listing(tuple(files), tuple(folders), skipped)
 
     async def look(self, folder: str, name: str) -> RemoteFile:

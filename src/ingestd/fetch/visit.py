@@ -57,7 +57,6 @@ async def probe(server: Server, terms: Terms) -> list[Walked]:
 
     try:
         async with visit(server, terms, begin) as remote:
-            begin(Step.LIST_ROOT)
             await remote.list("", lambda _: False)
             end()
     except IngestdError as failure:

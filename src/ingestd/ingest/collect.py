@@ -121,6 +121,7 @@ class _Collecting:
     terms: Terms
     wanted: Wanted
     known: Known | None
+    _waited_for: RemoteFile | None = None
     _choice: Choice | None = None
     _incoming: Incoming | None = None
 
@@ -188,7 +189,10 @@ class _Collecting:
         await self._check_unchanged(remote, file)
 
     async def _settled(self, remote: Remote) -> Choice:
-        """The newest file that does not grow: old enough, or the same when looked at twice (T137)."""
+        """The newest file that does not grow: old enough, or the same when looked at twice (T137).
+
+        A server may hang up meanwhile: the second look is that of the next visit then.
+        """
         settings, folder = self.terms.settings, self.wanted.place[0]
         files = {file.name: file for file in (await remote.list(folder, self.wanted.takes)).files}
         growing: set[str] = set()
@@ -196,13 +200,13 @@ class _Collecting:
         while True:
             choice = choose(files.values(), self.wanted.stem, self.wanted.extension, growing=growing)
             name = choice.file.name
-            if utc_now() - choice.file.modified_at >= timedelta(seconds=settings.settle_seconds):
+            settled = utc_now() - choice.file.modified_at >= timedelta(seconds=settings.settle_seconds)
+            if settled or choice.file == self._waited_for:
                 return choice
             await asyncio.sleep(settings.settle_seconds)
+            self._waited_for = choice.file
             files[name] = await self._look(remote, name)
-            if files[name] == choice.file:
-                return choice
-            if time.monotonic() > patience:
+            if files[name] != choice.file and time.monotonic() > patience:
                 growing.add(name)
 
     async def _receive(self, remote: Remote, file: RemoteFile) -> None:

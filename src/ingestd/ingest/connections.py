@@ -33,8 +33,8 @@ async def visiting(intake: Intake, terms: Terms, account_id: UUID, connection_id
     and told, and the schedules that fetch there are paused. Else as `fetch.visit` has it; NotFound.
     """
     connection = await _connection(intake, account_id, connection_id)
-    if connection.changed_host_key is not None:
-        raise HostKeyChanged(parse_host_key(connection.changed_host_key, Kind(connection.kind)))
+    if (change := _change_of(connection)) is not None:
+        raise change
     server = await _server(intake, connection)
     try:
         async with visit(server, terms) as remote:
@@ -42,6 +42,11 @@ async def visiting(intake: Intake, terms: Terms, account_id: UUID, connection_id
     except HostKeyChanged as change:
         await note_change(intake, account_id, connection_id, server, change.seen)
         raise
+
+
+async def noted_change(intake: Intake, account_id: UUID, connection_id: UUID) -> HostKeyChanged | None:
+    """That a server has shown another key since its keys were pinned, because of which nothing is fetched from it."""
+    return _change_of(await _connection(intake, account_id, connection_id))
 
 
 async def note_change(intake: Intake, account_id: UUID, connection_id: UUID, server: Server, seen: HostKey) -> None:
@@ -60,6 +65,11 @@ async def note_change(intake: Intake, account_id: UUID, connection_id: UUID, ser
         await session.execute(notices.adding(notice))
         await session.execute(messages.adding(notice, to=None))
     log.warning("host_key_changed", connection=str(connection_id), schedules_paused=paused)
+
+
+def _change_of(connection: Connection) -> HostKeyChanged | None:
+    seen = connection.changed_host_key
+    return None if seen is None else HostKeyChanged(parse_host_key(seen, Kind(connection.kind)))
 
 
 async def _connection(intake: Intake, account_id: UUID, connection_id: UUID) -> Connection:

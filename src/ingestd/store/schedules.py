@@ -31,8 +31,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from ingestd.domain.errors import NotFound
-from ingestd.domain.schedule import Calendar, Frequency, Timetable
+from ingestd.domain.errors import Conflict, NotFound
+from ingestd.domain.schedule import Calendar, Frequency, Slot, Timetable
 from ingestd.domain.segment import SegmentStatus
 from ingestd.store.accounts import Account
 from ingestd.store.base import Base, Key
@@ -85,9 +85,13 @@ class Schedule(Base):
         """When it is due."""
         return Timetable(Frequency(self.frequency), self.valid_from, self.valid_to, self.since, calendar_of(account))
 
+    def next_slot(self, account: Account) -> Slot | None:
+        """The next day that was not dealt with, whether it runs or not; None where it is over."""
+        return self.timetable(account).next(after=self.last_slot)
+
     def plan_next(self, account: Account) -> None:
         """Set when it is due next; after every change of it, of its account's calendar, and of what was dealt with."""
-        slot = self.timetable(account).next(after=self.last_slot) if self.runs else None
+        slot = self.next_slot(account) if self.runs else None
         self.next_due_at = slot.at if slot else None
 
 
@@ -155,10 +159,15 @@ async def due(session: AsyncSession, now: datetime) -> Sequence[tuple[UUID, UUID
 
 
 async def set_active(session: AsyncSession, account: Account, owner_id: UUID, *, active: bool, now: datetime) -> bool:
-    """Let the schedule of something run, anew from now on (S29), or rest; whether it has one."""
+    """Let the schedule of something run, anew from now on (S29), or rest; whether it has one.
+
+    Conflict "never_due" where it is to run, and has no day left to do so.
+    """
     schedule = await find(session, account.id, owner_id, lock=True)
     if schedule is not None and schedule.active != active:
         schedule.active, schedule.since = active, now
+        if active and schedule.next_slot(account) is None:
+            raise Conflict("No day is left for its schedule to run on: change that first.", code="never_due")
         schedule.plan_next(account)
     return schedule is not None
 
