@@ -33,8 +33,8 @@ async def visiting(intake: Intake, terms: Terms, account_id: UUID, connection_id
     and told, and the schedules that fetch there are paused. Else as `fetch.visit` has it; NotFound.
     """
     connection = await _connection(intake, account_id, connection_id)
-    if (change := _change_of(connection)) is not None:
-        raise change
+    if (noted := _change_of(connection)) is not None:
+        raise noted
     server = await _server(intake, connection)
     try:
         async with visit(server, terms) as remote:
