@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime, time, timedelta
 
 import pytest
+from tests.api.world import account_of
 from tests.scheduler.world import (
     TODAY,
     body,
@@ -15,6 +16,11 @@ from tests.scheduler.world import (
     schedule_of,
     scheduled,
 )
+
+from ingestd.domain import ids
+from ingestd.domain.ids import Prefix
+from ingestd.store import accounts, schedules
+from ingestd.store.engine import transaction, utc_now
 
 DAY = timedelta(days=1)
 
@@ -69,6 +75,24 @@ async def test_after_a_downtime_the_newest_slot_runs_and_the_others_are_listed_a
     assert (oldest["state"], oldest["outcome"], oldest["error"]["code"]) == ("ended", "failed", "run_missed")
     assert await next_due(tenant, segment) == due + 4 * DAY
     assert len(await runs_of(tenant, segment, result="missed")) == 3
+
+
+@pytest.mark.rule("S36", "S46")
+async def test_missed_runs_are_told_each_and_by_one_mail(tenant, receiver, connection):
+    made = await tenant.http.post("/v1/recipients", json={"address": "ann@example.org", "name": "Ann"})
+    async with scheduled(tenant, connection, recipients=[made.raise_for_status().json()["id"]]) as segment:
+        async with transaction(tenant.app.intake.sessions) as session:  # as if no clock had run for three days
+            account = await accounts.lock(session, account_of(tenant))
+            schedule = await schedules.get(session, account.id, ids.read(Prefix.SEGMENT, segment["id"]), lock=True)
+            schedule.valid_from, schedule.since = TODAY - 9 * DAY, utc_now() - 3 * DAY
+            schedule.plan_next(account)
+        await move_clock(tenant, utc_now())
+        missed = await runs_of(tenant, segment, result="missed")
+        assert len(missed) == 2
+        for run in missed:
+            assert (await receiver.until("run.failed", run["id"]))["error"]["code"] == "run_missed"
+        mails = (await tenant.http.get("/v1/messages")).raise_for_status().json()["data"]
+        assert [each["about"] for each in mails if each["about"] in {run["id"] for run in missed}] == [missed[0]["id"]]
 
 
 async def test_a_sync_time_that_moves_makes_no_day_run_twice_and_none_be_lost(tenant, segment):

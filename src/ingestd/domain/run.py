@@ -104,7 +104,7 @@ RUN_REASONS: Final = {
     ),
     "run_missed": (
         "The run was missed",
-        "Nothing is to be done: the run of the newest slot brought what there was.",
+        "Nothing is to be done: the run of the newest slot takes what there is.",
     ),
 }
 """Why a run failed without an ingestion: the sentence and the remedy for a code; the first stands for all others."""

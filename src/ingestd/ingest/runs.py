@@ -13,13 +13,14 @@ from ingestd.domain.schedule import Slot
 from ingestd.domain.submission import Actor
 from ingestd.ingest.engine import JobEngine
 from ingestd.ingest.refusal import run_error
-from ingestd.store import runs
+from ingestd.ingest.tell import tell_run
+from ingestd.store import recipients, runs
 from ingestd.store.engine import new_id
 from ingestd.store.runs import Run
 from ingestd.store.schedules import Schedule
 
 CLOCK: Final = Actor("schedule")
-MISSED: Final = run_error("run_missed", "No clock was running then, and a newer slot was due when one was again.")
+MISSED: Final = run_error("run_missed", "A newer slot was due, too, before this one was dealt with.")
 
 
 async def start(session: AsyncSession, jobs: JobEngine, schedule: Schedule, slot: Slot, *, now: datetime) -> bool:
@@ -31,12 +32,15 @@ async def start(session: AsyncSession, jobs: JobEngine, schedule: Schedule, slot
     return True
 
 
-async def miss(session: AsyncSession, schedule: Schedule, slot: Slot, *, now: datetime) -> None:
-    """List a slot that passed while no clock ran, and that a newer one makes needless."""
+async def miss(session: AsyncSession, schedule: Schedule, slot: Slot, *, mail: bool, now: datetime) -> None:
+    """List and tell a slot that passed without a run and that a newer one makes needless; with `mail` by mail, too."""
     run = _new(schedule, slot, CLOCK, now=now)
     for name, value in runs.ended(Result.MISSED, now=now, error=MISSED.model_dump()).items():
         setattr(run, name, value)
-    await runs.add(session, run)
+    if await runs.add(session, run):
+        to = await recipients.addresses(session, run.account_id, run.recipients) if mail else ()
+        connection = await session.connection()
+        await connection.run_sync(tell_run, run.id, to=to, now=now)
 
 
 async def request(session: AsyncSession, jobs: JobEngine, schedule: Schedule, actor: Actor, *, now: datetime) -> Run:

@@ -35,14 +35,15 @@ async def tick(sessions: Sessions, jobs: JobEngine, now: datetime) -> int:
 
 
 async def _start(session: AsyncSession, jobs: JobEngine, account_id: UUID, owner_id: UUID, *, now: datetime) -> bool:
-    """Deal with all slots of a schedule that have passed: the newest runs, the others are listed as missed."""
+    """Deal with all slots of a schedule that have passed: the newest runs, the others are missed, told by one mail."""
     account = await accounts.lock(session, account_id)
     schedule = await schedules.find(session, account_id, owner_id, lock=True)
     if schedule is None or schedule.next_due_at is None or schedule.next_due_at > now:
         return False  # another replica was faster, or somebody has changed it
     passed = schedule.timetable(account).due(now, after=schedule.last_slot)
-    for slot in passed[:-1]:
-        await runs.miss(session, schedule, slot, now=now)
+    missed = passed[:-1]
+    for slot in missed:
+        await runs.miss(session, schedule, slot, mail=slot == missed[-1], now=now)
     started = await runs.start(session, jobs, schedule, passed[-1], now=now) if passed else False
     schedule.last_slot = passed[-1].day if passed else schedule.last_slot
     schedule.plan_next(account)
