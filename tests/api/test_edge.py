@@ -214,6 +214,18 @@ async def test_a_commit_that_fails_is_never_a_success_and_tells_nothing(tenant, 
     assert "never committed" not in (await tenant.http.get("/v1/api-keys")).text
 
 
+@pytest.mark.threat("T59")
+async def test_a_database_that_does_not_answer_is_to_be_asked_again(tenant, failing_commit):
+    async with transaction(tenant.app.intake.sessions) as session:
+        await session.execute(text(
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'canary-commit' USING ERRCODE = '57P01'; END $$"
+        ))  # fmt: skip
+    answer = await tenant.http.post("/v1/api-keys", json=failing_commit)
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
+    assert "canary" not in answer.text
+
+
 def test_every_transaction_ends_before_the_answer_begins():
     def dependants(one):
         yield one

@@ -19,7 +19,7 @@ from ingestd.cli import app as commands
 from ingestd.cli import serve
 from ingestd.cli.doctor import PREFIX
 from ingestd.domain import ids
-from ingestd.domain.errors import NotFound, Unavailable
+from ingestd.domain.errors import Invalid, NotFound, Unavailable
 from ingestd.domain.ids import Prefix
 from ingestd.keyring import Keyring, new_master
 from ingestd.store.engine import new_id
@@ -213,6 +213,34 @@ def test_a_master_key_that_opens_no_account_is_refused(place):
     assert refused.code == "master_key_wrong"
     assert "FAIL  master key: " in run("doctor", **wrong).output
     assert "ok    master key: " in run("doctor", **place).output
+
+
+def test_a_role_that_may_not_migrate_is_told_so_and_the_database_stays_behind(place):
+    with psycopg.connect(place["INGESTD_DATABASE_URL"], autocommit=True) as database:
+        name = psycopg.sql.Identifier(database.info.dbname)
+        database.execute(psycopg.sql.SQL("REVOKE CREATE ON DATABASE {} FROM CURRENT_USER").format(name))
+    refused = run("migrate", **place).exception
+    assert isinstance(refused, Unavailable)
+    assert refused.code == "database_forbidden"
+    assert "Run: ingestd migrate" in run("doctor", **place).output
+
+
+def test_a_database_of_a_newer_release_is_not_migrated(place):
+    assert run("migrate", **place).exit_code == 0
+    with psycopg.connect(place["INGESTD_DATABASE_URL"], autocommit=True) as database:
+        database.execute("UPDATE alembic_version SET version_num = '20991231_later'")
+    refused = run("migrate", **place).exception
+    assert isinstance(refused, Unavailable)
+    assert refused.code == "schema_ahead"
+
+
+def test_a_file_that_is_no_public_key_is_refused(place, tmp_path):
+    assert run("migrate", **place).exit_code == 0
+    account = re.search(r"acc_\w+", run("accounts", "create", "Acme", **place).output)[0]
+    (tmp_path / "key.pub").write_bytes(b"\xff\xfe")
+    refused = run("keys", "add", account, str(tmp_path / "key.pub"), **place).exception
+    assert isinstance(refused, Invalid)
+    assert refused.code == "public_key_invalid"
 
 
 def test_doctor_tells_that_the_master_key_is_lost(tmp_path):

@@ -79,6 +79,12 @@ def test_a_backup_that_was_cut_short_is_not_restored(restored, tmp_path):
     assert not (restored.folder / "data").exists()
 
 
+def test_a_backup_whose_note_is_damaged_is_not_restored(restored, tmp_path):
+    (tmp_path / "backup.json").write_text('{"version": ')
+    with pytest.raises(NotFound, match=r"backup\.json cannot be read"):
+        backups.restore(settings(restored), tmp_path)
+
+
 def test_a_restore_that_broke_off_leaves_nothing_that_would_start_as_an_empty_service(restored, tmp_path):
     (tmp_path / "database.dump").write_bytes(b"half of it")
     (tmp_path / "blobs").mkdir()

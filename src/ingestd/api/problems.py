@@ -32,6 +32,7 @@ from ingestd.domain.errors import (
     NotFound,
     Unavailable,
 )
+from ingestd.store.engine import is_transient
 from ingestd.telemetry import logger
 
 _log = logger(__name__)
@@ -215,5 +216,9 @@ async def _of_absence(request: Request, error: Exception) -> JSONResponse:  # no
 
 async def _of_fault(request: Request, error: Exception) -> JSONResponse:
     route = getattr(request.scope.get("route"), "path", None)  # as it is declared: a real path may name a file
+    if is_transient(error):
+        _log.warning("database failed", route=route, exc_info=error)
+        again = {"Retry-After": "1"}
+        return answer(request, "unavailable", "The database does not answer. Send the request again.", headers=again)
     _log.error("request failed", route=route, exc_info=error)
     return answer(request, "internal", "The service failed to answer. Try again; the log has the reason.")

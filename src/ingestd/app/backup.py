@@ -77,7 +77,10 @@ def restore(settings: Settings, folder: Path) -> Backup:
     """
     if not (folder / NOTE).exists():
         raise NotFound(f"{folder} holds no whole backup: {NOTE} is missing.")
-    done = Backup(**json.loads((folder / NOTE).read_text()))
+    try:
+        done = Backup(**json.loads((folder / NOTE).read_text()))
+    except (ValueError, TypeError):
+        raise NotFound(f"{folder} holds no whole backup: {NOTE} cannot be read.") from None
     data = settings.data_dir.absolute()
     make_data_folder(settings)
     blobs = open_store(blob_place(settings))

@@ -186,13 +186,23 @@ def _unfit(info: store.ConnectionInfo) -> str | None:
 
 
 def migrate(url: str) -> None:
-    """Bring a database to the newest schema, the job engine's tables included."""
+    """Bring a database to the newest schema, the job engine's tables included.
+
+    These come first: where our role may not make their schema, the database stays behind, and every start says so.
+    """
     from ingestd.ingest import engine as jobs  # noqa: PLC0415 -- most commands migrate nothing, and do not wait for it
 
     engine = store.engine(url)
-    with schema.one_at_a_time(engine):
-        schema.migrate(engine)
-        with engine.begin() as connection:
-            events.add_months(connection, store.utc_now())
-        jobs.migrate(url)
-    engine.dispose()
+    try:
+        with schema.one_at_a_time(engine):
+            jobs.migrate(url)
+            schema.migrate(engine)
+            with engine.begin() as connection:
+                events.add_months(connection, store.utc_now())
+    except store.PoolError as error:
+        if not store.is_forbidden(error):
+            raise
+        detail = "Our role may not change the schema: let it own the database, or have CREATE on it and on public."
+        raise Unavailable(detail, code="database_forbidden") from error
+    finally:
+        engine.dispose()

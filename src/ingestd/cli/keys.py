@@ -56,7 +56,7 @@ def add(account: str, public_key: Path, name: str) -> None:
     """Register an SSH public key under a name, or that of its file."""
     with base(Settings()) as ground, store.committing(ground.database_url) as session:
         account_id = accounts.of_command(session, ids.read(Prefix.ACCOUNT, account)).id
-        key = add_import_key(session, account_id, public_key.read_text(), name=name or public_key.stem)
+        key = add_import_key(session, account_id, public_key.read_text(errors="replace"), name=name or public_key.stem)
     typer.echo(f"registered {key.fingerprint}")
 
 

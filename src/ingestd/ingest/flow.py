@@ -44,15 +44,19 @@ log = telemetry.logger(__name__)
 
 def walk(runtime: Runtime, ingestion_id: UUID) -> None:
     """Take one ingestion to its end; raise Stopping where the process goes down before that."""
+    with telemetry.context(ingestion=str(ingestion_id)):
+        _walk(runtime, ingestion_id)
+
+
+def _walk(runtime: Runtime, ingestion_id: UUID) -> None:
     crashed = False
     for _ in runtime.tries():
         try:
-            with telemetry.context(ingestion=str(ingestion_id)):
-                _attempt(runtime, ingestion_id, crashed=crashed)
+            _attempt(runtime, ingestion_id, crashed=crashed)
         except FenceLost:
             log.info("ingestion_taken_over")
         except Gone:
-            log.info("ingestion_gone", ingestion=str(ingestion_id))
+            log.info("ingestion_gone")
         except PoolClosed:
             raise Stopping from None
         except Exception as fault:

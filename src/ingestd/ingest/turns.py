@@ -18,22 +18,24 @@ log = telemetry.logger(__name__)
 
 def seal(runtime: Runtime, account_id: UUID) -> None:
     """Seal what is stored of an account's personal attributes; raise Stopping where the process goes down first."""
-    take_turn(
-        runtime,
-        "seal",
-        partial(sealing.seal_account, runtime.sql, runtime.pool, runtime.place, runtime.keyring, account_id),
-        or_else=partial(sealing.give_up, runtime.sql, account_id),
-    )
+    with telemetry.context(account=str(account_id)):
+        take_turn(
+            runtime,
+            "seal",
+            partial(sealing.seal_account, runtime.sql, runtime.pool, runtime.place, runtime.keyring, account_id),
+            or_else=partial(sealing.give_up, runtime.sql, account_id),
+        )
 
 
 def compute_filter(runtime: Runtime, segment_id: UUID) -> None:
     """Compute the members of a filter segment that was activated; raise Stopping as `seal` does."""
-    take_turn(
-        runtime,
-        "filter",
-        partial(filters.recompute_one, runtime.sql, runtime.keyring, segment_id),
-        or_else=partial(filters.give_up, runtime.sql, segment_id),
-    )
+    with telemetry.context(segment=str(segment_id)):
+        take_turn(
+            runtime,
+            "filter",
+            partial(filters.recompute_one, runtime.sql, runtime.keyring, segment_id),
+            or_else=partial(filters.give_up, runtime.sql, segment_id),
+        )
 
 
 def take_turn(runtime: Runtime, turn: str, act: Callable[[], None], *, or_else: Callable[[], None]) -> None:

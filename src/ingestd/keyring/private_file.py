@@ -16,9 +16,11 @@ def read(path: Path) -> bytes:
     """Give what a file holds; FileNotFoundError, or Forbidden "key_file_open" where another user can read it."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or status.st_uid not in {0, os.geteuid()}:
-            detail = f"A file with a key must be for our user only: chmod 600 '{path}'"
+        if status.st_uid not in {0, os.geteuid()}:
+            detail = f"'{path}' holds a key and belongs to another user: run this as that user."
             raise Forbidden(detail, code="key_file_open")
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+            raise Forbidden(f"A file with a key must be for our user only: chmod 600 '{path}'", code="key_file_open")
         return file.read()
 
 

@@ -88,6 +88,13 @@ def is_transient(error: BaseException) -> bool:
     return not error.sqlstate.startswith(_BEYOND_LIMITS)
 
 
+def is_forbidden(error: BaseException) -> bool:
+    """Whether the database refuses what our role has no right to."""
+    while isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+    return isinstance(error, psycopg.errors.InsufficientPrivilege)
+
+
 async def ping(maker: Sessions) -> bool:
     """Whether the database answers."""
     try:

@@ -74,8 +74,9 @@ def one_at_a_time(engine: Engine) -> Iterator[None]:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the database to the newest revision."""
+    """Bring the database to the newest revision; Unavailable "schema_ahead" where a newer release has been there."""
     with engine.begin() as connection:
+        _refuse_newer(_revision(connection))
         command.upgrade(configuration(connection), "head")
 
 
@@ -86,10 +87,14 @@ def check(engine: Engine) -> None:
     want = _scripts().get_current_head()
     if have == want:
         return
+    _refuse_newer(have)
+    raise Unavailable(f"The database is at revision {have}, not {want}. Run: ingestd migrate", code="schema_behind")
+
+
+def _refuse_newer(have: str | None) -> None:
     if have is not None and have not in _known():
         detail = f"The database is at revision {have}, which this release does not know: a newer one made it. Run that."
         raise Unavailable(detail, code="schema_ahead")
-    raise Unavailable(f"The database is at revision {have}, not {want}. Run: ingestd migrate", code="schema_behind")
 
 
 def is_behind(connection: Connection) -> bool:
