@@ -44,9 +44,7 @@ def sending() -> Iterator[None]:
         yield
         return
     if not THERE:
-        raise Unavailable(
-            f"{ENDPOINT} is set, but the extra is not installed. Run: pip install -e '.[otel]'"
-        )
+        raise Unavailable(f"{ENDPOINT} is set, but the extra is not installed. Run: pip install -e '.[otel]'")
     provider = start(BatchSpanProcessor(OTLPSpanExporter(timeout=SEND_SECONDS)))
     try:
         yield

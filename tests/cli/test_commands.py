@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -223,6 +224,14 @@ def test_a_role_that_may_not_migrate_is_told_so_and_the_database_stays_behind(pl
     assert isinstance(refused, Unavailable)
     assert refused.code == "database_forbidden"
     assert "Run: ingestd migrate" in run("doctor", **place).output
+
+
+async def test_doctor_knows_the_service_with_its_own_database_by_its_answer(app, place):
+    ports = {"INGESTD_HTTP__PORT": str(app.http_port), "INGESTD_METRICS__PORT": str(app.operations_port)}
+    told = await asyncio.to_thread(run, "doctor", **place | ports)
+    assert "ok    ports: in use by the service" in told.output
+    told = await asyncio.to_thread(run, "doctor", **place | ports | {"INGESTD_METRICS__PORT": "0"})
+    assert re.search(r"FAIL  ports: .*cannot be listened on", told.output)
 
 
 def test_a_database_of_a_newer_release_is_not_migrated(place):

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 from pydantic import BaseModel
 from rich.console import Console
 
@@ -36,6 +37,7 @@ from ingestd.store import engine as store
 from ingestd.telemetry import SECRET_SHAPE
 
 ROOM_BYTES: Final = 5 * 1024**3
+ANSWER_SECONDS: Final = 2.0
 
 PREFIX: Final = "INGESTD_"
 OF_COMMANDS: Final = ("INGESTD_PUSH_", "INGESTD_ROLES", "INGESTD_SECRETS_DIR")
@@ -159,8 +161,7 @@ def _host_key(settings: Settings) -> str:
 
 def _ports(settings: Settings) -> str:
     """Whether the ports are free, or the service has them already."""
-    running = settings.database_url is None and embedded.find(database_folder(settings)) is not None
-    if running:
+    if _is_running(settings):
         return "in use by the service, which is running"
     for name, part in (("HTTP", settings.http), ("SFTP", settings.sftp), ("METRICS", settings.metrics)):
         try:
@@ -168,6 +169,17 @@ def _ports(settings: Settings) -> str:
         except OSError as error:
             raise not_free(name, part.host, part.port, error) from None
     return "free"
+
+
+def _is_running(settings: Settings) -> bool:
+    """Whether the service has its embedded database open, or with another one answers at the operator's port."""
+    if settings.database_url is None:
+        return embedded.find(database_folder(settings)) is not None
+    url = f"http://{settings.metrics.host}:{settings.metrics.port}/version"
+    try:
+        return "version" in httpx.get(url, timeout=ANSWER_SECONDS, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        return False
 
 
 def _mail(settings: Settings) -> str:
