@@ -244,8 +244,8 @@ def fields_of(operation: Operation) -> set[str]:
     return {field for name in named for field in DOCUMENT["components"]["schemas"][name].get("properties", {})}
 
 
-WITHOUT_A_STATE = {"files_put", "profiles_erase"}
-"""Each upload is a file of its own; who is erased, is whatever was changed meanwhile."""
+WITHOUT_A_STATE = {"files_put"}
+"""Each upload is a file of its own."""
 
 
 @pytest.mark.parametrize("operation", [each for each in KEYED if each.method in {"PUT", "DELETE"}], ids=of)
