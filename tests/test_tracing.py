@@ -33,5 +33,5 @@ async def test_requests_and_stages_have_spans_without_names_of_files_or_people(s
 def test_an_endpoint_without_the_extra_is_an_error_with_its_remedy(monkeypatch):
     monkeypatch.setenv(tracing.ENDPOINT, "http://127.0.0.1:9")
     monkeypatch.setattr(tracing, "THERE", False)
-    with pytest.raises(Unavailable, match=r"pip install 'ingestd\[otel\]'"), tracing.sending():
+    with pytest.raises(Unavailable, match=r"pip install -e '\.\[otel\]'"), tracing.sending():
         pass
