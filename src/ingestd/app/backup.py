@@ -96,7 +96,7 @@ def restore(settings: Settings, folder: Path) -> Backup:
 
 def _empty_database(settings: Settings, data: Path, blobs: BlobStore, stack: ExitStack) -> str:
     """The database to restore to, or Conflict where there is anything already."""
-    if master_key_file(settings).exists() or database_folder(settings).exists():
+    if any(each.exists() for each in (master_key_file(settings), data / HOST_KEY_FILE, database_folder(settings))):
         raise Conflict(
             f"{data} holds a service already, or what is left of a restore that broke off. Restore to a new "
             "INGESTD_DATA_DIR.",

@@ -108,8 +108,7 @@ def people_of(job: Job, checked: Checked) -> list[UUID]:
     """Whom the rows of a small file have changed, as far as they were applied, and who became one."""
     blobs, keys = means(job)
     with engine(job.place.database_url).connect() as connection:
-        lost = checked.lost(ledger.applied(connection, job.ingestion_id))
-    parts = [name for name in checked.parts if name not in lost]
+        parts = _not_lost(job, checked, connection)
     return [UUID(int=each) for each in everybody(Scratch(blobs, keys, checked.folder), parts, checked.merges)]
 
 
@@ -220,12 +219,12 @@ def _apply_people(
             stored = seal_stored(stored, unsealed, keys)
         return fold_some(sealed, ids, stored, int(job.started_at.timestamp()), sealed=kinds)
 
-    everybody = digests(sealed)
-    applied, touched_ones = apply_profiles(raw, everybody, changes, named, columns=rows.columns, load=load)
+    digested = digests(sealed)
+    applied, touched_ones = apply_profiles(raw, digested, changes, named, columns=rows.columns, load=load)
     apply_kinds(raw, naming(rows), load=load)
     if job.source is not None:
         more = enter(
-            raw, everybody["id"], touched_ones, named, kept=_named(rows.columns, "a:"), source=job.source, load=load
+            raw, digested["id"], touched_ones, named, kept=_named(rows.columns, "a:"), source=job.source, load=load
         )
         applied = replace(applied, updated=applied.updated + more, unchanged=applied.unchanged - more)
     return applied
@@ -263,17 +262,22 @@ def _put_into_segment(job: Job, checked: Checked, connection: Connection) -> dic
     assert job.source is not None
     blobs, keys = means(job)
     masked = {kind for kind in attributes.personal(connection, job.account_id).values() if kind}
-    lost = checked.lost(ledger.applied(connection, job.ingestion_id))
-    parts = [name for name in checked.parts if name not in lost]
     refresh = Refresh(segment_id=job.segment_id, additive=True, hold_above=None)
     scratch = Scratch(blobs, keys, checked.folder)
-    everybody = members(scratch, parts, keys.index_key, job.source.name, masked=masked)
+    parts = _not_lost(job, checked, connection)
+    entering = members(scratch, parts, keys.index_key, job.source.name, masked=masked)
     whose = {"account_id": job.account_id, "segment_id": job.segment_id}
     with store.autocommitting(job.place.database_url) as reading:
-        buckets = (bucket for rows in everybody for bucket in beside(reading, [rows], 1, **whose))
+        buckets = (bucket for rows in entering for bucket in beside(reading, [rows], 1, **whose))
         done = apply_segment(store.raw(connection), buckets, refresh, load=_load(job), ahead=ahead)
     tell_segment(connection, NoticeType.SEGMENT_REFRESHED, job.segment_id, now=store.utc_now())
     return {"entered": done.created, "gone": done.gone}
+
+
+def _not_lost(job: Job, checked: Checked, connection: Connection) -> list[str]:
+    """The parts of a file whose rows were not given up."""
+    lost = checked.lost(ledger.applied(connection, job.ingestion_id))
+    return [name for name in checked.parts if name not in lost]
 
 
 def _figures(applied: Applied | Refreshed) -> dict[str, int]:

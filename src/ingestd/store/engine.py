@@ -79,8 +79,7 @@ _BEYOND_LIMITS: Final = "54"
 
 def is_transient(error: BaseException) -> bool:
     """Whether the database failed in a way that passes: a lost connection, a deadlock, a time-out, a full disk."""
-    while isinstance(error, DBAPIError) and error.orig is not None:
-        error = error.orig
+    error = _origin(error)
     if not isinstance(error, psycopg.OperationalError):
         return False
     if error.sqlstate is None:  # the driver's own: the connection is lost, or was never made
@@ -90,9 +89,14 @@ def is_transient(error: BaseException) -> bool:
 
 def is_forbidden(error: BaseException) -> bool:
     """Whether the database refuses what our role has no right to."""
+    return isinstance(_origin(error), psycopg.errors.InsufficientPrivilege)
+
+
+def _origin(error: BaseException) -> BaseException:
+    """What the driver raised, where SQLAlchemy has wrapped it."""
     while isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
-    return isinstance(error, psycopg.errors.InsufficientPrivilege)
+    return error
 
 
 async def ping(maker: Sessions) -> bool:
