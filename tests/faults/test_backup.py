@@ -79,6 +79,15 @@ def test_a_backup_that_was_cut_short_is_not_restored(restored, tmp_path):
     assert not (restored.folder / "data").exists()
 
 
+def test_nothing_is_restored_beside_another_host_key(restored, tmp_path):
+    (tmp_path / "backup.json").write_text('{"version": "0", "made_at": "2026-11-25", "blobs": 0}')
+    data = restored.folder / "data"
+    data.mkdir(mode=0o700, parents=True)
+    (data / "sftp_host_key").touch(mode=0o600)
+    with pytest.raises(Conflict, match="holds a service already"):
+        backups.restore(settings(restored), tmp_path)
+
+
 def test_a_backup_whose_note_is_damaged_is_not_restored(restored, tmp_path):
     (tmp_path / "backup.json").write_text('{"version": ')
     with pytest.raises(NotFound, match=r"backup\.json cannot be read"):
